@@ -1,0 +1,2 @@
+//! Build script: nothing yet.
+fn main() {}

@@ -1,0 +1,3 @@
+//! The agent's HTTP interface.
+
+pub mod wire;

@@ -1,0 +1,16 @@
+//! The words of the domain: names, what the catalog says, discovery chains, intentions, certificates.
+//!
+//! Pure values with an order. This module knows no wire format and no runtime; everything that is hashed, shown,
+//! compared or sent keeps its parts in ordered containers, so that equal input gives equal bytes.
+
+pub mod agent;
+pub mod ca;
+pub mod catalog;
+pub mod chain;
+pub mod instance;
+pub mod intention;
+pub mod name;
+pub mod note;
+pub mod registration;
+pub mod secret;
+pub mod settings;

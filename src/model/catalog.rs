@@ -1,0 +1,303 @@
+//! The catalog as the agent knows it: topics, and what was last heard of each.
+//!
+//! Unknown is not empty. A topic never answered is [`View::Unknown`]; a topic whose source went silent keeps its last
+//! answer, marked stale.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use serde::Serialize;
+
+use crate::model::{
+    agent::AgentFacts,
+    ca::{Leaf, Roots},
+    chain::{Chain, ChainRequest},
+    instance::{Instance, ServiceKind},
+    intention::Intention,
+    name::{Datacenter, ProxyId, ServiceName},
+    note::Note,
+    registration::{Defaults, Registration},
+};
+
+/// Something that can be asked of Consul and watched.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Topic {
+    /// The local agent's facts.
+    Agent,
+    /// A proxy registered with the local agent.
+    Registration(ProxyId),
+    /// The CA roots.
+    Roots,
+    /// A service's leaf certificate.
+    Leaf(ServiceName),
+    /// A compiled discovery chain.
+    Chain(ChainRequest),
+    /// The mesh-capable instances of a service: its sidecars and Connect-native instances, critical ones included.
+    Connect {
+        /// In this datacenter.
+        dc: Datacenter,
+        /// The service that is reached (not the sidecar's own name).
+        service: ServiceName,
+    },
+    /// The instances registered under exactly that name, whatever they are: gateways, servers.
+    Health {
+        /// In this datacenter.
+        dc: Datacenter,
+        /// The service.
+        service: ServiceName,
+    },
+    /// All service names of a datacenter with their kinds.
+    Services {
+        /// In this datacenter.
+        dc: Datacenter,
+        /// Only services of this kind; all when not given.
+        kind: Option<ServiceKind>,
+    },
+    /// The intentions of the legacy list API, which every Consul version serves.
+    Intentions,
+    /// The intentions of `service-intentions` entries (Consul 1.9+; known-absent below).
+    IntentionEntries,
+    /// The known datacenters.
+    Datacenters,
+    /// Every datacenter's mesh gateways as the servers replicate them.
+    FederationStates,
+    /// `proxy-defaults/global`.
+    ProxyDefaults,
+    /// `service-defaults/<name>`.
+    ServiceDefaults(ServiceName),
+}
+
+/// The answer to a topic; each variant answers the topic of the same name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Topic::Agent`].
+    Agent(AgentFacts),
+    /// To [`Topic::Registration`]; `None` when the agent has no such service.
+    Registration(Option<Registration>),
+    /// To [`Topic::Roots`].
+    Roots(Roots),
+    /// To [`Topic::Leaf`].
+    Leaf(Leaf),
+    /// To [`Topic::Chain`].
+    Chain(Chain),
+    /// To [`Topic::Connect`] and [`Topic::Health`]; sorted by node and id.
+    Instances(Vec<Instance>),
+    /// To [`Topic::Services`].
+    Services(BTreeMap<ServiceName, ServiceKind>),
+    /// To [`Topic::Intentions`] and [`Topic::IntentionEntries`]; sorted.
+    Intentions(Vec<Intention>),
+    /// To [`Topic::Datacenters`].
+    Datacenters(BTreeSet<Datacenter>),
+    /// To [`Topic::FederationStates`].
+    FederationStates(BTreeMap<Datacenter, Vec<Instance>>),
+    /// To [`Topic::ProxyDefaults`] and [`Topic::ServiceDefaults`]; empty when there is no such entry.
+    Defaults(Defaults),
+}
+
+/// What was last heard of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The last answer.
+    pub answer: Arc<Answer>,
+    /// Items of the answer that could not be understood.
+    pub notes: Arc<[Note]>,
+    /// Why nothing newer is known, when the source went silent.
+    pub stale: Option<Arc<str>>,
+}
+
+impl Heard {
+    /// A fresh answer without notes.
+    pub fn fresh(answer: Answer) -> Self {
+        Self { answer: Arc::new(answer), notes: Arc::from([]), stale: None }
+    }
+}
+
+/// Everything heard so far. Cheap to clone; a new value is made for each change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalog {
+    heard: BTreeMap<Topic, Heard>,
+    trouble: BTreeMap<Topic, Arc<str>>,
+}
+
+/// What is known of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View<T> {
+    /// Never answered: whatever needs it is held back.
+    Unknown,
+    /// Last answered so.
+    Known(T),
+}
+
+impl<T> View<T> {
+    /// The value, if known.
+    pub fn known(self) -> Option<T> {
+        match self {
+            Self::Unknown => None,
+            Self::Known(value) => Some(value),
+        }
+    }
+}
+
+macro_rules! view {
+    ($self:ident, $topic:expr, $variant:ident) => {
+        match $self.heard.get(&$topic).map(|heard| &*heard.answer) {
+            Some(Answer::$variant(value)) => View::Known(value),
+            _ => View::Unknown,
+        }
+    };
+}
+
+impl Catalog {
+    /// Records an answer. Returns whether anything changed.
+    pub fn hear(&mut self, topic: Topic, heard: Heard) -> bool {
+        let trouble_ended = self.trouble.remove(&topic).is_some();
+        if self.heard.get(&topic) == Some(&heard) {
+            return trouble_ended;
+        }
+        self.heard.insert(topic, heard);
+        true
+    }
+
+    /// Records that a topic's source does not answer: its last answer stays and is marked stale; without one the
+    /// topic stays unknown and the reason is kept to be shown. Returns whether anything changed.
+    pub fn lose(&mut self, topic: &Topic, reason: Arc<str>) -> bool {
+        match self.heard.get_mut(topic) {
+            Some(heard) if heard.stale.as_ref() == Some(&reason) => false,
+            Some(heard) => {
+                heard.stale = Some(reason);
+                true
+            }
+            None => self.trouble.insert(topic.clone(), reason.clone()).as_ref() != Some(&reason),
+        }
+    }
+
+    /// Drops a topic that nobody needs any more.
+    pub fn forget(&mut self, topic: &Topic) {
+        self.heard.remove(topic);
+        self.trouble.remove(topic);
+    }
+
+    /// What was heard of a topic, with notes and staleness.
+    pub fn heard(&self, topic: &Topic) -> Option<&Heard> {
+        self.heard.get(topic)
+    }
+
+    /// Why a topic was never answered, if asking failed.
+    pub fn trouble(&self, topic: &Topic) -> Option<&Arc<str>> {
+        self.trouble.get(topic)
+    }
+
+    /// All topics heard of, in order.
+    pub fn topics(&self) -> impl Iterator<Item = (&Topic, &Heard)> {
+        self.heard.iter()
+    }
+
+    /// The part of the catalog that those topics make up.
+    pub fn project(&self, topics: &BTreeSet<Topic>) -> Self {
+        let heard = topics.iter().filter_map(|t| Some((t.clone(), self.heard.get(t)?.clone()))).collect();
+        let trouble = topics.iter().filter_map(|t| Some((t.clone(), self.trouble.get(t)?.clone()))).collect();
+        Self { heard, trouble }
+    }
+
+    /// [`Topic::Agent`].
+    pub fn agent(&self) -> View<&AgentFacts> {
+        view!(self, Topic::Agent, Agent)
+    }
+
+    /// [`Topic::Registration`].
+    pub fn registration(&self, id: &ProxyId) -> View<&Option<Registration>> {
+        view!(self, Topic::Registration(id.clone()), Registration)
+    }
+
+    /// [`Topic::Roots`].
+    pub fn roots(&self) -> View<&Roots> {
+        view!(self, Topic::Roots, Roots)
+    }
+
+    /// [`Topic::Leaf`].
+    pub fn leaf(&self, service: &ServiceName) -> View<&Leaf> {
+        view!(self, Topic::Leaf(service.clone()), Leaf)
+    }
+
+    /// [`Topic::Chain`].
+    pub fn chain(&self, request: &ChainRequest) -> View<&Chain> {
+        view!(self, Topic::Chain(request.clone()), Chain)
+    }
+
+    /// [`Topic::Connect`].
+    pub fn connect(&self, dc: &Datacenter, service: &ServiceName) -> View<&Vec<Instance>> {
+        view!(self, Topic::Connect { dc: dc.clone(), service: service.clone() }, Instances)
+    }
+
+    /// [`Topic::Health`].
+    pub fn health(&self, dc: &Datacenter, service: &ServiceName) -> View<&Vec<Instance>> {
+        view!(self, Topic::Health { dc: dc.clone(), service: service.clone() }, Instances)
+    }
+
+    /// [`Topic::Services`].
+    pub fn services(
+        &self,
+        dc: &Datacenter,
+        kind: Option<ServiceKind>,
+    ) -> View<&BTreeMap<ServiceName, ServiceKind>> {
+        view!(self, Topic::Services { dc: dc.clone(), kind }, Services)
+    }
+
+    /// [`Topic::Intentions`].
+    pub fn intentions(&self) -> View<&Vec<Intention>> {
+        view!(self, Topic::Intentions, Intentions)
+    }
+
+    /// [`Topic::IntentionEntries`].
+    pub fn intention_entries(&self) -> View<&Vec<Intention>> {
+        view!(self, Topic::IntentionEntries, Intentions)
+    }
+
+    /// [`Topic::Datacenters`].
+    pub fn datacenters(&self) -> View<&BTreeSet<Datacenter>> {
+        view!(self, Topic::Datacenters, Datacenters)
+    }
+
+    /// [`Topic::FederationStates`].
+    pub fn federation_states(&self) -> View<&BTreeMap<Datacenter, Vec<Instance>>> {
+        view!(self, Topic::FederationStates, FederationStates)
+    }
+
+    /// [`Topic::ProxyDefaults`].
+    pub fn proxy_defaults(&self) -> View<&Defaults> {
+        view!(self, Topic::ProxyDefaults, Defaults)
+    }
+
+    /// [`Topic::ServiceDefaults`].
+    pub fn service_defaults(&self, service: &ServiceName) -> View<&Defaults> {
+        view!(self, Topic::ServiceDefaults(service.clone()), Defaults)
+    }
+}
+
+impl fmt::Display for Topic {
+    /// The topic as operators see it in notes, logs and metrics: `connect/counting@dc2`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Agent => f.write_str("agent"),
+            Self::Registration(id) => write!(f, "registration/{id}"),
+            Self::Roots => f.write_str("roots"),
+            Self::Leaf(service) => write!(f, "leaf/{service}"),
+            Self::Chain(request) => write!(f, "chain/{}@{}", request.service, request.datacenter),
+            Self::Connect { dc, service } => write!(f, "connect/{service}@{dc}"),
+            Self::Health { dc, service } => write!(f, "health/{service}@{dc}"),
+            Self::Services { dc, kind: None } => write!(f, "services@{dc}"),
+            Self::Services { dc, kind: Some(kind) } => write!(f, "services/{kind:?}@{dc}"),
+            Self::Intentions => f.write_str("intentions"),
+            Self::IntentionEntries => f.write_str("intention-entries"),
+            Self::Datacenters => f.write_str("datacenters"),
+            Self::FederationStates => f.write_str("federation-states"),
+            Self::ProxyDefaults => f.write_str("proxy-defaults"),
+            Self::ServiceDefaults(service) => write!(f, "service-defaults/{service}"),
+        }
+    }
+}

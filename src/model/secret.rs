@@ -1,0 +1,43 @@
+//! Text that must never be shown: private keys and tokens.
+
+use std::{fmt, sync::Arc};
+
+use serde::{Serialize, Serializer};
+
+/// What stands in place of a secret wherever one would be printed, as in Envoy's own dumps.
+pub const REDACTED: &str = "[redacted]";
+
+/// A secret text. It prints and serializes as [`REDACTED`]; only [`SecretText::expose`] gives it away, so that
+/// every place that hands a secret on can be found by that name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretText(Arc<str>);
+
+impl SecretText {
+    /// The secret itself. Only for the wire it is meant for.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<T: AsRef<str>> From<T> for SecretText {
+    fn from(text: T) -> Self {
+        Self(Arc::from(text.as_ref()))
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(REDACTED)
+    }
+}
+
+impl Serialize for SecretText {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(REDACTED)
+    }
+}

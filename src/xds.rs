@@ -1,0 +1,7 @@
+//! xDS: resources in our own ordered types, their versions and encodings, and how they are served.
+//!
+//! Knows nothing of Consul. `mesh` makes [`resource::Resource`]s; `snapshot` gives each a version and encodes it
+//! once; `subscription` decides, as a pure state machine, what one stream is sent; `server` moves the bytes.
+
+pub mod resource;
+pub mod status;

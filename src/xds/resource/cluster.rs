@@ -1,0 +1,82 @@
+//! Clusters.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use serde::Serialize;
+
+use crate::xds::resource::{Key, Kind, secret::TlsSecrets};
+
+/// `envoy.config.cluster.v3.Cluster`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cluster {
+    /// Its name.
+    pub name: String,
+    /// The name its statistics appear under, when another than `name`.
+    pub stat_name: Option<String>,
+    /// How long a connection may take to establish.
+    pub connect_timeout_ms: u64,
+    /// Where its endpoints come from.
+    pub discovery: Discovery,
+    /// TLS towards the endpoints; none means plain bytes.
+    pub tls: Option<UpstreamTls>,
+    /// HTTP/2 with prior knowledge.
+    pub http2: bool,
+    /// Ejecting endpoints that fail. None leaves outlier detection off.
+    pub outlier: Option<Outlier>,
+    /// Limits of connections and requests.
+    pub limits: Limits,
+}
+
+/// Where a cluster's endpoints come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Discovery {
+    /// EDS over ADS, under the cluster's own name.
+    Eds,
+    /// Fixed.
+    Static(Vec<SocketAddr>),
+}
+
+/// TLS towards a cluster's endpoints; the peer's SAN is always verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UpstreamTls {
+    /// The server name sent.
+    pub sni: String,
+    /// SPIFFE ids of which the peer must present one. Never empty.
+    pub sans: BTreeSet<String>,
+    /// The SDS names of leaf and roots.
+    pub secrets: TlsSecrets,
+}
+
+/// Outlier detection. Envoy's own defaults hold for what is not set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Outlier {
+    /// Time between sweeps.
+    pub interval_ms: Option<u64>,
+    /// Consecutive 5xx or connect failures before ejection.
+    pub consecutive_5xx: Option<u32>,
+    /// The most of a cluster that may be ejected, in percent.
+    pub max_ejection_percent: Option<u32>,
+}
+
+/// Circuit-breaker thresholds. Envoy's own defaults hold for what is not set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// Connections to all endpoints together.
+    pub max_connections: Option<u32>,
+    /// Requests waiting for a connection.
+    pub max_pending_requests: Option<u32>,
+    /// Requests under way.
+    pub max_requests: Option<u32>,
+}
+
+impl Cluster {
+    pub(super) fn refers_to(&self, refs: &mut BTreeSet<Key>) {
+        if self.discovery == Discovery::Eds {
+            refs.insert(Key::new(Kind::Endpoints, &self.name));
+        }
+        if let Some(tls) = &self.tls {
+            tls.secrets.refers_to(refs);
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Endpoints.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde::Serialize;
+
+/// `envoy.config.endpoint.v3.ClusterLoadAssignment`, one locality group for each priority.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoints {
+    /// The cluster they belong to; also the resource's name.
+    pub cluster: String,
+    /// Endpoints by address, so that none is given twice. Empty means: known to have none.
+    pub endpoints: BTreeMap<SocketAddr, Endpoint>,
+}
+
+/// One endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// Load-balancing weight, 1 to 128.
+    pub weight: u32,
+    /// Its health.
+    pub health: EndpointHealth,
+}
+
+/// Health as EDS tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointHealth {
+    /// Not told; counts as healthy.
+    Unknown,
+    /// Takes traffic.
+    Healthy,
+    /// Takes none.
+    Unhealthy,
+}
