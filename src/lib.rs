@@ -4,5 +4,6 @@
 pub mod api;
 pub mod config;
 pub mod lifecycle;
+pub mod mesh;
 pub mod model;
 pub mod xds;

@@ -1,0 +1,90 @@
+//! What a build gives: units of resources that stand or wait together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    mesh::reader::Reader,
+    model::{
+        catalog::Topic,
+        name::{Datacenter, ServiceName},
+        note::Note,
+    },
+    xds::resource::{Resource, listener::FilterChain, listener::Listener},
+};
+
+/// A part of a proxy's world whose resources stand or wait together: the grain of "unknown is not empty".
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unit {
+    /// A sidecar's certificates.
+    Identity,
+    /// A sidecar's public listener and local application.
+    Public,
+    /// A sidecar's upstream, by Consul's id of it.
+    Upstream(String),
+    /// A gateway's listeners; the chains in them come from the other units.
+    Listeners,
+    /// A gateway's way to the local Consul servers. Federation itself depends on it.
+    Servers,
+    /// A gateway's way to the Consul servers of another datacenter.
+    RemoteServers(Datacenter),
+    /// A gateway's way to the services of another datacenter.
+    RemoteDatacenter(Datacenter),
+    /// Which other datacenters there are.
+    RemoteDatacenters,
+    /// A gateway's way to a local service.
+    LocalService(ServiceName),
+    /// Which local services there are.
+    LocalServices,
+}
+
+/// The resources of a unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Whole resources.
+    pub resources: Vec<Resource>,
+    /// Filter chains for the gateway's listeners.
+    pub chains: Vec<FilterChain>,
+    /// Listeners whose chains the other units give; their own chains come last.
+    pub listeners: Vec<Listener>,
+    /// The topics they were made from.
+    pub sources: BTreeSet<Topic>,
+}
+
+/// What became of a unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Made.
+    Ready(Parts),
+    /// Held back by topics that were never answered. Its last good parts stay.
+    Held(BTreeSet<Topic>),
+    /// It asks for something that cannot be expressed; a note tells. Its last good parts stay.
+    Refused,
+}
+
+/// Everything that was built for a proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Built {
+    /// The topics it needs, given what is known.
+    pub needs: BTreeSet<Topic>,
+    /// Its units.
+    pub units: BTreeMap<Unit, Outcome>,
+    /// What could not be honoured, sorted.
+    pub notes: BTreeSet<Note>,
+}
+
+impl Built {
+    /// Adds a unit made with `reader`: `None` means that topics were missing.
+    pub fn add(&mut self, unit: Unit, reader: Reader<'_>, made: Option<Result<Parts, Note>>) {
+        let (asked, missing) = reader.into_parts();
+        self.needs.extend(asked.iter().cloned());
+        let outcome = match made {
+            None => Outcome::Held(missing),
+            Some(Ok(parts)) => Outcome::Ready(Parts { sources: asked, ..parts }),
+            Some(Err(note)) => {
+                self.notes.insert(note);
+                Outcome::Refused
+            }
+        };
+        self.units.insert(unit, outcome);
+    }
+}

@@ -1,0 +1,176 @@
+//! A mesh gateway: passes mTLS on by server name, and ends none of it.
+//!
+//! The way to the local Consul servers comes first: it needs only their addresses, no roots and no trust domain,
+//! since federation, and with it everything that is learned from other datacenters, depends on it.
+
+mod bind;
+
+use std::collections::BTreeSet;
+
+use crate::{
+    mesh::{
+        built::{Built, Parts, Unit},
+        cluster,
+        endpoints::{self, Side},
+        listener, name,
+        reader::Reader,
+    },
+    model::{
+        agent::AgentFacts,
+        catalog::Catalog,
+        instance::ServiceKind,
+        name::{Datacenter, ServiceName},
+        note::Note,
+        registration::Registration,
+    },
+    xds::resource::listener::FilterChain,
+};
+
+/// The service that Consul servers register themselves as.
+const SERVERS: &str = "consul";
+/// The metadata that opens a gateway to server traffic (`consul connect envoy -expose-servers`).
+const WAN_FEDERATION: &str = "consul-wan-federation";
+
+/// Builds all units of a mesh gateway.
+pub(super) fn build(catalog: &Catalog, agent: &AgentFacts, registration: &Registration) -> Built {
+    let mut gateway = Gateway { catalog, agent, built: Built::default() };
+    let reader = Reader::new(catalog);
+    let mut notes = Vec::new();
+    let made = bind::listeners(registration, &mut notes);
+    gateway.built.add(Unit::Listeners, reader, Some(made));
+    gateway.built.notes.extend(notes);
+
+    let exposes_servers = registration.meta.get(WAN_FEDERATION).is_some_and(|value| value == "1");
+    if exposes_servers {
+        gateway.unit(Unit::Servers, Gateway::servers);
+    }
+    gateway.remote_datacenters(exposes_servers);
+    gateway.local_services();
+    gateway.built
+}
+
+struct Gateway<'a> {
+    catalog: &'a Catalog,
+    agent: &'a AgentFacts,
+    built: Built,
+}
+
+impl<'a> Gateway<'a> {
+    /// Adds a unit whose making never fails, only waits.
+    fn unit(
+        &mut self,
+        unit: Unit,
+        make: impl FnOnce(&Self, &mut Reader<'a>, &mut Vec<Note>) -> Option<Parts>,
+    ) {
+        let (mut reader, mut notes) = (Reader::new(self.catalog), Vec::new());
+        let made = make(self, &mut reader, &mut notes);
+        self.built.add(unit, reader, made.map(Ok));
+        self.built.notes.extend(notes);
+    }
+
+    /// Every local server under its own name, and all of them under the name of any: a new secondary asks for
+    /// `server.<dc>.<domain>` first and for `<node>.server.<dc>.<domain>` ever after.
+    fn servers(&self, reader: &mut Reader<'a>, notes: &mut Vec<Note>) -> Option<Parts> {
+        let AgentFacts { datacenter: dc, domain, .. } = self.agent;
+        let servers = reader.health(dc, &ServiceName::from(SERVERS))?;
+        let mut parts = Parts::default();
+        let any = name::servers_sni(dc, domain);
+        passthrough(&mut parts, &any, [any.clone()]);
+        parts.resources.push(endpoints::of_servers(&any, servers.iter(), notes));
+        let nodes: BTreeSet<_> = servers.iter().map(|server| &server.node).collect();
+        for node in nodes {
+            let one = name::server_sni(node, dc, domain);
+            passthrough(&mut parts, &one, [one.clone()]);
+            let of_node = servers.iter().filter(|server| server.node == *node);
+            parts.resources.push(endpoints::of_servers(&one, of_node, notes));
+        }
+        Some(parts)
+    }
+
+    fn remote_datacenters(&mut self, exposes_servers: bool) {
+        let mut reader = Reader::new(self.catalog);
+        let datacenters = reader.datacenters();
+        let made = datacenters.is_some().then(|| Ok(Parts::default()));
+        self.built.add(Unit::RemoteDatacenters, reader, made);
+        let local = &self.agent.datacenter;
+        for dc in datacenters.into_iter().flatten().filter(|dc| *dc != local) {
+            if exposes_servers {
+                self.unit(Unit::RemoteServers(dc.clone()), |gateway, reader, notes| {
+                    gateway.remote_servers(dc, reader, notes)
+                });
+            }
+            self.unit(Unit::RemoteDatacenter(dc.clone()), |_, reader, notes| {
+                remote_services(dc, reader, notes)
+            });
+        }
+    }
+
+    /// The servers of another datacenter: any of them and each by its name lead to its gateways, whose gateway there
+    /// tells them apart.
+    fn remote_servers(
+        &self,
+        dc: &Datacenter,
+        reader: &mut Reader<'a>,
+        notes: &mut Vec<Note>,
+    ) -> Option<Parts> {
+        let gateways = reader.remote_gateways(dc)?;
+        let any = name::servers_sni(dc, &self.agent.domain);
+        let mut parts = Parts::default();
+        passthrough(&mut parts, &any, [format!("*.{any}"), any.clone()]);
+        parts.resources.push(endpoints::of_gateways(&any, &gateways, None, Side::Wan, notes));
+        Some(parts)
+    }
+
+    fn local_services(&mut self) {
+        let mut reader = Reader::new(self.catalog);
+        let services = reader.services(&self.agent.datacenter);
+        let made = services.is_some().then(|| Ok(Parts::default()));
+        self.built.add(Unit::LocalServices, reader, made);
+        let is_offered = |(name, kind): &(&ServiceName, &ServiceKind)| {
+            **kind == ServiceKind::Typical && name.as_str() != SERVERS
+        };
+        for (service, _) in services.into_iter().flatten().filter(is_offered) {
+            self.unit(Unit::LocalService(service.clone()), |gateway, reader, notes| {
+                gateway.local_service(service, reader, notes)
+            });
+        }
+    }
+
+    /// A local service has no chain of its own: the last chain takes the cluster that the server name names.
+    fn local_service(
+        &self,
+        service: &ServiceName,
+        reader: &mut Reader<'a>,
+        notes: &mut Vec<Note>,
+    ) -> Option<Parts> {
+        let dc = &self.agent.datacenter;
+        let (roots, instances) = (reader.roots(), reader.connect(dc, service));
+        let (roots, instances) = (roots?, instances?);
+        let sni = name::service_sni(service, dc, &roots.trust_domain);
+        let resources =
+            vec![cluster::passthrough(&sni), endpoints::of_instances(&sni, instances, Side::Lan, notes)];
+        Some(Parts { resources, ..Parts::default() })
+    }
+}
+
+/// Every service of another datacenter leads to its gateways.
+fn remote_services(dc: &Datacenter, reader: &mut Reader<'_>, notes: &mut Vec<Note>) -> Option<Parts> {
+    let (roots, gateways) = (reader.roots(), reader.remote_gateways(dc));
+    let (roots, gateways) = (roots?, gateways?);
+    let sni = name::datacenter_sni(dc, &roots.trust_domain);
+    let mut parts = Parts::default();
+    passthrough(&mut parts, &sni, [format!("*.{sni}")]);
+    parts.resources.push(endpoints::of_gateways(&sni, &gateways, None, Side::Wan, notes));
+    Some(parts)
+}
+
+/// A cluster, and the chain that leads those server names to it.
+fn passthrough<const N: usize>(parts: &mut Parts, cluster: &str, server_names: [String; N]) {
+    parts.resources.push(cluster::passthrough(cluster));
+    parts.chains.push(FilterChain {
+        name: cluster.to_owned(),
+        server_names: BTreeSet::from(server_names),
+        tls: None,
+        filters: vec![listener::tcp_proxy(cluster, cluster)],
+    });
+}

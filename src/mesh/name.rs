@@ -1,0 +1,108 @@
+//! Every name the mesh is built from, in one place: SNI, SPIFFE ids, clusters, listeners, secrets.
+//!
+//! Two suffixes, never to be mixed: services end in the trust domain (`<uuid>.consul`, whatever the DNS domain is),
+//! servers in the agent's DNS domain (`consul` unless configured).
+
+use crate::model::{
+    chain::{Chain, Target},
+    instance::HostPort,
+    name::{Datacenter, NodeName, ServiceName, TrustDomain},
+    registration::{Upstream, UpstreamKind},
+};
+
+/// The only namespace of Consul's community edition.
+const NAMESPACE: &str = "default";
+
+/// The SDS name of the roots.
+pub const ROOTS: &str = "roots";
+
+/// The SDS name of a service's leaf certificate.
+pub fn leaf(service: &ServiceName) -> String {
+    format!("leaf/{service}")
+}
+
+/// The cluster of the local application.
+pub const LOCAL_APP: &str = "local_app";
+
+/// `<service>.default.<dc>.internal.<trust domain>`
+pub fn service_sni(service: &ServiceName, dc: &Datacenter, trust_domain: &TrustDomain) -> String {
+    format!("{service}.{NAMESPACE}.{dc}.internal.{trust_domain}")
+}
+
+/// `<dc>.internal.<trust domain>`: the gateways of a datacenter.
+pub fn datacenter_sni(dc: &Datacenter, trust_domain: &TrustDomain) -> String {
+    format!("{dc}.internal.{trust_domain}")
+}
+
+/// `server.<dc>.<domain>`: any server of a datacenter.
+pub fn servers_sni(dc: &Datacenter, domain: &str) -> String {
+    format!("server.{dc}.{domain}")
+}
+
+/// `<node>.server.<dc>.<domain>`: one server.
+pub fn server_sni(node: &NodeName, dc: &Datacenter, domain: &str) -> String {
+    format!("{node}.server.{dc}.{domain}")
+}
+
+/// The SPIFFE id of a service.
+pub fn spiffe_id(service: &ServiceName, dc: &Datacenter, trust_domain: &TrustDomain) -> String {
+    format!("spiffe://{trust_domain}/ns/{NAMESPACE}/dc/{dc}/svc/{service}")
+}
+
+/// RE2 expression of the SPIFFE ids of a service in any datacenter: intentions do not look at the datacenter.
+pub fn spiffe_regex(service: &ServiceName, trust_domain: &TrustDomain) -> String {
+    let (trust_domain, service) = (escape(trust_domain.as_str()), escape(service.as_str()));
+    format!("^spiffe://{trust_domain}/ns/{NAMESPACE}/dc/[^/]+/svc/{service}$")
+}
+
+/// RE2 expression of the SPIFFE ids of every service of the namespace `default`.
+pub fn spiffe_regex_any_service(trust_domain: &TrustDomain) -> String {
+    format!("^spiffe://{}/ns/{NAMESPACE}/dc/[^/]+/svc/[^/]+$", escape(trust_domain.as_str()))
+}
+
+/// RE2 expression of the SPIFFE ids of every service of every namespace.
+pub fn spiffe_regex_anything(trust_domain: &TrustDomain) -> String {
+    format!("^spiffe://{}/ns/[^/]+/dc/[^/]+/svc/[^/]+$", escape(trust_domain.as_str()))
+}
+
+/// The cluster of a chain's target. Consul's hash of the overrides sets customized chains apart.
+pub fn target_cluster(chain: &Chain, target: &Target) -> String {
+    match &chain.customization_hash {
+        Some(hash) => format!("{hash}~{}", target.name),
+        None => target.name.clone(),
+    }
+}
+
+/// Consul's id of an upstream, unique in a proxy: `counting?dc=secondary`, `prepared_query:nearest`.
+pub fn upstream_id(upstream: &Upstream) -> String {
+    let name = match &upstream.destination {
+        UpstreamKind::Service(service) => service.to_string(),
+        UpstreamKind::PreparedQuery(query) => format!("prepared_query:{query}"),
+    };
+    match &upstream.datacenter {
+        Some(dc) => format!("{name}?dc={dc}"),
+        None => name,
+    }
+}
+
+/// The listener of an upstream.
+pub fn upstream_listener(id: &str, bind: &HostPort) -> String {
+    format!("{id}:{bind}")
+}
+
+/// The statistics of an upstream's listener: `upstream.<service>.default.<dc>`.
+pub fn upstream_stat_prefix(service: &ServiceName, dc: &Datacenter) -> String {
+    format!("upstream.{service}.{NAMESPACE}.{dc}")
+}
+
+/// Text as an RE2 expression that matches just it.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-') && c.is_ascii() {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}

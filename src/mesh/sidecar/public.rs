@@ -1,0 +1,136 @@
+//! The public listener: mTLS, intentions, the local application.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use crate::{
+    mesh::{
+        built::Parts,
+        cluster, intention, listener, name,
+        reader::Reader,
+        sidecar::{Sidecar, merged_settings},
+    },
+    model::{
+        agent::DefaultPolicy,
+        chain::Protocol,
+        instance::{Host, HostPort},
+        note::Note,
+        registration::Registration,
+        settings::Settings,
+    },
+    xds::resource::{
+        Resource,
+        filter::Rbac,
+        listener::{Direction, DownstreamTls, FilterChain, Listener},
+    },
+};
+
+/// Consul's name and statistics prefix of the listener.
+const NAME: &str = "public_listener";
+
+/// Where the public listener binds: `bind_address` and `bind_port` of the proxy's settings, else the registered
+/// address and port, else every address. `None` when no port is known.
+pub(super) fn address(registration: &Registration) -> Option<SocketAddr> {
+    let settings = &registration.settings;
+    let port = match settings.number("bind_port") {
+        Some(port) => u16::try_from(port).ok()?,
+        None => registration.port,
+    };
+    let host = settings.text("bind_address").unwrap_or(&registration.address);
+    let ip = host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    (port != 0).then_some(SocketAddr::new(ip, port))
+}
+
+pub(super) fn build(
+    sidecar: &Sidecar<'_>,
+    reader: &mut Reader<'_>,
+    notes: &mut Vec<Note>,
+) -> Option<Result<Parts, Note>> {
+    let settings = merged_settings(sidecar, reader);
+    let (roots, leaf) = (reader.roots(), reader.leaf(&sidecar.destination.service));
+    let rbac = rbac(sidecar, reader, notes);
+    let (settings, _, _, rbac) = (settings?, roots?, leaf?, rbac?);
+
+    let protocol = protocol(sidecar, &settings, notes);
+    Some(addresses(sidecar).map(|(public, local)| parts(sidecar, &settings, protocol, rbac, public, local)))
+}
+
+fn parts(
+    sidecar: &Sidecar<'_>,
+    settings: &Settings,
+    protocol: Protocol,
+    rbac: Rbac,
+    public: SocketAddr,
+    local: SocketAddr,
+) -> Parts {
+    let chain = FilterChain {
+        name: NAME.to_owned(),
+        server_names: Default::default(),
+        tls: Some(DownstreamTls {
+            secrets: cluster::secrets(&sidecar.destination.service),
+            alpn: listener::alpn(protocol),
+        }),
+        filters: listener::inbound(protocol, NAME, name::LOCAL_APP, rbac),
+    };
+    let listener = Listener {
+        name: format!("{NAME}:{public}"),
+        stat_prefix: Some(NAME.to_owned()),
+        address: public,
+        direction: Direction::Inbound,
+        tls_inspector: false,
+        chains: vec![chain],
+    };
+    let timeout_ms = settings.number("local_connect_timeout_ms").unwrap_or(cluster::CONNECT_TIMEOUT_MS);
+    let local_app = cluster::local_app(local, timeout_ms, protocol.is_http2());
+    Parts { resources: vec![local_app, Resource::Listener(listener)], ..Parts::default() }
+}
+
+/// Where the sidecar listens and where its application does.
+fn addresses(sidecar: &Sidecar<'_>) -> Result<(SocketAddr, SocketAddr), Note> {
+    let public = address(sidecar.registration).ok_or_else(|| {
+        sidecar.note(
+            "public listener",
+            "has no usable port",
+            "register the sidecar with a port from 1 to 65535",
+        )
+    })?;
+    match &sidecar.destination.local {
+        Some(HostPort { host: Host::Ip(ip), port }) => Ok((public, SocketAddr::new(*ip, *port))),
+        Some(HostPort { host: Host::Name(name), .. }) => Err(sidecar.note(
+            "local application",
+            format!("has the host name {name:?} for an address, which is not built yet"),
+            "set Proxy.LocalServiceAddress to an IP address",
+        )),
+        None => Err(sidecar.note(
+            "local application",
+            "has no port",
+            "set Proxy.LocalServicePort, or register the service with a port before its sidecar",
+        )),
+    }
+}
+
+fn rbac(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>, notes: &mut Vec<Note>) -> Option<Rbac> {
+    let (intentions, roots) = (reader.intentions(), reader.roots());
+    let ((legacy, entries), roots) = (intentions?, roots?);
+    let default = sidecar.options.default_policy.unwrap_or(sidecar.agent.default_policy);
+    if default == DefaultPolicy::Unreadable {
+        notes.push(sidecar.note(
+            "default intention policy",
+            "cannot be read and counts as deny",
+            "give the agent's token agent:read, or set [mesh] default_intention_policy",
+        ));
+    }
+    let service = &sidecar.destination.service;
+    Some(intention::rbac(legacy, entries, service, &roots.trust_domain, default, notes))
+}
+
+fn protocol(sidecar: &Sidecar<'_>, settings: &Settings, notes: &mut Vec<Note>) -> Protocol {
+    let Some(text) = settings.text("protocol") else { return Protocol::Tcp };
+    Protocol::parse(text).unwrap_or_else(|| {
+        notes.push(sidecar.note(
+            "public listener",
+            format!("has the unknown protocol {text:?}; bytes are passed on as tcp"),
+            "use tcp, http, http2 or grpc",
+        ));
+        Protocol::Tcp
+    })
+}

@@ -1,0 +1,181 @@
+//! One upstream: its chain, the cluster at the end of it, its listener.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use crate::{
+    mesh::{
+        built::Parts,
+        cluster,
+        endpoints::{self, Side},
+        listener, name,
+        reader::Reader,
+        sidecar::Sidecar,
+    },
+    model::{
+        chain::{Chain, ChainRequest, GatewayMode, Protocol, Resolver, Target},
+        instance::Host,
+        name::ServiceName,
+        note::Note,
+        registration::{Upstream, UpstreamKind},
+    },
+    xds::resource::{
+        Resource,
+        listener::{Direction, FilterChain, Listener},
+    },
+};
+
+/// One upstream while it is being built.
+struct Making<'a> {
+    sidecar: &'a Sidecar<'a>,
+    wanted: &'a Upstream,
+    id: &'a str,
+}
+
+pub(super) fn build(
+    sidecar: &Sidecar<'_>,
+    wanted: &Upstream,
+    id: &str,
+    taken: &mut BTreeSet<SocketAddr>,
+    reader: &mut Reader<'_>,
+    notes: &mut Vec<Note>,
+) -> Option<Result<Parts, Note>> {
+    let making = Making { sidecar, wanted, id };
+    let (service, bind) = match making.service().and_then(|service| Ok((service, making.bind(taken)?))) {
+        Ok(found) => found,
+        Err(note) => return Some(Err(note)),
+    };
+    let (roots, leaf) = (reader.roots(), reader.leaf(&sidecar.destination.service));
+    let chain = reader.chain(&making.request(service));
+    let (roots, _, chain) = (roots?, leaf?, chain?);
+    let (resolver, target) = match making.single(chain) {
+        Ok(found) => found,
+        Err(note) => return Some(Err(note)),
+    };
+    let cluster_name = name::target_cluster(chain, target);
+    let endpoints = making.endpoints(&cluster_name, target, reader, notes)?;
+    let tls = cluster::upstream_tls(
+        &target.sni,
+        name::spiffe_id(&target.service, &target.datacenter, &roots.trust_domain),
+        cluster::secrets(&sidecar.destination.service),
+    );
+    let http2 = chain.protocol.is_http2();
+    let cluster = cluster::upstream(&cluster_name, resolver.connect_timeout_ms, http2, tls);
+    let listener = making.listener(service, chain, bind, &cluster_name);
+    Some(Ok(Parts { resources: vec![cluster, endpoints, listener], ..Parts::default() }))
+}
+
+impl<'a> Making<'a> {
+    fn note(&self, problem: impl Into<String>, remedy: &str) -> Note {
+        self.sidecar.note(&format!("upstream {}", self.id), problem, remedy)
+    }
+
+    fn service(&self) -> Result<&'a ServiceName, Note> {
+        match &self.wanted.destination {
+            UpstreamKind::Service(service) => Ok(service),
+            UpstreamKind::PreparedQuery(_) => Err(self.note(
+                "is a prepared query, which is not built yet",
+                "name the service itself, with its datacenter",
+            )),
+        }
+    }
+
+    /// Where the application finds the upstream. Two listeners on one address would be refused by Envoy.
+    fn bind(&self, taken: &mut BTreeSet<SocketAddr>) -> Result<SocketAddr, Note> {
+        let bind = &self.wanted.bind;
+        let Host::Ip(ip) = bind.host else {
+            return Err(self.note("binds a host name", "set local_bind_address to an IP address"));
+        };
+        let address = SocketAddr::new(ip, bind.port);
+        if bind.port == 0 {
+            return Err(self.note("has no port", "set local_bind_port to a port from 1 to 65535"));
+        }
+        if !taken.insert(address) {
+            let problem = format!("binds {address}, which another listener of this proxy has");
+            return Err(self.note(problem, "give it a local_bind_port of its own"));
+        }
+        Ok(address)
+    }
+
+    /// The question to Consul's compiler, with the upstream's mode laid over the proxy's.
+    fn request(&self, service: &ServiceName) -> ChainRequest {
+        let local = &self.sidecar.agent.datacenter;
+        let settings = &self.wanted.settings;
+        ChainRequest {
+            service: service.clone(),
+            datacenter: self.wanted.datacenter.as_ref().unwrap_or(local).clone(),
+            gateway_mode: self.wanted.gateway_mode.or(self.sidecar.registration.gateway_mode),
+            protocol: settings.text("protocol").and_then(Protocol::parse),
+            connect_timeout_ms: settings.number("connect_timeout_ms"),
+        }
+    }
+
+    /// The one target of the chain, or why the chain cannot be expressed.
+    fn single<'c>(&self, chain: &'c Chain) -> Result<(&'c Resolver, &'c Target), Note> {
+        let Some((resolver, target)) = chain.single() else {
+            return Err(self.note(
+                "has a service-router or service-splitter in its chain, which is not built yet",
+                "remove the entry, or reach the service it leads to directly",
+            ));
+        };
+        let asks_for = if target.subset.is_some() {
+            "a subset"
+        } else if !resolver.failover.is_empty() {
+            "failover"
+        } else if target.is_external {
+            "an external SNI"
+        } else {
+            return Ok((resolver, target));
+        };
+        Err(self.note(
+            format!("asks for {asks_for} in its chain, which is not built yet"),
+            "remove it from the service-resolver or service-defaults entry",
+        ))
+    }
+
+    /// Where the target's endpoints are: its own instances, or gateways on the way to them.
+    fn endpoints(
+        &self,
+        cluster: &str,
+        target: &Target,
+        reader: &mut Reader<'_>,
+        notes: &mut Vec<Note>,
+    ) -> Option<Resource> {
+        let local = &self.sidecar.agent.datacenter;
+        let mode = if target.datacenter == *local { GatewayMode::None } else { target.gateway_mode };
+        let instances = reader.connect(&target.datacenter, &target.service);
+        let (gateways, side) = match mode {
+            GatewayMode::None => {
+                let side = if target.datacenter == *local { Side::Lan } else { Side::Wan };
+                return Some(endpoints::of_instances(cluster, instances?, side, notes));
+            }
+            GatewayMode::Local => (reader.local_gateways(local), Side::Lan),
+            GatewayMode::Remote => (reader.remote_gateways(&target.datacenter), Side::Wan),
+        };
+        let (instances, gateways) = (instances?, gateways?);
+        if gateways.is_empty() {
+            let at = if mode == GatewayMode::Local { local } else { &target.datacenter };
+            notes.push(self.note(
+                format!("goes through mesh gateways, and datacenter {at} has none"),
+                "start one with `causeway envoy --gateway mesh --register`",
+            ));
+        }
+        Some(endpoints::of_gateways(cluster, &gateways, Some(instances), side, notes))
+    }
+
+    fn listener(&self, service: &ServiceName, chain: &Chain, bind: SocketAddr, cluster: &str) -> Resource {
+        let stat_prefix = name::upstream_stat_prefix(service, &chain.datacenter);
+        Resource::Listener(Listener {
+            name: name::upstream_listener(self.id, &self.wanted.bind),
+            stat_prefix: Some(stat_prefix.clone()),
+            address: bind,
+            direction: Direction::Outbound,
+            tls_inspector: false,
+            chains: vec![FilterChain {
+                name: self.id.to_owned(),
+                server_names: BTreeSet::new(),
+                tls: None,
+                filters: vec![listener::outbound(chain.protocol, &stat_prefix, cluster)],
+            }],
+        })
+    }
+}
