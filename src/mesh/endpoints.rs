@@ -118,3 +118,6 @@ fn collect<'a>(
     }
     Resource::Endpoints(Endpoints { cluster: cluster.to_owned(), endpoints })
 }
+
+#[cfg(test)]
+mod tests;

@@ -128,3 +128,6 @@ fn inexpressible(intention: &Intention, service: &ServiceName) -> Option<Note> {
         )
     })
 }
+
+#[cfg(test)]
+mod tests;

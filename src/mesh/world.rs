@@ -107,3 +107,6 @@ impl Assembled {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Which proxies are wanted: the meeting point of the streams that ask and the publisher that builds.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    time::Instant,
+};
+
+use crate::{
+    lifecycle,
+    model::name::ProxyId,
+    xds::server::{Attached, Offer, ProxySource},
+};
+
+/// How long a proxy's topics stay watched after its last stream ended. Longer than Envoy's longest pause between
+/// attempts to connect (30 s), so that a reconnect finds everything at hand.
+pub(super) const LINGER: Duration = Duration::from_secs(60);
+
+/// The proxies that streams ask for. Clones share one set.
+#[derive(Clone, Debug)]
+pub(super) struct Interests(watch::Sender<Wanted>);
+
+/// Every wanted proxy.
+pub(super) type Wanted = BTreeMap<ProxyId, Interest>;
+
+/// One wanted proxy.
+#[derive(Clone, Debug)]
+pub(super) struct Interest {
+    holds: usize,
+    released_at: Option<Instant>,
+    /// What its streams are offered; the publisher sends here.
+    pub(super) offers: watch::Sender<Offer>,
+}
+
+impl Interests {
+    /// Nobody is wanted yet.
+    pub(super) fn new() -> Self {
+        Self(watch::Sender::new(Wanted::new()))
+    }
+
+    /// The set, as it changes.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Wanted> {
+        self.0.subscribe()
+    }
+
+    /// Drops proxies whose last stream ended more than [`LINGER`] before `now`.
+    pub(super) fn forget_released(&self, now: Instant) {
+        self.0.send_if_modified(|wanted| {
+            let before = wanted.len();
+            wanted.retain(|_, interest| interest.expires_at().is_none_or(|at| at > now));
+            wanted.len() != before
+        });
+    }
+
+    fn release(&self, proxy: &ProxyId) {
+        self.0.send_modify(|wanted| {
+            if let Some(interest) = wanted.get_mut(proxy) {
+                interest.holds -= 1;
+                interest.released_at = (interest.holds == 0).then(lifecycle::now);
+            }
+        });
+    }
+}
+
+impl Interest {
+    /// When it may be forgotten; none while a stream holds it.
+    pub(super) fn expires_at(&self) -> Option<Instant> {
+        self.released_at.map(|at| at + LINGER)
+    }
+}
+
+impl ProxySource for Interests {
+    fn attach(&self, proxy: &ProxyId) -> Attached {
+        let mut offers = None;
+        self.0.send_modify(|wanted| {
+            let interest = wanted.entry(proxy.clone()).or_insert_with(|| Interest {
+                holds: 0,
+                released_at: None,
+                offers: watch::Sender::new(Offer::Pending),
+            });
+            interest.holds += 1;
+            interest.released_at = None;
+            offers = Some(interest.offers.subscribe());
+        });
+        let hold = Hold { interests: self.clone(), proxy: proxy.clone() };
+        Attached { offers: offers.expect("send_modify runs its closure"), hold: Box::new(hold) }
+    }
+}
+
+/// A stream's hold on a proxy.
+struct Hold {
+    interests: Interests,
+    proxy: ProxyId,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.interests.release(&self.proxy);
+    }
+}
+
+/// What the publisher tells of each proxy.
+pub(super) type Reports = BTreeMap<ProxyId, Arc<super::publish::Report>>;

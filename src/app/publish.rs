@@ -1,0 +1,232 @@
+//! The publisher: catalog in, snapshots out. It asks for the topics that the wanted proxies need, builds each proxy
+//! whose topics changed, and offers the result to its streams at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use tokio::{sync::watch, time::Instant};
+use tracing::{debug, info, warn};
+
+use crate::{
+    app::interest::{Interests, Reports, Wanted},
+    consul::watch::Watches,
+    lifecycle::{self, Stop},
+    mesh::{
+        self, Options, Proxy,
+        built::Built,
+        world::{Assembled, World},
+    },
+    model::{
+        catalog::{Catalog, Topic},
+        name::ProxyId,
+        note::Note,
+    },
+    xds::{
+        server::Offer,
+        snapshot::{Draft, Snapshot},
+    },
+};
+
+/// What is known of one proxy, for `/status` and `/metrics`.
+#[derive(Clone, Debug)]
+pub(super) struct Report {
+    /// Its resources.
+    pub(super) snapshot: Arc<Snapshot>,
+    /// Topics that hold something back.
+    pub(super) waiting_for: BTreeSet<Topic>,
+    /// What could not be honoured.
+    pub(super) notes: BTreeSet<Note>,
+    /// The topics it is built from.
+    pub(super) needs: BTreeSet<Topic>,
+}
+
+/// The publisher task's state.
+pub(super) struct Publisher {
+    watches: Watches,
+    interests: Interests,
+    wanted: watch::Receiver<Wanted>,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    options: watch::Receiver<Options>,
+    reports: watch::Sender<Reports>,
+    serving: BTreeMap<ProxyId, Serving>,
+}
+
+/// One proxy being served.
+struct Serving {
+    offers: watch::Sender<Offer>,
+    world: World,
+    snapshot: Arc<Snapshot>,
+    needs: BTreeSet<Topic>,
+    built_from: Option<(Catalog, Options)>,
+    waiting_for: BTreeSet<Topic>,
+    notes: BTreeSet<Note>,
+}
+
+impl Publisher {
+    /// A publisher of what `interests` ask for.
+    pub(super) fn new(
+        watches: Watches,
+        interests: Interests,
+        options: watch::Receiver<Options>,
+    ) -> (Self, watch::Receiver<Reports>) {
+        let (reports, receiver) = watch::channel(Reports::new());
+        let publisher = Self {
+            catalog: watches.catalog(),
+            wanted: interests.subscribe(),
+            watches,
+            interests,
+            options,
+            reports,
+            serving: BTreeMap::new(),
+        };
+        (publisher, receiver)
+    }
+
+    /// Runs until stopped, or until the catalog ends.
+    pub(super) async fn run(mut self, stop: Stop) {
+        loop {
+            let forget_at = self.wanted.borrow_and_update().values().filter_map(|i| i.expires_at()).min();
+            self.refresh().await;
+            tokio::select! {
+                () = stop.wait() => return,
+                changed = self.catalog.changed() => if changed.is_err() { return },
+                changed = self.wanted.changed() => if changed.is_err() { return },
+                changed = self.options.changed() => if changed.is_err() { return },
+                () = sleep_until(forget_at) => self.interests.forget_released(lifecycle::now()),
+            }
+        }
+    }
+
+    /// Builds and offers whatever changed.
+    async fn refresh(&mut self) {
+        let catalog = self.catalog.borrow_and_update().clone();
+        let options = *self.options.borrow_and_update();
+        let wanted = self.wanted.borrow_and_update().clone();
+        let mut has_changed = self.forget_unwanted(&wanted).await;
+        for (proxy, interest) in wanted {
+            let serving = self.serving.entry(proxy.clone()).or_insert_with(|| Serving::new(interest.offers));
+            if !serving.is_current(&catalog, options) {
+                let needs = serving.rebuild(&proxy, &catalog, options);
+                if needs != serving.needs {
+                    serving.needs = needs.clone();
+                    self.watches.want(proxy.as_str(), needs).await;
+                }
+                serving.built_from = Some((catalog.project(&serving.needs), options));
+                has_changed = true;
+            }
+        }
+        if has_changed {
+            let reports = self.serving.iter().map(|(id, serving)| (id.clone(), Arc::new(serving.report())));
+            self.reports.send_replace(reports.collect());
+        }
+    }
+
+    async fn forget_unwanted(&mut self, wanted: &Wanted) -> bool {
+        let gone: Vec<_> = self.serving.keys().filter(|id| !wanted.contains_key(*id)).cloned().collect();
+        for proxy in &gone {
+            info!(%proxy, "proxy released");
+            self.serving.remove(proxy);
+            self.watches.want(proxy.as_str(), BTreeSet::new()).await;
+        }
+        !gone.is_empty()
+    }
+}
+
+impl Serving {
+    fn new(offers: watch::Sender<Offer>) -> Self {
+        Self {
+            offers,
+            world: World::default(),
+            snapshot: Arc::new(Snapshot::empty()),
+            needs: BTreeSet::new(),
+            built_from: None,
+            waiting_for: BTreeSet::new(),
+            notes: BTreeSet::new(),
+        }
+    }
+
+    /// Whether nothing that this proxy is built from has changed.
+    fn is_current(&self, catalog: &Catalog, options: Options) -> bool {
+        let now = (catalog.project(&self.needs), options);
+        self.built_from.as_ref() == Some(&now)
+    }
+
+    /// Builds the proxy and offers the result. Gives the topics that it needs.
+    fn rebuild(&mut self, proxy: &ProxyId, catalog: &Catalog, options: Options) -> BTreeSet<Topic> {
+        match mesh::build(catalog, proxy, options) {
+            Proxy::Unknown { needs } => {
+                self.waiting_for = needs.clone();
+                needs
+            }
+            Proxy::Absent { needs } => {
+                let problem = "is not registered with the local Consul agent";
+                let remedy = "register it there, or correct node.id in Envoy's bootstrap";
+                self.refuse(proxy, Note::new(format!("proxy {proxy}"), problem, remedy), true);
+                needs
+            }
+            Proxy::Unsupported { needs, note } => {
+                self.refuse(proxy, note, false);
+                needs
+            }
+            Proxy::Built(built) => self.publish(proxy, built, catalog),
+        }
+    }
+
+    fn publish(&mut self, proxy: &ProxyId, built: Built, catalog: &Catalog) -> BTreeSet<Topic> {
+        let needs = built.needs.clone();
+        let Assembled { resources, partial, waiting_for, complete, mut notes, .. } = self.world.assemble(built);
+        notes.extend(heard_notes(catalog, &needs));
+        for note in notes.difference(&self.notes) {
+            warn!(%proxy, "{note}");
+        }
+        (self.notes, self.waiting_for) = (notes, waiting_for);
+        let next = self.snapshot.next(Draft { resources, partial, complete });
+        let is_first = !matches!(*self.offers.borrow(), Offer::Ready(_));
+        if is_first || *next != *self.snapshot {
+            debug!(%proxy, change = %next.diff_text(&self.snapshot), "snapshot published");
+            self.offers.send_replace(Offer::Ready(next.clone()));
+        }
+        self.snapshot = next;
+        needs
+    }
+
+    /// Refuses the proxy's streams, unless it was served before: then it keeps its last good resources.
+    fn refuse(&mut self, proxy: &ProxyId, note: Note, not_found: bool) {
+        self.waiting_for.clear();
+        let notes = BTreeSet::from([note.clone()]);
+        if notes != self.notes {
+            warn!(%proxy, "{note}");
+        }
+        self.notes = notes;
+        self.offers.send_if_modified(|offer| {
+            let is_served = matches!(offer, Offer::Ready(_));
+            if !is_served {
+                *offer = Offer::Refused { not_found, message: Arc::from(note.to_string()) };
+            }
+            !is_served
+        });
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            snapshot: self.snapshot.clone(),
+            waiting_for: self.waiting_for.clone(),
+            notes: self.notes.clone(),
+            needs: self.needs.clone(),
+        }
+    }
+}
+
+/// What was noted while the needed topics were read.
+fn heard_notes(catalog: &Catalog, needs: &BTreeSet<Topic>) -> Vec<Note> {
+    needs.iter().filter_map(|topic| catalog.heard(topic)).flat_map(|heard| heard.notes.iter().cloned()).collect()
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
