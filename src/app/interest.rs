@@ -101,4 +101,4 @@ impl Drop for Hold {
 }
 
 /// What the publisher tells of each proxy.
-pub(super) type Reports = BTreeMap<ProxyId, Arc<super::publish::Report>>;
+pub(super) type Reports = BTreeMap<ProxyId, Arc<crate::app::publish::Report>>;

@@ -1,0 +1,192 @@
+//! The agent: starts the tasks in the order in which they depend on each other, and ends them in the other.
+
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::{
+    api,
+    app::{
+        interest::Interests,
+        publish::Publisher,
+        sources::{AgentSources, readiness},
+    },
+    config::{self, Config, ConfigError, xds::XdsSettings},
+    consul::{
+        client::{Client, ClientError},
+        metrics::ConsulMetrics,
+        watch::Watches,
+    },
+    lifecycle::{
+        self, Stop,
+        notify::Notify,
+        signals::Signals,
+        supervise::{Supervisor, SupervisorEnd},
+    },
+    mesh::Options,
+    model::catalog::{Catalog, Topic},
+    telemetry::{logs::Telemetry, metrics::Metrics},
+    xds::{
+        metrics::XdsMetrics,
+        server::{self, BindError, Listeners, StatusBoard},
+    },
+};
+
+/// The owner under which the agent itself watches topics.
+const OWNER: &str = "agent";
+
+/// Why the agent could not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Consul cannot be asked.
+    #[error("set up the Consul client: {0}")]
+    Consul(#[from] ClientError),
+    /// The xDS socket or port cannot be had.
+    #[error("listen for Envoy: {0}")]
+    Xds(#[from] BindError),
+    /// The HTTP port cannot be had.
+    #[error("listen for HTTP: {0}")]
+    Http(#[from] api::BindError),
+    /// Signals cannot be handled.
+    #[error("handle signals: {0}")]
+    Signals(#[source] std::io::Error),
+    /// A critical task ended.
+    #[error("{0}")]
+    Ended(SupervisorEnd),
+}
+
+/// Runs the agent until a signal stops it or a critical task ends. `file` is read again on SIGHUP.
+pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry>) -> Result<(), AgentError> {
+    let signals = Signals::listen().map_err(AgentError::Signals)?;
+    let notify = Notify::from_env(&config::process_env);
+    let mut metrics = Metrics::new();
+    let client = Client::new(config.consul.clone())?;
+    let listeners = bind(&config.xds)?;
+    let http = api::bind(config.http.listen)?;
+    let (options, watch_options) = watch::channel(options(&config));
+
+    let mut supervisor = Supervisor::new();
+    let stop = supervisor.stop();
+    let (watches, catalog_task) =
+        crate::consul::watch::start(client, ConsulMetrics::register(metrics.registry()), stop.clone());
+    watches.want(OWNER, [Topic::Agent].into()).await;
+    let interests = Interests::new();
+    let (publisher, reports) = Publisher::new(watches.clone(), interests.clone(), watch_options);
+    let board = StatusBoard::default();
+    let xds_metrics = XdsMetrics::register(metrics.registry());
+    let catalog = watches.catalog();
+    let sources = AgentSources {
+        started_at: lifecycle::wall_clock(),
+        catalog: catalog.clone(),
+        reports,
+        board: board.clone(),
+        telemetry: telemetry.clone(),
+        metrics,
+    };
+
+    supervisor.start("catalog.watch", ended(catalog_task));
+    supervisor.start("mesh.publish", publisher.run(stop.clone()));
+    supervisor.start("xds.serve", server::serve(listeners, Arc::new(interests), board, xds_metrics, stop.clone()));
+    supervisor.start("http.serve", api::serve(http, Arc::new(sources), stop.clone()));
+    supervisor.start("systemd.ready", tell_ready(notify.clone(), catalog, stop.clone()));
+    supervisor.start("systemd.watchdog", notify.clone().watch(|| true, stop.clone()));
+    let reload = Reload { file, config: config.clone(), telemetry, options, notify: notify.clone() };
+    supervisor.start("config.reload", reload.run(signals.reloads(), stop));
+    info!(http = %config.http.listen, xds = %shown(&config.xds), consul = %config.consul.address, "agent started");
+
+    let end = supervisor.run(&signals.stop()).await;
+    notify.stopping();
+    let deadline = std::time::Duration::from_millis(config.shutdown.drain_ms);
+    for task in supervisor.drain(deadline, &signals.hurry()).await {
+        warn!(task, "did not end in time and was aborted");
+    }
+    match end {
+        SupervisorEnd::Asked => {
+            info!("agent stopped");
+            Ok(())
+        }
+        end => {
+            error!(error = %end, "agent stopped");
+            Err(AgentError::Ended(end))
+        }
+    }
+}
+
+fn options(config: &Config) -> Options {
+    Options { default_policy: config.mesh.default_intention_policy }
+}
+
+fn bind(settings: &XdsSettings) -> Result<Listeners, BindError> {
+    let unix = settings
+        .socket
+        .as_deref()
+        .map(|path| server::bind_unix(path, settings.socket_group.as_deref(), settings.socket_mode))
+        .transpose()?;
+    let tcp = settings.tcp.map(server::bind_tcp).transpose()?;
+    Ok(Listeners { unix, tcp })
+}
+
+fn shown(settings: &XdsSettings) -> String {
+    let unix = settings.socket.iter().map(|path| format!("unix:{}", path.display()));
+    unix.chain(settings.tcp.iter().map(ToString::to_string)).collect::<Vec<_>>().join(", ")
+}
+
+/// The end of a task that was started elsewhere.
+async fn ended(mut task: lifecycle::Task<()>) -> Result<(), lifecycle::TaskFailed> {
+    task.join().await
+}
+
+/// Tells systemd once the agent is ready, then goes on until the stop.
+async fn tell_ready(notify: Notify, mut catalog: watch::Receiver<Arc<Catalog>>, stop: Stop) {
+    tokio::select! {
+        () = stop.wait() => return,
+        ready = catalog.wait_for(|catalog| readiness(catalog).ready) => if ready.is_err() { return },
+    }
+    notify.ready("serving");
+    info!("agent ready");
+    stop.wait().await;
+}
+
+/// Reads the configuration again on SIGHUP.
+struct Reload {
+    file: Option<PathBuf>,
+    config: Config,
+    telemetry: Arc<Telemetry>,
+    options: watch::Sender<Options>,
+    notify: Notify,
+}
+
+impl Reload {
+    async fn run(mut self, mut reloads: watch::Receiver<u64>, stop: Stop) {
+        loop {
+            tokio::select! {
+                () = stop.wait() => return,
+                changed = reloads.changed() => if changed.is_err() { return stop.wait().await },
+            }
+            self.notify.reloading();
+            match config::load(self.file.as_deref(), &config::process_env) {
+                Ok(new) => self.apply(&new),
+                Err(error) => self.keep(&error),
+            }
+            self.notify.ready("serving");
+        }
+    }
+
+    fn keep(&self, error: &ConfigError) {
+        error!(%error, "configuration not reloaded; the running one stays");
+    }
+
+    fn apply(&mut self, new: &Config) {
+        let diff = Config::reload_diff(&self.config, new);
+        self.config = self.config.reloaded(new);
+        if let Err(error) = self.telemetry.set_level(&self.config.log.level.directives()) {
+            warn!(%error, "log level not changed");
+        }
+        self.options.send_replace(options(&self.config));
+        info!(applied = ?diff.applied, "configuration reloaded");
+        if !diff.needs_restart.is_empty() {
+            warn!(settings = ?diff.needs_restart, "these settings need a restart of the agent");
+        }
+    }
+}

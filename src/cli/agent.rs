@@ -1,0 +1,38 @@
+//! `causeway agent`: the agent itself.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::Context;
+use clap::Parser;
+
+use crate::{
+    app,
+    cli::EX_CONFIG,
+    config::{self, ConfigError},
+    telemetry::logs,
+};
+
+/// Runs the agent: reads Consul, configures every Envoy that connects.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:\n  causeway agent --config /etc/causeway/agent.toml\n\n\
+    Without --config the defaults and the CONSUL_* variables hold.\n\
+    Exit codes: 0 stopped by a signal, 1 failed, 64 bad configuration, 66 no such file.")]
+pub struct Args {
+    /// Configuration file (TOML); checked beforehand with `causeway check-config`
+    #[arg(long, value_name = "FILE", env = "CAUSEWAY_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// Runs until stopped.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let config = match config::load(args.config.as_deref(), &config::process_env) {
+        Ok(config) => config,
+        Err(error) => return Ok(refuse(&error)),
+    };
+    let telemetry = logs::init(&config.log, &config.telemetry).context("start logging")?;
+    let telemetry = Arc::new(telemetry);
+    let ended = app::agent::run(args.config, config, telemetry.clone()).await;
+    telemetry.shutdown().await;
+    ended?;
+    Ok(ExitCode::SUCCESS)
+}
