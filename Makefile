@@ -10,9 +10,11 @@ help: ## this list
 
 lab: tools ## bring up the two-datacenter lab in the foreground; Ctrl-C stops it
 	cargo build --locked
-	@# On a terminal the lab gets a foreground job of its own: Ctrl-C is then for the lab alone, and make
-	@# ends with the lab's exit code instead of dying of the same key.
-	@if [ -t 0 ]; then set -m; target/debug/causeway lab up; else exec target/debug/causeway lab up; fi
+	@# In the foreground of a terminal the lab gets a job of its own: Ctrl-C is then for the lab alone, and
+	@# make ends with the lab's exit code instead of dying of the same key.
+	@read -r _ _ _ _ group _ _ terminal _ </proc/$$$$/stat; \
+	if [ "$$group" = "$$terminal" ]; then set -m; target/debug/causeway lab up; \
+	else exec target/debug/causeway lab up; fi
 
 test: tools ## all tests, real Consul and Envoy included (the layers are read by `make verify`)
 	@cargo test --locked --no-fail-fast -- --skip architecture:: 2>&1 | awk ' \
