@@ -28,7 +28,8 @@ const LAYERS: &[Layer] = &[
     layer("model", &[], PURE),
     layer("fault", &[], PURE),
     layer("lifecycle", &[], SHELL),
-    layer("config", &["model"], PURE),
+    layer("config", &["config", "model"], SHELL), // reads the file and the environment, then hands them down
+    layer("config::", &["config", "model"], PURE),
     layer("telemetry", &["config", "lifecycle"], SHELL),
     layer("tls", &["config", "model", "fault"], SHELL),
 

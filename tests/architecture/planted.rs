@@ -11,6 +11,7 @@ const TABLE: &[Layer] = &[
     Layer { name: "wire", may_import: &["model"], pure: false },
     Layer { name: "wire::index", may_import: &["model"], pure: true },
     Layer { name: "shell", may_import: &["model", "wire"], pure: false },
+    Layer { name: "shell::", may_import: &["shell"], pure: true },
 ];
 
 fn sources(files: &[(&str, &str)]) -> Vec<Module> {
@@ -119,6 +120,14 @@ fn an_impure_token_in_a_pure_module_is_caught() {
         let found = problems("shell.rs", planted);
         assert!(found.is_empty(), "a shell may: {found:?}");
     }
+}
+
+#[test]
+fn a_layer_may_be_what_lies_below_a_module() {
+    caught("shell/part.rs", "use std::fs;", "shell::part is pure");
+    caught("shell/part.rs", "use crate::model::Name;", "shell::part may not import model");
+    sound("shell/part.rs", "use crate::shell::Thing;");
+    sound("shell.rs", "use std::fs;");
 }
 
 #[test]

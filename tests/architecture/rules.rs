@@ -6,7 +6,8 @@ use super::source::{Module, PathUse, Token};
 
 /// One row of the table.
 pub(crate) struct Layer {
-    /// A module's path; everything below it belongs here too, unless a longer name takes it.
+    /// A module's path; everything below it belongs here too, unless a longer name takes it. With `::` at its
+    /// end it is what lies below only.
     pub(crate) name: &'static str,
     /// Names of modules; what is below them is included.
     pub(crate) may_import: &'static [&'static str],
@@ -60,7 +61,11 @@ pub(crate) fn problems(modules: &[Module], layers: &[Layer]) -> Vec<String> {
 }
 
 fn layer_of<'a>(module: &str, layers: &'a [Layer]) -> Option<&'a Layer> {
-    layers.iter().filter(|layer| is_at_or_below(module, layer.name)).max_by_key(|layer| layer.name.len())
+    let holds = |layer: &&Layer| match layer.name.strip_suffix("::") {
+        Some(_) => module.starts_with(layer.name),
+        None => is_at_or_below(module, layer.name),
+    };
+    layers.iter().filter(holds).max_by_key(|layer| layer.name.len())
 }
 
 fn is_at_or_below(module: &str, name: &str) -> bool {
