@@ -32,6 +32,7 @@ const LAYERS: &[Layer] = &[
     layer("config::", &["config", "model"], PURE),
     layer("telemetry", &["config", "lifecycle"], SHELL),
     layer("tls", &["config", "model", "fault"], SHELL),
+    layer("fetch", &["fault"], SHELL), // one GET on loopback; Consul has a client of its own
 
     // Consul's side. Nothing here knows Envoy.
     layer("consul::wire", &["model"], PURE),
@@ -55,11 +56,11 @@ const LAYERS: &[Layer] = &[
     // Envoy the process: its bootstrap, its admin interface, intended against actual.
     layer("envoy::bootstrap", &["model", "xds::resource", "xds::status"], PURE),
     layer("envoy::report", &["model", "xds::resource", "xds::status"], PURE),
-    layer("envoy", &["envoy::bootstrap", "envoy::report", "fault", "model", "xds::resource", "xds::status"], SHELL),
+    layer("envoy", &["envoy::bootstrap", "envoy::report", "fault", "fetch", "model", "xds::resource", "xds::status"], SHELL),
 
     // Doors and drivers.
     layer("api", &["config", "fault", "lifecycle", "model", "xds::status"], SHELL),
-    layer("lab", &["api", "config", "consul", "envoy", "fault", "lifecycle", "model", "tls"], SHELL),
+    layer("lab", &["api", "config", "consul", "envoy", "fault", "fetch", "lifecycle", "model", "tls"], SHELL),
 
     // Wiring. Nothing imports `app` but `cli`, nothing imports `cli` but `main`.
     layer("app", APP, SHELL),
@@ -88,6 +89,7 @@ const CLI: &[&str] = &[
     "consul",
     "envoy",
     "fault",
+    "fetch",
     "lab",
     "lifecycle",
     "mesh",
