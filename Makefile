@@ -1,0 +1,57 @@
+# `make help` lists what there is. Nothing here needs root.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help lab test verify layers goldens dependencies fix bench tools
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+lab: tools ## bring up the two-datacenter lab in the foreground; Ctrl-C stops it
+	cargo build --locked
+	@# In the foreground of a terminal the lab gets a job of its own: Ctrl-C is then for the lab alone, and
+	@# make ends with the lab's exit code instead of dying of the same key.
+	@read -r _ _ _ _ group _ _ terminal _ </proc/$$$$/stat; \
+	if [ "$$group" = "$$terminal" ]; then set -m; target/debug/causeway lab up; \
+	else exec target/debug/causeway lab up; fi
+
+test: tools ## all tests, real Consul and Envoy included (the layers are read by `make verify`)
+	@cargo test --locked --no-fail-fast -- --skip architecture:: 2>&1 | awk ' \
+	  { print; fflush() } \
+	  /^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
+	  END { printf "\n%d tests passed, %d failed, %d ignored\n", passed, failed, ignored }'
+
+verify: ## formatting, lints, docs, layers, goldens, dependencies; writes nothing
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
+	@$(MAKE) --no-print-directory layers goldens dependencies
+
+layers:
+	cargo test --locked --test it -- architecture:: --nocapture
+
+goldens:
+	@if ! git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \
+	  echo "goldens: not run: git cannot read this tree"; \
+	elif dirty=$$(git status --porcelain -- tests/golden docs/metrics.md) && [ -z "$$dirty" ]; then \
+	  echo "goldens: clean"; \
+	else \
+	  printf 'goldens: changed and not committed; look at the difference, then commit or restore:\n%s\n' "$$dirty"; exit 1; \
+	fi
+
+dependencies:
+	@if command -v cargo-deny >/dev/null; then cargo deny --locked check; \
+	else echo "dependencies: not run: cargo-deny is not installed"; fi
+
+fix: ## format, apply lint fixes, rewrite the goldens
+	cargo fmt
+	cargo clippy --fix --allow-dirty --allow-staged --all-targets --locked
+	UPDATE_GOLDEN=1 cargo test --locked -- golden
+
+bench: tools ## measurements, beside the figures to reach
+	cargo bench --locked
+
+tools: ## the real Consul and Envoy under .tools/ (tools/install --help tells from where)
+	@command -v python3 >/dev/null || { echo "make tools: no python3: apt-get install python3-venv" >&2; exit 1; }
+	@tools/install

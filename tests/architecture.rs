@@ -1,0 +1,117 @@
+//! Who may import whom, read from the sources.
+//!
+//! Cargo keeps layers apart between crates; inside one crate only a test can. A new arrow in [`LAYERS`] is a
+//! decision: it comes with a record under `docs/adr/`.
+//!
+//! `source` turns the text of `src/` into modules with their imports; `rules` judges them; `planted` proves, on
+//! small sources with a fault planted in each, that every rule bites.
+
+mod planted;
+mod rules;
+mod source;
+
+use std::path::Path;
+
+use self::rules::Layer;
+
+const PURE: bool = true;
+const SHELL: bool = false;
+
+/// A module belongs to the layer with the longest matching name. It may import its own layer, and every module
+/// at or below the names listed. A pure layer decides and does nothing else: see `rules::impurities`.
+#[rustfmt::skip]
+const LAYERS: &[Layer] = &[
+    // The root of the library: declarations of modules and nothing else.
+    layer("lib", &[], PURE),
+
+    // Words that everybody speaks.
+    layer("model", &[], PURE),
+    layer("fault", &[], PURE),
+    layer("lifecycle", &[], SHELL),
+    layer("config", &["config", "model"], SHELL), // reads the file and the environment, then hands them down
+    layer("config::", &["config", "model"], PURE),
+    layer("telemetry", &["config", "lifecycle"], SHELL),
+    layer("tls", &["config", "model", "fault"], SHELL),
+    layer("fetch", &["fault"], SHELL), // one GET on loopback; Consul has a client of its own
+
+    // Consul's side. Nothing here knows Envoy.
+    layer("consul::wire", &["model"], PURE),
+    layer("consul::index", &["model"], PURE),
+    layer("consul", &["consul::wire", "consul::index", "config", "fault", "lifecycle", "model", "tls"], SHELL),
+
+    // Deciding what a proxy needs and gets. Nothing here knows either wire format.
+    layer("mesh", &["model", "xds::resource"], PURE),
+
+    // Envoy's side. Nothing here knows Consul. Each pure part sees those before it.
+    layer("xds::resource", &["model"], PURE),
+    layer("xds::encode", &["model", "xds::resource"], PURE),
+    layer("xds::version", &["model", "xds::resource", "xds::encode"], PURE),
+    layer("xds::status", &["model", "xds::resource"], PURE),
+    layer("xds::snapshot", &["model", "xds::resource", "xds::encode", "xds::version", "xds::status"], PURE),
+    layer("xds::subscription", &["model", "xds::resource", "xds::encode", "xds::version", "xds::status", "xds::snapshot"], PURE),
+    layer("xds::metrics", XDS_SHELL, SHELL),
+    layer("xds::server", XDS_SHELL, SHELL),
+    layer("xds", &[], PURE),
+
+    // Envoy the process: its bootstrap, its admin interface, intended against actual.
+    layer("envoy::bootstrap", &["model", "xds::resource", "xds::status"], PURE),
+    layer("envoy::report", &["model", "xds::resource", "xds::status"], PURE),
+    layer("envoy", &["envoy::bootstrap", "envoy::report", "fault", "fetch", "model", "xds::resource", "xds::status"], SHELL),
+
+    // Doors and drivers.
+    layer("api", &["config", "fault", "lifecycle", "model", "xds::status"], SHELL),
+    layer("lab", &["api", "config", "consul", "envoy", "fault", "fetch", "lifecycle", "model", "tls"], SHELL),
+
+    // Wiring. Nothing imports `app` but `cli`, nothing imports `cli` but `main`.
+    layer("app", APP, SHELL),
+    layer("cli", CLI, SHELL),
+    layer("main", &["cli"], SHELL),
+];
+
+const XDS_SHELL: &[&str] = &[
+    "lifecycle",
+    "model",
+    "xds::encode",
+    "xds::metrics",
+    "xds::resource",
+    "xds::server",
+    "xds::snapshot",
+    "xds::status",
+    "xds::subscription",
+    "xds::version",
+];
+const APP: &[&str] =
+    &["api", "config", "consul", "envoy", "fault", "lifecycle", "mesh", "model", "telemetry", "tls", "xds"];
+const CLI: &[&str] = &[
+    "api",
+    "app",
+    "config",
+    "consul",
+    "envoy",
+    "fault",
+    "fetch",
+    "lab",
+    "lifecycle",
+    "mesh",
+    "model",
+    "telemetry",
+    "tls",
+    "xds",
+];
+
+const fn layer(name: &'static str, may_import: &'static [&'static str], pure: bool) -> Layer {
+    Layer { name, may_import, pure }
+}
+
+#[test]
+fn the_sources_keep_the_layers() {
+    let modules = source::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let problems = rules::problems(&modules, LAYERS);
+    println!("{} modules; cycles between top-level modules: {:?}", modules.len(), rules::cycles(&modules));
+    assert!(problems.is_empty(), "{} problems\n{}", problems.len(), problems.join("\n"));
+}
+
+#[test]
+fn the_table_itself_allows_no_cycle() {
+    assert_eq!(rules::cycles_in_table(LAYERS), Vec::<Vec<String>>::new());
+}
