@@ -3,6 +3,10 @@
 //! Every task has a name, an owner and a way to stop: [`spawn`] gives the owner a [`Task`], dropping it ends the
 //! task. [`Stop`] is the one stop signal that everything long-lived listens to.
 
+pub mod notify;
+pub mod signals;
+pub mod supervise;
+
 use std::{future::Future, time::SystemTime};
 
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
@@ -98,3 +102,6 @@ impl StopSource {
         self.0.send_replace(true);
     }
 }
+
+#[cfg(test)]
+mod tests;
