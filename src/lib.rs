@@ -5,4 +5,5 @@ pub mod api;
 pub mod config;
 pub mod lifecycle;
 pub mod model;
+pub mod telemetry;
 pub mod xds;

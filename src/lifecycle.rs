@@ -48,7 +48,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    Task { name, handle: tokio::spawn(future.instrument(tracing::info_span!("task", name))) }
+    Task { name, handle: tokio::spawn(future.instrument(tracing::info_span!("task", task = name))) }
 }
 
 impl<T> Task<T> {
