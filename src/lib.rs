@@ -6,4 +6,5 @@ pub mod config;
 pub mod lifecycle;
 pub mod mesh;
 pub mod model;
+pub mod telemetry;
 pub mod xds;

@@ -3,6 +3,10 @@
 //! Every task has a name, an owner and a way to stop: [`spawn`] gives the owner a [`Task`], dropping it ends the
 //! task. [`Stop`] is the one stop signal that everything long-lived listens to.
 
+pub mod notify;
+pub mod signals;
+pub mod supervise;
+
 use std::{future::Future, time::SystemTime};
 
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
@@ -44,7 +48,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    Task { name, handle: tokio::spawn(future.instrument(tracing::info_span!("task", name))) }
+    Task { name, handle: tokio::spawn(future.instrument(tracing::info_span!("task", task = name))) }
 }
 
 impl<T> Task<T> {
@@ -98,3 +102,6 @@ impl StopSource {
         self.0.send_replace(true);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,11 @@
 //! How to reach the local Consul agent, as Consul's own tools are told: flags, file, `CONSUL_*`.
 
-use std::path::PathBuf;
+mod section;
 
-use crate::model::secret::SecretText;
+use std::{fmt, path::PathBuf};
+
+pub(crate) use crate::config::consul::section::read;
+use crate::{config::Env, model::secret::SecretText};
 
 /// Where the local Consul agent is and how to speak with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +78,60 @@ impl Default for ConsulSettings {
                 verify: true,
             },
             max_connections: 128,
+        }
+    }
+}
+
+impl ConsulSettings {
+    /// The defaults with every `CONSUL_*` variable laid over them.
+    ///
+    /// # Errors
+    /// One sentence with its remedy for each variable that cannot be used.
+    pub fn from_env(env: Env<'_>) -> Result<Self, Vec<String>> {
+        let given = |name: &str| env(name).filter(|value| !value.is_empty());
+        let mut settings = Self::default();
+        let mut problems = Vec::new();
+        if let Some(text) = given("CONSUL_HTTP_ADDR") {
+            match ConsulAddress::parse(&text) {
+                Ok(address) => settings.address = address,
+                Err(why) => problems.push(format!("CONSUL_HTTP_ADDR: {why}")),
+            }
+        }
+        settings.token = given("CONSUL_HTTP_TOKEN").map(SecretText::from);
+        settings.token_file = given("CONSUL_HTTP_TOKEN_FILE").map(PathBuf::from);
+        if problems.is_empty() { Ok(settings) } else { Err(problems) }
+    }
+}
+
+impl ConsulAddress {
+    /// Reads `http://`, `https://` or `unix://`; a bare `host:port` is plain HTTP.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong and what to write.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix://") {
+            return Ok(Self::Unix { path: path.into() });
+        }
+        let (is_tls, authority) = match text.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some((scheme, _)) => return Err(format!("`{scheme}` is no scheme; write http, https or unix")),
+            None => (false, text),
+        };
+        let authority = authority.trim_end_matches('/').to_owned();
+        if authority.parse::<http::uri::Authority>().is_err() {
+            return Err(format!("`{authority}` is no host and port; write it as 127.0.0.1:8500"));
+        }
+        Ok(if is_tls { Self::Https { authority } } else { Self::Http { authority } })
+    }
+}
+
+impl fmt::Display for ConsulAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { authority } => write!(f, "http://{authority}"),
+            Self::Https { authority } => write!(f, "https://{authority}"),
+            Self::Unix { path } => write!(f, "unix://{}", path.display()),
         }
     }
 }
