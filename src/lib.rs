@@ -3,6 +3,8 @@
 
 pub mod api;
 pub mod config;
+pub mod consul;
 pub mod lifecycle;
 pub mod model;
+pub mod tls;
 pub mod xds;

@@ -1,6 +1,8 @@
 //! How to reach the local Consul agent, as Consul's own tools are told: flags, file, `CONSUL_*`.
 
-use std::path::PathBuf;
+mod env;
+
+use std::{fmt, path::PathBuf};
 
 use crate::model::secret::SecretText;
 
@@ -77,4 +79,55 @@ impl Default for ConsulSettings {
             max_connections: 128,
         }
     }
+}
+
+impl ConsulAddress {
+    /// Reads `host:port`, `http://host:port`, `https://host:port` or `unix:///path`. A scheme without a port takes
+    /// the scheme's own. The error says what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix://") {
+            if path.is_empty() {
+                return Err(format!("`{text}` names no socket; write unix:///path/to/socket"));
+            }
+            return Ok(Self::Unix { path: PathBuf::from(path) });
+        }
+        let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+        let port = match scheme {
+            "" => 8500,
+            "http" => 80,
+            "https" => 443,
+            _ => return Err(format!("`{scheme}` is no scheme for Consul; write http, https or unix")),
+        };
+        let authority = authority(rest.strip_suffix('/').unwrap_or(rest), port)
+            .ok_or_else(|| format!("`{text}` is no address; write host:port, for example 127.0.0.1:8500"))?;
+        Ok(if scheme == "https" { Self::Https { authority } } else { Self::Http { authority } })
+    }
+}
+
+impl fmt::Display for ConsulAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http { authority } => write!(f, "http://{authority}"),
+            Self::Https { authority } => write!(f, "https://{authority}"),
+            Self::Unix { path } => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+/// `host:port`, with `port` where the text has none.
+fn authority(text: &str, port: u16) -> Option<String> {
+    let bracketed_end = text.rfind(']').map_or(0, |end| end + 1);
+    let (host, port) = match text[bracketed_end..].rfind(':') {
+        Some(colon) => {
+            let (host, port) = text.split_at(bracketed_end + colon);
+            (host, port[1..].parse().ok().filter(|port| *port != 0)?)
+        }
+        None => (text, port),
+    };
+    let is_v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    let is_host = match is_v6 {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+    };
+    is_host.then(|| format!("{host}:{port}"))
 }
