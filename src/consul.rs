@@ -4,9 +4,9 @@
 
 pub mod api;
 pub mod client;
-//pub mod index;
-//pub mod metrics;
-//pub(crate) mod poller;
-//pub mod topic;
-//pub mod watch;
-//pub mod wire;
+pub mod index;
+pub mod metrics;
+pub(crate) mod poller;
+pub(crate) mod topic;
+pub mod watch;
+pub mod wire;

@@ -36,7 +36,10 @@ pub struct ClientFiles {
 impl ClientFiles {
     /// Every file and folder that the configuration was made of, to see whether one changed.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
-        [&self.ca_file, &self.ca_path, &self.cert_file, &self.key_file].into_iter().flatten().map(PathBuf::as_path)
+        [&self.ca_file, &self.ca_path, &self.cert_file, &self.key_file]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
     }
 }
 
@@ -64,7 +67,9 @@ pub enum TlsError {
         reason: String,
     },
     /// Only one of certificate and key is given.
-    #[error("a client certificate and its key belong together, but only {given} is given; give {missing} as well")]
+    #[error(
+        "a client certificate and its key belong together, but only {given} is given; give {missing} as well"
+    )]
     Half {
         /// The one that is given.
         given: &'static str,
@@ -72,7 +77,9 @@ pub enum TlsError {
         missing: &'static str,
     },
     /// Certificate and key do not fit, or the provider refuses them.
-    #[error("use the client certificate {cert} with the key {key}: {reason}; check that the two were made together")]
+    #[error(
+        "use the client certificate {cert} with the key {key}: {reason}; check that the two were made together"
+    )]
     Pair {
         /// Certificate file.
         cert: PathBuf,
@@ -140,9 +147,9 @@ fn accept_any(
     builder: rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>,
     provider: &Arc<CryptoProvider>,
 ) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
-    builder
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AcceptAnyServer::new(provider.signature_verification_algorithms)))
+    builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnyServer::new(
+        provider.signature_verification_algorithms,
+    )))
 }
 
 fn trusted(files: &ClientFiles) -> Result<RootCertStore, TlsError> {
@@ -180,7 +187,11 @@ fn add_file(store: &mut RootCertStore, file: &Path) -> Result<(), TlsError> {
 
 fn certificate_files(folder: &Path) -> Result<Vec<PathBuf>, TlsError> {
     const WHAT: &str = "the CA folder";
-    let read = |error: std::io::Error| TlsError::Read { what: WHAT, path: folder.to_owned(), reason: error.to_string() };
+    let read = |error: std::io::Error| TlsError::Read {
+        what: WHAT,
+        path: folder.to_owned(),
+        reason: error.to_string(),
+    };
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).map_err(read)? {
         let path = entry.map_err(read)?.path();
@@ -200,8 +211,9 @@ fn certificate_files(folder: &Path) -> Result<Vec<PathBuf>, TlsError> {
 fn certificates(what: &'static str, file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let text = read(what, file)?;
     let content = |reason: String| TlsError::Content { what, path: file.to_owned(), reason };
-    let found: Vec<_> =
-        CertificateDer::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(|error| content(error.to_string()))?;
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|error| content(error.to_string()))?;
     if found.is_empty() {
         return Err(content("it holds no certificate".into()));
     }

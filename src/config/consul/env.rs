@@ -84,7 +84,8 @@ fn flag(env: &Environment<'_>, variable: &str, problems: &mut Vec<String>) -> Op
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
         _ => {
-            problems.push(format!("{variable}: `{value}` is neither true nor false; write `true` or `false`"));
+            problems
+                .push(format!("{variable}: `{value}` is neither true nor false; write `true` or `false`"));
             None
         }
     }

@@ -89,7 +89,9 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 fn remedy(status: u16) -> &'static str {
     match status {
         400 => "; check that the address is Consul's HTTP port and that Consul is 1.8.7 or newer",
-        401 | 403 => "; give the token the right it lacks, and make it a global token if another datacenter is asked",
+        401 | 403 => {
+            "; give the token the right it lacks, and make it a global token if another datacenter is asked"
+        }
         404 => "; check the name, and that it is registered with this agent",
         429 => "; raise Consul's limits.rpc_rate or limits.http_max_conns_per_client",
         500 => "; it is asked again: if this stays, look at Consul's log and at the gateways on the way",

@@ -62,7 +62,8 @@ fn addresses_are_read_and_shown() {
     ] {
         assert_eq!(ConsulAddress::parse(text).unwrap().to_string(), shown);
     }
-    for text in ["", "unix://", "http://", "host:99999", "host:0", "a b:1", "http://h:1/path", "user@host:1"] {
+    for text in ["", "unix://", "http://", "host:99999", "host:0", "a b:1", "http://h:1/path", "user@host:1"]
+    {
         assert!(ConsulAddress::parse(text).is_err(), "{text}");
     }
 }
