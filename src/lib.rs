@@ -3,8 +3,10 @@
 
 pub mod api;
 pub mod config;
+pub mod consul;
 pub mod lifecycle;
 pub mod mesh;
 pub mod model;
 pub mod telemetry;
+pub mod tls;
 pub mod xds;

@@ -1,11 +1,12 @@
 //! How to reach the local Consul agent, as Consul's own tools are told: flags, file, `CONSUL_*`.
 
+mod env;
 mod section;
 
 use std::{fmt, path::PathBuf};
 
 pub(crate) use crate::config::consul::section::read;
-use crate::{config::Env, model::secret::SecretText};
+use crate::model::secret::SecretText;
 
 /// Where the local Consul agent is and how to speak with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,47 +83,26 @@ impl Default for ConsulSettings {
     }
 }
 
-impl ConsulSettings {
-    /// The defaults with every `CONSUL_*` variable laid over them.
-    ///
-    /// # Errors
-    /// One sentence with its remedy for each variable that cannot be used.
-    pub fn from_env(env: Env<'_>) -> Result<Self, Vec<String>> {
-        let given = |name: &str| env(name).filter(|value| !value.is_empty());
-        let mut settings = Self::default();
-        let mut problems = Vec::new();
-        if let Some(text) = given("CONSUL_HTTP_ADDR") {
-            match ConsulAddress::parse(&text) {
-                Ok(address) => settings.address = address,
-                Err(why) => problems.push(format!("CONSUL_HTTP_ADDR: {why}")),
-            }
-        }
-        settings.token = given("CONSUL_HTTP_TOKEN").map(SecretText::from);
-        settings.token_file = given("CONSUL_HTTP_TOKEN_FILE").map(PathBuf::from);
-        if problems.is_empty() { Ok(settings) } else { Err(problems) }
-    }
-}
-
 impl ConsulAddress {
-    /// Reads `http://`, `https://` or `unix://`; a bare `host:port` is plain HTTP.
-    ///
-    /// # Errors
-    /// One sentence that says what is wrong and what to write.
+    /// Reads `host:port`, `http://host:port`, `https://host:port` or `unix:///path`. A scheme without a port takes
+    /// the scheme's own. The error says what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix://") {
-            return Ok(Self::Unix { path: path.into() });
+            if path.is_empty() {
+                return Err(format!("`{text}` names no socket; write unix:///path/to/socket"));
+            }
+            return Ok(Self::Unix { path: PathBuf::from(path) });
         }
-        let (is_tls, authority) = match text.split_once("://") {
-            Some(("http", rest)) => (false, rest),
-            Some(("https", rest)) => (true, rest),
-            Some((scheme, _)) => return Err(format!("`{scheme}` is no scheme; write http, https or unix")),
-            None => (false, text),
+        let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
+        let port = match scheme {
+            "" => 8500,
+            "http" => 80,
+            "https" => 443,
+            _ => return Err(format!("`{scheme}` is no scheme for Consul; write http, https or unix")),
         };
-        let authority = authority.trim_end_matches('/').to_owned();
-        if authority.parse::<http::uri::Authority>().is_err() {
-            return Err(format!("`{authority}` is no host and port; write it as 127.0.0.1:8500"));
-        }
-        Ok(if is_tls { Self::Https { authority } } else { Self::Http { authority } })
+        let authority = authority(rest.strip_suffix('/').unwrap_or(rest), port)
+            .ok_or_else(|| format!("`{text}` is no address; write host:port, for example 127.0.0.1:8500"))?;
+        Ok(if scheme == "https" { Self::Https { authority } } else { Self::Http { authority } })
     }
 }
 
@@ -134,4 +114,22 @@ impl fmt::Display for ConsulAddress {
             Self::Unix { path } => write!(f, "unix://{}", path.display()),
         }
     }
+}
+
+/// `host:port`, with `port` where the text has none.
+fn authority(text: &str, port: u16) -> Option<String> {
+    let bracketed_end = text.rfind(']').map_or(0, |end| end + 1);
+    let (host, port) = match text[bracketed_end..].rfind(':') {
+        Some(colon) => {
+            let (host, port) = text.split_at(bracketed_end + colon);
+            (host, port[1..].parse().ok().filter(|port| *port != 0)?)
+        }
+        None => (text, port),
+    };
+    let is_v6 = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+    let is_host = match is_v6 {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
+    };
+    is_host.then(|| format!("{host}:{port}"))
 }

@@ -1,0 +1,12 @@
+//! Consul's HTTP: the client, its JSON, the rules of blocking queries, and the watches that keep the catalog fresh.
+//!
+//! Typed topics come out ([`watch::Watches::catalog`]). This module knows nothing of Envoy.
+
+pub mod api;
+pub mod client;
+pub mod index;
+pub mod metrics;
+pub(crate) mod poller;
+pub(crate) mod topic;
+pub mod watch;
+pub mod wire;

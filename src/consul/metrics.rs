@@ -1,0 +1,53 @@
+//! Counters of the watches. Knows no topic by name: labels are the topic's kind.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// `causeway_consul_requests_total`
+const REQUESTS: &str = "causeway_consul_requests";
+/// `causeway_consul_publications_total`
+const PUBLICATIONS: &str = "causeway_consul_publications";
+/// `causeway_consul_topics`
+const TOPICS: &str = "causeway_consul_topics";
+/// `causeway_consul_topics_silent`
+const TOPICS_SILENT: &str = "causeway_consul_topics_silent";
+
+/// The metrics of the watches. Clones count into the same ones.
+#[derive(Clone, Debug, Default)]
+pub struct ConsulMetrics {
+    pub(crate) requests: Family<RequestLabels, Counter>,
+    pub(crate) publications: Counter,
+    pub(crate) topics: Gauge,
+    pub(crate) topics_silent: Gauge,
+}
+
+/// What a request was for and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct RequestLabels {
+    pub(crate) topic: &'static str,
+    pub(crate) outcome: &'static str,
+}
+
+impl ConsulMetrics {
+    /// Registers the metrics under their names.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let requests = "Requests of the watches to Consul by topic and outcome (changed, same, failed)";
+        registry.register(REQUESTS, requests, metrics.requests.clone());
+        registry.register(
+            PUBLICATIONS,
+            "New values of the catalog that were published",
+            metrics.publications.clone(),
+        );
+        registry.register(TOPICS, "Topics that are watched", metrics.topics.clone());
+        registry.register(
+            TOPICS_SILENT,
+            "Watched topics whose source does not answer: never heard of, or stale",
+            metrics.topics_silent.clone(),
+        );
+        metrics
+    }
+}

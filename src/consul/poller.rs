@@ -1,0 +1,223 @@
+//! The shell of one topic: asks, tells the state machine what came of it, reports what changed. Chooses nothing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
+
+use crate::{
+    consul::{
+        client::Client,
+        index::{Ask, Cursor, Event, Fault, Poll},
+        metrics::{ConsulMetrics, RequestLabels},
+        topic::{self, Outcome, Question},
+    },
+    lifecycle,
+    model::{
+        catalog::{Answer, Heard, Topic},
+        note::Note,
+    },
+};
+
+/// How long a poll may hold a connection while more topics are wanted than connections are there. With `t` topics and
+/// `c` connections a change is then seen after at most about `t / c` times this.
+const TURN: Duration = Duration::from_secs(1);
+/// The same while more than half of the connections are taken, so that they come free soon when topics are added.
+/// Polls are not cut short for that: Consul 1.8 counts a cancelled poll's connection until its wait is over
+/// (hashicorp/consul#8524).
+const TURN_HALF_FULL: Duration = Duration::from_secs(5);
+
+/// What a poller tells the owner of the catalog.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) topic: Topic,
+    pub(crate) news: News,
+}
+
+/// What became of a topic.
+#[derive(Debug)]
+pub(crate) enum News {
+    Heard(Heard),
+    Lost(Arc<str>),
+}
+
+/// What all pollers share.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) client: Client,
+    pub(crate) metrics: ConsulMetrics,
+    pub(crate) reports: mpsc::Sender<Report>,
+    pub(crate) turns: Option<Turns>,
+}
+
+/// Connections are few over HTTP/1.1: polls take turns, first come first served.
+#[derive(Clone)]
+pub(crate) struct Turns {
+    connections: Arc<Semaphore>,
+    limit: usize,
+    topics: Arc<AtomicUsize>,
+}
+
+impl Turns {
+    pub(crate) fn new(limit: usize) -> Self {
+        let limit = limit.max(1);
+        Self { connections: Arc::new(Semaphore::new(limit)), limit, topics: Arc::new(AtomicUsize::new(0)) }
+    }
+
+    /// Says how many topics are wanted.
+    pub(crate) fn set_topics(&self, topics: usize) {
+        self.topics.store(topics, Ordering::Relaxed);
+    }
+
+    fn wait(&self, wait: Duration) -> Duration {
+        match self.topics.load(Ordering::Relaxed) {
+            topics if topics > self.limit => wait.min(TURN),
+            topics if topics > self.limit / 2 => wait.min(TURN_HALF_FULL),
+            _ => wait,
+        }
+    }
+}
+
+/// Follows `topic` until it is aborted or nobody takes its reports.
+pub(crate) async fn follow(desk: Desk, topic: Topic) {
+    let question = topic::question(&topic);
+    let started = lifecycle::now();
+    let mut poll = Poll::new(question.follow);
+    let mut last: Option<Last> = None;
+    let mut ask = poll.first(desk.wait(question.wait));
+    loop {
+        tokio::time::sleep(ask.pause).await;
+        let (outcome, index, hash) = desk.ask(&question, &topic, &ask).await;
+        let (event, news) = digest(&topic, &poll, outcome, index, hash, &mut last);
+        desk.count(&topic, &event);
+        if let Some(news) = news
+            && desk.reports.send(Report { topic: topic.clone(), news }).await.is_err()
+        {
+            return;
+        }
+        ask = poll.next(&event, started.elapsed(), fastrand::f64(), desk.wait(question.wait));
+    }
+}
+
+/// What was last reported.
+struct Last {
+    heard: Option<Heard>,
+    lost: Option<Arc<str>>,
+}
+
+/// The event for the state machine, and what is news to the catalog's owner.
+fn digest(
+    topic: &Topic,
+    poll: &Poll,
+    outcome: Outcome,
+    index: Option<u64>,
+    hash: Option<String>,
+    last: &mut Option<Last>,
+) -> (Event, Option<News>) {
+    match outcome {
+        Outcome::Heard(answer, notes) => {
+            let (changed, news) = hear(topic, answer, notes, last);
+            (Event::Reply { index, hash, changed }, news)
+        }
+        Outcome::Absent(answer) => (Event::Absent, hear(topic, answer, Vec::new(), last).1),
+        Outcome::Lost(fault, reason) => {
+            let is_harmless = matches!(fault, Fault::Cut(after) if poll.is_first_timeout_cut(after));
+            let known = last.get_or_insert(Last { heard: None, lost: None });
+            let is_news = !is_harmless && known.lost.as_ref() != Some(&reason);
+            let news = is_news.then(|| {
+                known.lost = Some(reason.clone());
+                News::Lost(reason)
+            });
+            (Event::Failed(fault), news)
+        }
+    }
+}
+
+fn hear(
+    topic: &Topic,
+    answer: Answer,
+    mut notes: Vec<Note>,
+    last: &mut Option<Last>,
+) -> (bool, Option<News>) {
+    let known = last.get_or_insert(Last { heard: None, lost: None });
+    let is_same_answer = known.heard.as_ref().is_some_and(|heard| *heard.answer == answer);
+    if let Some(before) = &known.heard {
+        if is_same_answer {
+            // An answer that became empty keeps its note as long as it stays so.
+            let kept = before.notes.iter().filter(|note| note.about == topic.to_string());
+            notes.extend(kept.filter(|note| !notes.contains(note)).cloned().collect::<Vec<_>>());
+        } else {
+            notes.extend(topic::emptied(topic, &before.answer, &answer));
+        }
+    }
+    let was_lost = known.lost.take().is_some();
+    let has_same_notes = known.heard.as_ref().is_some_and(|heard| *heard.notes == *notes);
+    if is_same_answer && has_same_notes && !was_lost {
+        return (false, None);
+    }
+    let answer = match &known.heard {
+        Some(before) if is_same_answer => before.answer.clone(),
+        _ => Arc::new(answer),
+    };
+    let heard = Heard { answer, notes: notes.into(), stale: None };
+    known.heard = Some(heard.clone());
+    (!is_same_answer, Some(News::Heard(heard)))
+}
+
+impl Desk {
+    fn wait(&self, wait: Duration) -> Duration {
+        self.turns.as_ref().map_or(wait, |turns| turns.wait(wait))
+    }
+
+    /// One exchange, within a turn where connections are few.
+    async fn ask(
+        &self,
+        question: &Question,
+        topic: &Topic,
+        ask: &Ask,
+    ) -> (Outcome, Option<u64>, Option<String>) {
+        let _turn = match &self.turns {
+            Some(turns) => turns.connections.acquire().await.ok(),
+            None => None,
+        };
+        let mut query: Vec<(&str, String)> = question.query.clone();
+        match &ask.cursor {
+            Cursor::Now => {}
+            Cursor::Index(index) => query.push(("index", index.to_string())),
+            Cursor::Hash(hash) => query.push(("hash", hash.clone())),
+        }
+        if ask.cursor != Cursor::Now {
+            query.push(("wait", format!("{}ms", ask.wait.as_millis())));
+        }
+        let query: Vec<(&str, &str)> = query.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        let sent: Instant = lifecycle::now();
+        let exchange = self.client.ask(
+            question.method.clone(),
+            &question.path,
+            &query,
+            question.body.clone(),
+            ask.deadline,
+        );
+        match exchange.await {
+            Ok(reply) => (topic::outcome(topic, &reply), reply.index, reply.content_hash),
+            Err(error) => (topic::unanswered(&error, sent.elapsed()), None, None),
+        }
+    }
+
+    fn count(&self, topic: &Topic, event: &Event) {
+        let outcome = match event {
+            Event::Reply { changed: true, .. } => "changed",
+            Event::Reply { .. } | Event::Absent => "same",
+            Event::Failed(_) => "failed",
+        };
+        self.metrics.requests.get_or_create(&RequestLabels { topic: topic::kind(topic), outcome }).inc();
+    }
+}

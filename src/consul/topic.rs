@@ -1,0 +1,260 @@
+//! What each topic asks of Consul's HTTP API, and what an answer to it means. Pure.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use crate::{
+    consul::{
+        client::{ClientError, Reply, path},
+        index::{Fault, Follow, WAIT, WAIT_REMOTE},
+        wire::{self, Read, WireError},
+    },
+    model::{
+        catalog::{Answer, Topic},
+        instance::ServiceKind,
+        note::Note,
+        registration::Defaults,
+    },
+};
+
+/// The datacenters cannot be blocked on (hashicorp/consul#2736); Consul's own agents poll them at this pace.
+const DATACENTERS_EVERY: Duration = Duration::from_secs(30);
+/// The agent's facts change only when it restarts.
+const AGENT_EVERY: Duration = Duration::from_secs(60);
+
+/// What is asked for a topic, without cursor.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: Vec<(&'static str, String)>,
+    pub(crate) body: Option<Value>,
+    pub(crate) follow: Follow,
+    /// How long Consul may hold it.
+    pub(crate) wait: Duration,
+}
+
+/// What an answer means.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The topic's answer.
+    Heard(Answer, Vec<Note>),
+    /// The topic's answer for this version of Consul, which does not have it.
+    Absent(Answer),
+    /// Nothing that can be used.
+    Lost(Fault, Arc<str>),
+}
+
+/// A topic's kind, as metrics label it.
+pub(crate) fn kind(topic: &Topic) -> &'static str {
+    match topic {
+        Topic::Agent => "agent",
+        Topic::Registration(_) => "registration",
+        Topic::Roots => "roots",
+        Topic::Leaf(_) => "leaf",
+        Topic::Chain(_) => "chain",
+        Topic::Connect { .. } => "connect",
+        Topic::Health { .. } => "health",
+        Topic::Services { .. } => "services",
+        Topic::Intentions => "intentions",
+        Topic::IntentionEntries => "intention_entries",
+        Topic::Datacenters => "datacenters",
+        Topic::FederationStates => "federation_states",
+        Topic::ProxyDefaults => "proxy_defaults",
+        Topic::ServiceDefaults(_) => "service_defaults",
+    }
+}
+
+/// The question that a topic asks.
+pub(crate) fn question(topic: &Topic) -> Question {
+    let local = |parts: &[&str]| get(path(parts), Follow::Index);
+    match topic {
+        Topic::Agent => get("/v1/agent/self".into(), Follow::Every(AGENT_EVERY)),
+        Topic::Registration(id) => get(path(&["v1", "agent", "service", id.as_str()]), Follow::Hash),
+        Topic::Roots => local(&["v1", "agent", "connect", "ca", "roots"]),
+        Topic::Leaf(service) => local(&["v1", "agent", "connect", "ca", "leaf", service.as_str()]),
+        Topic::Chain(request) => Question {
+            method: Method::POST,
+            body: Some(wire::chain::question(request)),
+            query: vec![("compile-dc", request.datacenter.to_string())],
+            ..local(&["v1", "discovery-chain", request.service.as_str()])
+        },
+        Topic::Connect { dc, service } => {
+            remote(local(&["v1", "health", "connect", service.as_str()]), dc.as_str())
+        }
+        Topic::Health { dc, service } => {
+            remote(local(&["v1", "health", "service", service.as_str()]), dc.as_str())
+        }
+        Topic::Services { dc, kind } => {
+            let mut question = remote(local(&["v1", "internal", "ui", "services"]), dc.as_str());
+            if let Some(name) = kind.and_then(kind_name) {
+                question.query.push(("filter", format!("Service.Kind == \"{name}\"")));
+            }
+            question
+        }
+        Topic::Intentions => local(&["v1", "connect", "intentions"]),
+        Topic::IntentionEntries => local(&["v1", "config", "service-intentions"]),
+        Topic::Datacenters => get("/v1/catalog/datacenters".into(), Follow::Every(DATACENTERS_EVERY)),
+        Topic::FederationStates => local(&["v1", "internal", "federation-states", "mesh-gateways"]),
+        Topic::ProxyDefaults => local(&["v1", "config", "proxy-defaults", "global"]),
+        Topic::ServiceDefaults(name) => local(&["v1", "config", "service-defaults", name.as_str()]),
+    }
+}
+
+/// What `reply` means for `topic`.
+pub(crate) fn outcome(topic: &Topic, reply: &Reply) -> Outcome {
+    if let Some(known) = known_absence(topic, reply) {
+        return known;
+    }
+    if !reply.status.is_success() {
+        return lost(status_fault(reply.status), &reply.refusal());
+    }
+    match answer(topic, reply) {
+        Ok((answer, mut notes)) => {
+            notes.extend(header_notes(topic, reply));
+            Outcome::Heard(answer, notes)
+        }
+        Err(error @ WireError::NotReady(_)) => lost(Fault::NotReady, &error),
+        Err(error @ WireError::Shape(_)) => lost(Fault::Garbage, &error),
+    }
+}
+
+/// What a request without an answer means.
+pub(crate) fn unanswered(error: &ClientError, after: Duration) -> Outcome {
+    let fault = match error {
+        ClientError::Cut { .. } => Fault::Cut(after),
+        ClientError::Connect { .. } | ClientError::Deadline { .. } => Fault::Unreachable,
+        ClientError::Status { .. } => Fault::Busy,
+        ClientError::TooLong { .. } | ClientError::Json { .. } => Fault::Garbage,
+        ClientError::Tls(_)
+        | ClientError::TokenFile { .. }
+        | ClientError::Unsendable { .. }
+        | ClientError::Path { .. } => Fault::Denied,
+    };
+    lost(fault, error)
+}
+
+/// A note on an answer that became empty: where another datacenter refuses a token it answers with nothing, and
+/// before Consul 1.11 that cannot be told from the truth (hashicorp/consul#12623).
+pub(crate) fn emptied(topic: &Topic, before: &Answer, now: &Answer) -> Option<Note> {
+    let is_remote_list =
+        matches!(topic, Topic::Connect { .. } | Topic::Health { .. } | Topic::Services { .. });
+    (is_remote_list && !is_empty(before) && is_empty(now)).then(|| {
+        Note::new(
+            topic.to_string(),
+            "its answer became empty, which Consul also says to a token that may not read it",
+            "if instances are registered there, give the token node:read and service:read in every datacenter",
+        )
+    })
+}
+
+fn answer(topic: &Topic, reply: &Reply) -> Result<Read<Answer>, WireError> {
+    let body = &reply.body;
+    Ok(match topic {
+        Topic::Agent => map(wire::agent::agent(body, reply.default_acl_policy.as_deref())?, Answer::Agent),
+        Topic::Registration(_) => {
+            map(wire::registration::registration(body)?, |value| Answer::Registration(Some(value)))
+        }
+        Topic::Roots => map(wire::ca::roots(body)?, Answer::Roots),
+        Topic::Leaf(service) => map(wire::ca::leaf(body, service)?, Answer::Leaf),
+        Topic::Chain(_) => map(wire::chain::chain(body)?, Answer::Chain),
+        Topic::Connect { .. } | Topic::Health { .. } => {
+            map(wire::instance::instances(body)?, Answer::Instances)
+        }
+        Topic::Services { kind, .. } => map(wire::services::services(body, *kind)?, Answer::Services),
+        Topic::Intentions => map(wire::intention::intentions(body)?, Answer::Intentions),
+        Topic::IntentionEntries => map(wire::intention::intention_entries(body)?, Answer::Intentions),
+        Topic::Datacenters => map(wire::services::datacenters(body)?, Answer::Datacenters),
+        Topic::FederationStates => map(wire::instance::federation_states(body)?, Answer::FederationStates),
+        Topic::ProxyDefaults | Topic::ServiceDefaults(_) => {
+            map(wire::defaults::defaults(body)?, Answer::Defaults)
+        }
+    })
+}
+
+/// Refusals that are answers: there is no such thing.
+fn known_absence(topic: &Topic, reply: &Reply) -> Option<Outcome> {
+    match (topic, reply.status) {
+        (Topic::Registration(_), StatusCode::NOT_FOUND) => {
+            Some(Outcome::Heard(Answer::Registration(None), Vec::new()))
+        }
+        // Its index is blocked on, so that the entry's creation is seen.
+        (Topic::ProxyDefaults | Topic::ServiceDefaults(_), StatusCode::NOT_FOUND) => {
+            Some(Outcome::Heard(Answer::Defaults(Defaults::default()), Vec::new()))
+        }
+        (Topic::IntentionEntries, status)
+            if !status.is_success() && reply.excerpt().contains("invalid config entry kind") =>
+        {
+            Some(Outcome::Absent(Answer::Intentions(Vec::new())))
+        }
+        _ => None,
+    }
+}
+
+fn header_notes(topic: &Topic, reply: &Reply) -> Vec<Note> {
+    let mut notes = Vec::new();
+    if reply.filtered_by_acls {
+        notes.push(Note::new(
+            topic.to_string(),
+            "Consul left something out of its answer that the token may not read",
+            "give the token node:read and service:read in every datacenter",
+        ));
+    }
+    if reply.translates_addresses {
+        notes.push(Note::new(
+            topic.to_string(),
+            "Consul rewrites the addresses of other datacenters (translate_wan_addrs), so gateways may be dialled at the wrong ones",
+            "turn translate_wan_addrs off on the local agent",
+        ));
+    }
+    notes
+}
+
+fn status_fault(status: StatusCode) -> Fault {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Fault::Limited,
+        status if status.is_server_error() => Fault::Busy,
+        status if status.is_client_error() => Fault::Denied,
+        _ => Fault::Garbage,
+    }
+}
+
+fn lost(fault: Fault, error: &dyn std::fmt::Display) -> Outcome {
+    Outcome::Lost(fault, Arc::from(error.to_string()))
+}
+
+fn map<T>((value, notes): Read<T>, wrap: impl FnOnce(T) -> Answer) -> Read<Answer> {
+    (wrap(value), notes)
+}
+
+fn is_empty(answer: &Answer) -> bool {
+    match answer {
+        Answer::Instances(instances) => instances.is_empty(),
+        Answer::Services(services) => services.is_empty(),
+        _ => false,
+    }
+}
+
+fn get(path: String, follow: Follow) -> Question {
+    Question { method: Method::GET, path, query: Vec::new(), body: None, follow, wait: WAIT }
+}
+
+fn remote(mut question: Question, dc: &str) -> Question {
+    question.query.push(("dc", dc.to_owned()));
+    question.wait = WAIT_REMOTE;
+    question
+}
+
+/// The kind's name in Consul's filters; ordinary services have the empty one.
+fn kind_name(kind: ServiceKind) -> Option<&'static str> {
+    match kind {
+        ServiceKind::Typical => Some(""),
+        ServiceKind::ConnectProxy => Some("connect-proxy"),
+        ServiceKind::MeshGateway => Some("mesh-gateway"),
+        ServiceKind::TerminatingGateway => Some("terminating-gateway"),
+        ServiceKind::IngressGateway => Some("ingress-gateway"),
+        ServiceKind::Other => None,
+    }
+}

@@ -1,0 +1,231 @@
+//! The watches: one owner task holds the catalog and who wants what; one poller per topic, shared by all who want it.
+//!
+//! A changed answer is published at once, together with all others that are already waiting; there is no timer between
+//! Consul's answer and the publication. A topic that nobody wants any more is followed for [`LINGER`] and then forgotten,
+//! so that a proxy that reconnects finds everything as it was.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinError, JoinSet},
+    time::Instant,
+};
+
+use crate::{
+    config::consul::ConsulAddress,
+    consul::{
+        client::Client,
+        metrics::ConsulMetrics,
+        poller::{self, Desk, News, Report, Turns},
+    },
+    lifecycle::{self, Stop, Task},
+    model::catalog::{Catalog, Topic},
+};
+
+/// How long a topic that nobody wants is still followed.
+pub const LINGER: Duration = Duration::from_secs(30);
+/// Reports that may wait for the owner. It takes them within microseconds; a full queue only makes pollers wait.
+const REPORTS: usize = 256;
+/// Changes of wishes that may wait: one per proxy that changes its mind at the same moment.
+const WISHES: usize = 64;
+
+/// The way to say what is wanted, and to see what is known. Clones speak to the same owner.
+#[derive(Clone, Debug)]
+pub struct Watches {
+    wishes: mpsc::Sender<Wish>,
+    catalog: watch::Receiver<Arc<Catalog>>,
+}
+
+#[derive(Debug)]
+struct Wish {
+    owner: String,
+    topics: BTreeSet<Topic>,
+}
+
+/// Starts the watches. The task returns after `stop`; should it return before, the catalog is no longer kept and the
+/// agent must end.
+pub fn start(client: Client, metrics: ConsulMetrics, stop: Stop) -> (Watches, Task<()>) {
+    let (wishes_in, wishes) = mpsc::channel(WISHES);
+    let (reports_in, reports) = mpsc::channel(REPORTS);
+    let (published, catalog) = watch::channel(Arc::new(Catalog::default()));
+    let turns = match client.settings().address {
+        // HTTP/2 carries all polls over one connection.
+        ConsulAddress::Https { .. } => None,
+        ConsulAddress::Http { .. } | ConsulAddress::Unix { .. } => {
+            Some(Turns::new(client.settings().max_connections))
+        }
+    };
+    let owner = Owner {
+        catalog: Catalog::default(),
+        wanted: BTreeMap::new(),
+        followed: BTreeMap::new(),
+        pollers: JoinSet::new(),
+        desk: Desk { client, metrics, reports: reports_in, turns },
+        published,
+    };
+    let task = lifecycle::spawn("consul.watch", owner.run(wishes, reports, stop));
+    (Watches { wishes: wishes_in, catalog }, task)
+}
+
+impl Watches {
+    /// Says which topics `owner` wants from now on; this replaces what it wanted before, and an empty set means that
+    /// the owner is gone. Returns once the wish is queued; after a stop it is without effect.
+    pub async fn want(&self, owner: &str, topics: BTreeSet<Topic>) {
+        let _ = self.wishes.send(Wish { owner: owner.to_owned(), topics }).await;
+    }
+
+    /// The latest catalog. The channel closes when the watches end.
+    pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.catalog.clone()
+    }
+}
+
+struct Owner {
+    catalog: Catalog,
+    wanted: BTreeMap<String, BTreeSet<Topic>>,
+    followed: BTreeMap<Topic, Followed>,
+    pollers: JoinSet<()>,
+    desk: Desk,
+    published: watch::Sender<Arc<Catalog>>,
+}
+
+struct Followed {
+    poller: AbortHandle,
+    /// When it is forgotten, if nobody wants it.
+    until: Option<Instant>,
+    is_silent: bool,
+}
+
+impl Owner {
+    async fn run(
+        mut self,
+        mut wishes: mpsc::Receiver<Wish>,
+        mut reports: mpsc::Receiver<Report>,
+        stop: Stop,
+    ) {
+        loop {
+            let next_end = self.followed.values().filter_map(|followed| followed.until).min();
+            tokio::select! {
+                () = stop.wait() => return,
+                Some(report) = reports.recv() => {
+                    let mut has_changed = self.take(report);
+                    while let Ok(report) = reports.try_recv() {
+                        has_changed |= self.take(report);
+                    }
+                    self.publish(has_changed);
+                }
+                Some(wish) = wishes.recv() => {
+                    self.wish(wish);
+                    while let Ok(wish) = wishes.try_recv() {
+                        self.wish(wish);
+                    }
+                    self.follow_wanted();
+                }
+                () = until(next_end) => self.forget_unwanted(lifecycle::now()),
+                Some(ended) = self.pollers.join_next() => {
+                    if !ended.as_ref().is_err_and(JoinError::is_cancelled) {
+                        tracing::error!(?ended, "a poller ended by itself, which is a fault of this program");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn wish(&mut self, wish: Wish) {
+        if wish.topics.is_empty() {
+            self.wanted.remove(&wish.owner);
+        } else {
+            self.wanted.insert(wish.owner, wish.topics);
+        }
+    }
+
+    /// Starts a poller for each topic newly wanted, and lets those run out that nobody wants.
+    fn follow_wanted(&mut self) {
+        let wanted: BTreeSet<&Topic> = self.wanted.values().flatten().collect();
+        let end = lifecycle::now() + LINGER;
+        for (topic, followed) in &mut self.followed {
+            followed.until = if wanted.contains(topic) { None } else { followed.until.or(Some(end)) };
+        }
+        let new: Vec<Topic> =
+            wanted.into_iter().filter(|topic| !self.followed.contains_key(*topic)).cloned().collect();
+        self.count_topics(self.followed.len() + new.len());
+        for topic in new {
+            let poller = self.pollers.spawn(poller::follow(self.desk.clone(), topic.clone()));
+            self.followed.insert(topic, Followed { poller, until: None, is_silent: false });
+        }
+    }
+
+    fn forget_unwanted(&mut self, now: Instant) {
+        let catalog = &mut self.catalog;
+        let before = self.followed.len();
+        self.followed.retain(|topic, followed| {
+            let is_over = followed.until.is_some_and(|until| until <= now);
+            if is_over {
+                followed.poller.abort();
+                catalog.forget(topic);
+            }
+            !is_over
+        });
+        self.count_topics(self.followed.len());
+        self.count_silent();
+        self.publish(self.followed.len() != before);
+    }
+
+    /// Takes one report into the catalog; returns whether that changed it.
+    fn take(&mut self, report: Report) -> bool {
+        // A poller may have reported just before it was aborted.
+        let Some(followed) = self.followed.get_mut(&report.topic) else { return false };
+        let was_silent = followed.is_silent;
+        followed.is_silent = matches!(report.news, News::Lost(_));
+        let topic = &report.topic;
+        let has_changed = match report.news {
+            News::Heard(heard) => {
+                if was_silent {
+                    tracing::info!(%topic, "Consul answers again");
+                }
+                self.catalog.hear(report.topic, heard)
+            }
+            News::Lost(reason) => {
+                tracing::warn!(%topic, error = %reason, "Consul gives no answer; the last one stays in use");
+                self.catalog.lose(topic, reason)
+            }
+        };
+        self.count_silent();
+        has_changed
+    }
+
+    fn publish(&self, has_changed: bool) {
+        if has_changed {
+            self.desk.metrics.publications.inc();
+            self.published.send_replace(Arc::new(self.catalog.clone()));
+        }
+    }
+
+    fn count_topics(&self, topics: usize) {
+        if let Some(turns) = &self.desk.turns {
+            turns.set_topics(topics);
+        }
+        self.desk.metrics.topics.set(i64::try_from(topics).unwrap_or(i64::MAX));
+    }
+
+    fn count_silent(&self) {
+        let silent = self.followed.values().filter(|followed| followed.is_silent).count();
+        self.desk.metrics.topics_silent.set(i64::try_from(silent).unwrap_or(i64::MAX));
+    }
+}
+
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests;

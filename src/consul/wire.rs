@@ -1,0 +1,34 @@
+//! Consul's JSON: lenient types of its own shape (`Wire...`) and their conversion into the words of the domain, one
+//! file per family of topics.
+//!
+//! Unknown fields are ignored and null lists are empty. Items of a list are read one at a time: one that cannot be
+//! understood becomes a [`Note`] and the rest goes on. Pure.
+
+pub mod agent;
+pub mod ca;
+pub mod chain;
+pub mod defaults;
+pub mod instance;
+pub mod intention;
+mod read;
+pub mod registration;
+pub mod services;
+
+use crate::model::note::Note;
+
+/// A value and what could not be understood on the way.
+pub type Read<T> = (T, Vec<Note>);
+
+/// Why a whole answer cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// It is not the JSON that Consul sends there.
+    #[error("the answer is not understood: {0}; is this Consul's HTTP API?")]
+    Shape(String),
+    /// Consul is not ready to say.
+    #[error("{0}")]
+    NotReady(&'static str),
+}
+
+#[cfg(test)]
+mod tests;

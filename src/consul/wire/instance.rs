@@ -1,0 +1,207 @@
+//! `/v1/health/*` and `/v1/internal/federation-states/mesh-gateways`: instances with addresses and health.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    consul::wire::{
+        Read, WireError,
+        read::{bad_name, host_port, is_id, is_name, item, items, nullable, shown, whole},
+    },
+    model::{
+        instance::{Health, HostPort, Instance, ServiceKind, Weights},
+        name::{Datacenter, NodeName, ServiceId, ServiceName},
+        note::Note,
+    },
+};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireEntry {
+    node: WireNode,
+    service: WireService,
+    #[serde(default, deserialize_with = "nullable")]
+    checks: Vec<WireCheck>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireNode {
+    node: String,
+    #[serde(default)]
+    address: String,
+    #[serde(default, deserialize_with = "nullable")]
+    tagged_addresses: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireService {
+    #[serde(default, deserialize_with = "nullable")]
+    kind: String,
+    #[serde(rename = "ID")]
+    id: String,
+    service: String,
+    #[serde(default)]
+    address: String,
+    #[serde(default)]
+    port: i64,
+    #[serde(default, deserialize_with = "nullable")]
+    tagged_addresses: BTreeMap<String, WireAddress>,
+    #[serde(default, deserialize_with = "nullable")]
+    meta: BTreeMap<String, String>,
+    #[serde(default)]
+    weights: Option<WireWeights>,
+    #[serde(default)]
+    modify_index: u64,
+}
+
+/// A tagged address.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct WireAddress {
+    pub(crate) address: String,
+    pub(crate) port: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct WireWeights {
+    passing: i64,
+    warning: i64,
+}
+
+impl Default for WireWeights {
+    fn default() -> Self {
+        Self { passing: 1, warning: 1 }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireCheck {
+    #[serde(default)]
+    status: String,
+}
+
+/// The instances of a health answer, sorted by node and id. An instance with an impossible name, port or address
+/// becomes a note.
+pub fn instances(body: &[u8]) -> Result<Read<Vec<Instance>>, WireError> {
+    let mut notes = Vec::new();
+    let instances = list(items(body)?, "", &mut notes);
+    Ok((instances, notes))
+}
+
+/// Every datacenter's mesh gateways.
+pub fn federation_states(body: &[u8]) -> Result<Read<BTreeMap<Datacenter, Vec<Instance>>>, WireError> {
+    let wire: Option<BTreeMap<String, Option<Vec<Value>>>> = whole(body)?;
+    let (mut states, mut notes) = (BTreeMap::new(), Vec::new());
+    for (dc, gateways) in wire.unwrap_or_default() {
+        if !is_name(&dc) {
+            notes.push(bad_name("federation state", "datacenter name", &dc));
+            continue;
+        }
+        let place = format!(" in {dc}");
+        let gateways = list(gateways.unwrap_or_default(), &place, &mut notes);
+        states.insert(Datacenter::from(dc), gateways);
+    }
+    Ok((states, notes))
+}
+
+/// The kind of that name; the empty name is the ordinary service.
+pub(crate) fn kind(name: &str) -> ServiceKind {
+    match name {
+        "" | "typical" => ServiceKind::Typical,
+        "connect-proxy" => ServiceKind::ConnectProxy,
+        "mesh-gateway" => ServiceKind::MeshGateway,
+        "terminating-gateway" => ServiceKind::TerminatingGateway,
+        "ingress-gateway" => ServiceKind::IngressGateway,
+        _ => ServiceKind::Other,
+    }
+}
+
+fn list(values: Vec<Value>, place: &str, notes: &mut Vec<Note>) -> Vec<Instance> {
+    let mut instances = Vec::with_capacity(values.len());
+    for value in values {
+        let about = about(&value, place);
+        let Some(entry) = item::<WireEntry>(value, &about, notes) else { continue };
+        match instance(entry, &about) {
+            Ok(instance) => instances.push(instance),
+            Err(note) => notes.push(note),
+        }
+    }
+    instances.sort_by(|a, b| (&a.node, &a.id).cmp(&(&b.node, &b.id)));
+    instances
+}
+
+/// The item's name in notes, from whatever of it can be read.
+fn about(value: &Value, place: &str) -> String {
+    let text = |part: &str, field: &str| shown(value[part][field].as_str().unwrap_or("?"));
+    format!(
+        "instance {} of service {} on node {}{place}",
+        text("Service", "ID"),
+        text("Service", "Service"),
+        text("Node", "Node")
+    )
+}
+
+fn instance(entry: WireEntry, about: &str) -> Result<Instance, Note> {
+    let WireEntry { node, service, checks } = entry;
+    if !is_name(&service.service) {
+        return Err(bad_name(about, "service name", &service.service));
+    }
+    if !is_id(&service.id) {
+        return Err(bad_name(about, "service id", &service.id));
+    }
+    if !is_name(&node.node) {
+        return Err(bad_name(about, "node name", &node.node));
+    }
+    let lan = best_address(&node, &service, "lan", about)?;
+    let wan = best_address(&node, &service, "wan", about)?;
+    Ok(Instance {
+        node: NodeName::from(&node.node),
+        id: ServiceId::from(&service.id),
+        service: ServiceName::from(&service.service),
+        kind: kind(&service.kind),
+        lan,
+        wan,
+        health: checks.iter().map(|check| health(&check.status)).max().unwrap_or(Health::Passing),
+        weights: weights(service.weights.unwrap_or_default()),
+        meta: service.meta,
+        modify_index: service.modify_index,
+    })
+}
+
+/// Consul's `BestAddress`: the service's address of that tag, else the service's, else the node's of that tag, else
+/// the node's. A tagged address without a port takes the service's.
+fn best_address(node: &WireNode, service: &WireService, tag: &str, about: &str) -> Result<HostPort, Note> {
+    let tagged = service.tagged_addresses.get(tag);
+    let port = tagged.map(|tagged| tagged.port).filter(|port| *port != 0).unwrap_or(service.port);
+    let address = [
+        tagged.map(|tagged| tagged.address.as_str()),
+        Some(service.address.as_str()),
+        node.tagged_addresses.get(tag).map(String::as_str),
+        Some(node.address.as_str()),
+    ]
+    .into_iter()
+    .flatten()
+    .find(|address| !address.is_empty())
+    .unwrap_or_default();
+    host_port(about, address, port)
+}
+
+/// A status that this version does not know counts as critical: nothing is known to pass.
+fn health(status: &str) -> Health {
+    match status {
+        "passing" => Health::Passing,
+        "warning" => Health::Warning,
+        _ => Health::Critical,
+    }
+}
+
+fn weights(wire: WireWeights) -> Weights {
+    let clamp = |weight: i64| u32::try_from(weight.clamp(0, i64::from(u32::MAX))).unwrap_or(u32::MAX);
+    Weights { passing: clamp(wire.passing), warning: clamp(wire.warning) }
+}

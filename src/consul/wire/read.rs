@@ -1,0 +1,201 @@
+//! What all conversions share: items one at a time, names, ports, addresses, durations, gateway modes.
+
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    consul::wire::WireError,
+    model::{
+        chain::GatewayMode,
+        instance::{Host, HostPort},
+        note::Note,
+    },
+};
+
+/// The whole answer as `T`.
+pub(crate) fn whole<T: DeserializeOwned>(body: &[u8]) -> Result<T, WireError> {
+    serde_json::from_slice(body).map_err(|error| WireError::Shape(error.to_string()))
+}
+
+/// A list whose items are read later, one at a time; null is empty.
+pub(crate) fn items(body: &[u8]) -> Result<Vec<Value>, WireError> {
+    whole::<Option<Vec<Value>>>(body).map(Option::unwrap_or_default)
+}
+
+/// One item; what is wrong with it becomes a note about it.
+pub(crate) fn item<T: DeserializeOwned>(value: Value, about: &str, notes: &mut Vec<Note>) -> Option<T> {
+    match serde_json::from_value(value) {
+        Ok(item) => Some(item),
+        Err(error) => {
+            notes.push(Note::new(
+                about,
+                format!("it has another shape than Consul gives: {error}"),
+                "correct or remove it in Consul",
+            ));
+            None
+        }
+    }
+}
+
+/// Serde default for fields that Consul writes as null: the type's default.
+pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    d: D,
+) -> Result<T, D::Error> {
+    Option::<T>::deserialize(d).map(Option::unwrap_or_default)
+}
+
+/// `{"Mode": ...}`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct WireGateway {
+    #[serde(deserialize_with = "nullable")]
+    pub(crate) mode: String,
+}
+
+impl WireGateway {
+    /// The mode, if one is set; an unknown one becomes a note and counts as not set.
+    pub(crate) fn mode(&self, about: &str, notes: &mut Vec<Note>) -> Option<GatewayMode> {
+        match self.mode.as_str() {
+            "" => None,
+            "none" => Some(GatewayMode::None),
+            "local" => Some(GatewayMode::Local),
+            "remote" => Some(GatewayMode::Remote),
+            other => {
+                notes.push(Note::new(
+                    about,
+                    format!("the mesh gateway mode `{}` is unknown", shown(other)),
+                    "set MeshGateway.Mode to none, local or remote",
+                ));
+                None
+            }
+        }
+    }
+}
+
+/// Whether `name` can name a service, a node or a datacenter: it must survive in paths, SNI and SPIFFE ids.
+pub(crate) fn is_name(name: &str) -> bool {
+    is_id(name) && !name.contains('/') && name != "." && name != ".." && name != "*"
+}
+
+/// Whether `id` can be a service id, which may hold what a name may not.
+pub(crate) fn is_id(id: &str) -> bool {
+    !id.is_empty() && !id.chars().any(char::is_control)
+}
+
+/// A note about an impossible name.
+pub(crate) fn bad_name(about: impl Into<String>, what: &str, name: &str) -> Note {
+    Note::new(
+        about,
+        format!(
+            "the {what} `{}` is impossible: it is empty, or holds a slash or control characters",
+            shown(name)
+        ),
+        "register it again under another name",
+    )
+}
+
+/// Outside text as a note can show it: one line, not too long.
+pub(crate) fn shown(text: &str) -> String {
+    let escaped: String = text.chars().take(80).flat_map(|c| c.escape_debug()).collect();
+    if text.chars().count() > 80 { escaped + "..." } else { escaped }
+}
+
+/// A port from 1 to 65535.
+pub(crate) fn port(number: i64) -> Option<u16> {
+    u16::try_from(number).ok().filter(|port| *port != 0)
+}
+
+/// A host that can be dialled: an IP address or a DNS name.
+pub(crate) fn host(text: &str) -> Option<Host> {
+    match Host::parse(text) {
+        Host::Name(name) => {
+            let is_label = |label: &str| {
+                !label.is_empty()
+                    && label.len() <= 63
+                    && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            };
+            let bare = name.strip_suffix('.').unwrap_or(&name);
+            // Four numbers that are no IP address are a mistyped one, not a name.
+            let is_numeric = bare.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+            (bare.len() <= 253 && !is_numeric && bare.split('.').all(is_label)).then_some(Host::Name(name))
+        }
+        ip => Some(ip),
+    }
+}
+
+/// Host and port, or a note about whichever is impossible.
+pub(crate) fn host_port(about: &str, address: &str, number: i64) -> Result<HostPort, Note> {
+    let port = port(number).ok_or_else(|| {
+        Note::new(
+            about,
+            format!("the port {number} is impossible"),
+            "register it again with a port from 1 to 65535",
+        )
+    })?;
+    let host = host(address).ok_or_else(|| {
+        Note::new(
+            about,
+            format!("`{}` is neither an IP address nor a DNS name", shown(address)),
+            "register it again with an address that can be dialled",
+        )
+    })?;
+    Ok(HostPort { host, port })
+}
+
+/// A Go duration (`1h2m3.5s`, `100ms`) in milliseconds, rounded down; `None` if it is no duration or negative.
+pub(crate) fn duration_ms(text: &str) -> Option<u64> {
+    if text == "0" {
+        return Some(0);
+    }
+    let mut rest = text.strip_prefix('+').unwrap_or(text);
+    if rest.is_empty() {
+        return None;
+    }
+    let mut total_ms = 0.0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        let unit_end =
+            rest[digits..].find(|c: char| c.is_ascii_digit() || c == '.').map_or(rest.len(), |n| digits + n);
+        total_ms += number
+            * match &rest[digits..unit_end] {
+                "ns" => 1e-6,
+                "us" | "µs" | "μs" => 1e-3,
+                "ms" => 1.0,
+                "s" => 1e3,
+                "m" => 60e3,
+                "h" => 3600e3,
+                _ => return None,
+            };
+        rest = &rest[unit_end..];
+    }
+    Some(total_ms as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn go_durations_are_read() {
+        for (text, ms) in
+            [("5s", 5000), ("1m30s", 90_000), ("1.5s", 1500), ("250ms", 250), ("0s", 0), ("1h", 3_600_000)]
+        {
+            assert_eq!(duration_ms(text), Some(ms), "{text}");
+        }
+        for text in ["", "5", "s", "-1s", "1x", "1..s"] {
+            assert_eq!(duration_ms(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_told_from_nonsense() {
+        assert!(host("10.0.0.1").is_some() && host("::1").is_some() && host("gw.example.com").is_some());
+        assert!(
+            host("").is_none()
+                && host("10.0.0.999").is_none()
+                && host("a b").is_none()
+                && host("unix:///x").is_none()
+        );
+    }
+}

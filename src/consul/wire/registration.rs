@@ -1,0 +1,238 @@
+//! `/v1/agent/service/:id`: a proxy's own registration.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    consul::wire::{
+        Read, WireError,
+        instance::{WireAddress, kind},
+        read::{WireGateway, bad_name, host_port, is_id, is_name, item, nullable, port, shown, whole},
+    },
+    model::{
+        instance::ServiceKind,
+        name::{Datacenter, ProxyId, ServiceId, ServiceName},
+        note::Note,
+        registration::{Destination, Registration, Upstream, UpstreamKind},
+        settings::Settings,
+    },
+};
+
+const LOOPBACK: &str = "127.0.0.1";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireService {
+    #[serde(default, deserialize_with = "nullable")]
+    kind: String,
+    #[serde(rename = "ID")]
+    id: String,
+    service: String,
+    #[serde(default, deserialize_with = "nullable")]
+    address: String,
+    #[serde(default)]
+    port: i64,
+    #[serde(default, deserialize_with = "nullable")]
+    tagged_addresses: BTreeMap<String, WireAddress>,
+    #[serde(default, deserialize_with = "nullable")]
+    meta: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "nullable")]
+    proxy: WireProxy,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct WireProxy {
+    #[serde(deserialize_with = "nullable")]
+    destination_service_name: String,
+    #[serde(rename = "DestinationServiceID", deserialize_with = "nullable")]
+    destination_service_id: String,
+    #[serde(deserialize_with = "nullable")]
+    local_service_address: String,
+    #[serde(deserialize_with = "nullable")]
+    local_service_port: i64,
+    #[serde(deserialize_with = "nullable")]
+    local_service_socket_path: String,
+    #[serde(deserialize_with = "nullable")]
+    mode: String,
+    #[serde(deserialize_with = "nullable")]
+    config: BTreeMap<String, Value>,
+    #[serde(deserialize_with = "nullable")]
+    upstreams: Vec<Value>,
+    #[serde(deserialize_with = "nullable")]
+    mesh_gateway: WireGateway,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireUpstream {
+    #[serde(default, deserialize_with = "nullable")]
+    destination_type: String,
+    #[serde(default, deserialize_with = "nullable")]
+    destination_namespace: String,
+    #[serde(default, deserialize_with = "nullable")]
+    destination_partition: String,
+    #[serde(default, deserialize_with = "nullable")]
+    destination_peer: String,
+    destination_name: String,
+    #[serde(default, deserialize_with = "nullable")]
+    datacenter: String,
+    #[serde(default, deserialize_with = "nullable")]
+    local_bind_address: String,
+    #[serde(default, deserialize_with = "nullable")]
+    local_bind_port: i64,
+    #[serde(default, deserialize_with = "nullable")]
+    local_bind_socket_path: String,
+    #[serde(default, deserialize_with = "nullable")]
+    config: BTreeMap<String, Value>,
+    #[serde(default, deserialize_with = "nullable")]
+    mesh_gateway: WireGateway,
+}
+
+/// The registration; upstreams that cannot be honoured become notes. Impossible names of the service itself make the
+/// whole answer unusable, since there is nothing to hang a proxy on.
+pub fn registration(body: &[u8]) -> Result<Read<Registration>, WireError> {
+    let wire: WireService = whole(body)?;
+    if !is_name(&wire.service) || !is_id(&wire.id) {
+        return Err(WireError::Shape(
+            "its service name or id is impossible: register it under another".into(),
+        ));
+    }
+    let mut notes = Vec::new();
+    let about = format!("proxy {}", shown(&wire.id));
+    let kind = kind(&wire.kind);
+    let mut tagged = BTreeMap::new();
+    for (tag, address) in wire.tagged_addresses {
+        let at = if address.port == 0 { wire.port } else { address.port };
+        match host_port(&format!("{about}, address tagged {}", shown(&tag)), &address.address, at) {
+            Ok(address) => drop(tagged.insert(tag, address)),
+            Err(note) => notes.push(note),
+        }
+    }
+    let gateway_mode = wire.proxy.mesh_gateway.mode(&about, &mut notes);
+    let number = u16::try_from(wire.port).unwrap_or_else(|_| {
+        let problem = format!("the port {} is impossible", wire.port);
+        notes.push(Note::new(&about, problem, "register it again with a port from 1 to 65535"));
+        0
+    });
+    let destination = destination(&wire.proxy, kind, &about, &mut notes);
+    let registration = Registration {
+        id: ProxyId::from(&wire.id),
+        service: ServiceName::from(&wire.service),
+        kind,
+        address: wire.address,
+        port: number,
+        tagged,
+        meta: wire.meta,
+        destination,
+        gateway_mode,
+        settings: Settings(wire.proxy.config),
+        upstreams: upstreams(wire.proxy.upstreams, &mut notes),
+    };
+    Ok((registration, notes))
+}
+
+fn destination(
+    proxy: &WireProxy,
+    kind: ServiceKind,
+    about: &str,
+    notes: &mut Vec<Note>,
+) -> Option<Destination> {
+    if kind != ServiceKind::ConnectProxy {
+        return None;
+    }
+    if !matches!(proxy.mode.as_str(), "" | "default" | "direct") {
+        notes.push(Note::new(
+            about,
+            format!("the proxy mode `{}` is not supported", shown(&proxy.mode)),
+            "name its upstreams in the registration and leave Proxy.Mode out",
+        ));
+    }
+    if !is_name(&proxy.destination_service_name) {
+        notes.push(bad_name(about, "destination service name", &proxy.destination_service_name));
+        return None;
+    }
+    if !proxy.local_service_socket_path.is_empty() {
+        notes.push(Note::new(
+            about,
+            "LocalServiceSocketPath is not supported",
+            "let the service listen on a TCP port and give LocalServicePort",
+        ));
+    }
+    let address = or(&proxy.local_service_address, LOOPBACK);
+    let local = match proxy.local_service_port {
+        0 => None,
+        number => host_port(&format!("{about}, local service"), address, number)
+            .map_err(|note| notes.push(note))
+            .ok(),
+    };
+    let id = Some(&proxy.destination_service_id).filter(|id| is_id(id)).map(ServiceId::from);
+    Some(Destination { service: ServiceName::from(&proxy.destination_service_name), id, local })
+}
+
+fn upstreams(values: Vec<Value>, notes: &mut Vec<Note>) -> Vec<Upstream> {
+    let mut upstreams = Vec::with_capacity(values.len());
+    for value in values {
+        let about = format!("upstream {}", shown(value["DestinationName"].as_str().unwrap_or("?")));
+        let Some(wire) = item::<WireUpstream>(value, &about, notes) else { continue };
+        match upstream(wire, &about, notes) {
+            Ok(upstream) => upstreams.push(upstream),
+            Err(note) => notes.push(note),
+        }
+    }
+    upstreams
+}
+
+fn upstream(wire: WireUpstream, about: &str, notes: &mut Vec<Note>) -> Result<Upstream, Note> {
+    let is_foreign = !matches!(wire.destination_namespace.as_str(), "" | "default")
+        || !matches!(wire.destination_partition.as_str(), "" | "default")
+        || !wire.destination_peer.is_empty();
+    if is_foreign {
+        return Err(Note::new(
+            about,
+            "it is in a peer, a partition or a namespace, which are not supported",
+            "name a service of the federation's default namespace",
+        ));
+    }
+    if !wire.local_bind_socket_path.is_empty() {
+        return Err(Note::new(
+            about,
+            "LocalBindSocketPath is not built yet",
+            "give LocalBindPort, and LocalBindAddress if it should not be loopback",
+        ));
+    }
+    let destination = match wire.destination_type.as_str() {
+        _ if !is_name(&wire.destination_name) => {
+            return Err(bad_name(about, "destination name", &wire.destination_name));
+        }
+        "" | "service" => UpstreamKind::Service(ServiceName::from(&wire.destination_name)),
+        "prepared_query" => UpstreamKind::PreparedQuery(wire.destination_name.clone()),
+        other => {
+            let problem = format!("the destination type `{}` is unknown", shown(other));
+            return Err(Note::new(about, problem, "set DestinationType to service"));
+        }
+    };
+    if !wire.datacenter.is_empty() && !is_name(&wire.datacenter) {
+        return Err(bad_name(about, "datacenter name", &wire.datacenter));
+    }
+    if port(wire.local_bind_port).is_none() {
+        return Err(Note::new(
+            about,
+            format!("the local port {} is impossible", wire.local_bind_port),
+            "set LocalBindPort to a port from 1 to 65535",
+        ));
+    }
+    Ok(Upstream {
+        destination,
+        datacenter: Some(&wire.datacenter).filter(|dc| !dc.is_empty()).map(Datacenter::from),
+        bind: host_port(about, or(&wire.local_bind_address, LOOPBACK), wire.local_bind_port)?,
+        gateway_mode: wire.mesh_gateway.mode(about, notes),
+        settings: Settings(wire.config),
+    })
+}
+
+fn or<'a>(text: &'a str, fallback: &'a str) -> &'a str {
+    if text.is_empty() { fallback } else { text }
+}

@@ -1,0 +1,60 @@
+//! `/v1/internal/ui/services` and `/v1/catalog/datacenters`: names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use crate::{
+    consul::wire::{
+        Read, WireError,
+        instance::kind,
+        read::{bad_name, is_name, item, items, nullable},
+    },
+    model::{
+        instance::ServiceKind,
+        name::{Datacenter, ServiceName},
+    },
+};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireSummary {
+    name: String,
+    #[serde(default, deserialize_with = "nullable")]
+    kind: String,
+}
+
+/// All services with their kinds, or those of one kind where the answer holds more.
+pub fn services(
+    body: &[u8],
+    only: Option<ServiceKind>,
+) -> Result<Read<BTreeMap<ServiceName, ServiceKind>>, WireError> {
+    let (mut services, mut notes) = (BTreeMap::new(), Vec::new());
+    for value in items(body)? {
+        let Some(summary) = item::<WireSummary>(value, "service list", &mut notes) else { continue };
+        if !is_name(&summary.name) {
+            notes.push(bad_name("service list", "service name", &summary.name));
+            continue;
+        }
+        let kind = kind(&summary.kind);
+        if only.is_none_or(|only| only == kind) {
+            services.insert(ServiceName::from(summary.name), kind);
+        }
+    }
+    Ok((services, notes))
+}
+
+/// The known datacenters.
+pub fn datacenters(body: &[u8]) -> Result<Read<BTreeSet<Datacenter>>, WireError> {
+    let (mut datacenters, mut notes) = (BTreeSet::new(), Vec::new());
+    for value in items(body)? {
+        match item::<String>(value, "datacenter list", &mut notes) {
+            Some(name) if is_name(&name) => {
+                datacenters.insert(Datacenter::from(name));
+            }
+            Some(name) => notes.push(bad_name("datacenter list", "datacenter name", &name)),
+            None => {}
+        }
+    }
+    Ok((datacenters, notes))
+}
