@@ -20,9 +20,13 @@ fn main() {
 
 fn run() -> Result<(), String> {
     let source = package_folder()?.join(DESCRIPTORS);
-    let out = PathBuf::from(env::var("OUT_DIR").map_err(|e| format!("OUT_DIR: {e}"))?).join("envoy-types.bin");
+    let out =
+        PathBuf::from(env::var("OUT_DIR").map_err(|e| format!("OUT_DIR: {e}"))?).join("envoy-types.bin");
     let bytes = fs::read(&source).map_err(|e| {
-        format!("read {}: {e}; this version of {PACKAGE} no longer carries its descriptors there", source.display())
+        format!(
+            "read {}: {e}; this version of {PACKAGE} no longer carries its descriptors there",
+            source.display()
+        )
     })?;
     fs::write(&out, bytes).map_err(|e| format!("write {}: {e}", out.display()))
 }

@@ -65,12 +65,14 @@ pub mod client {
             let ConsulAddress::Http { authority } = &self.0.address else {
                 return Err(ClientError("only http".into()));
             };
-            let mut request = hyper::Request::builder().method(method).uri(format!("http://{authority}{path}"));
+            let mut request =
+                hyper::Request::builder().method(method).uri(format!("http://{authority}{path}"));
             if let Some(token) = &self.0.token {
                 request = request.header("x-consul-token", token.expose());
             }
             let body = body.map(|b| b.to_string()).unwrap_or_default();
-            let request = request.body(Full::new(Bytes::from(body))).map_err(|e| ClientError(e.to_string()))?;
+            let request =
+                request.body(Full::new(Bytes::from(body))).map_err(|e| ClientError(e.to_string()))?;
             let run = async {
                 let http = Http::builder(TokioExecutor::new()).build_http();
                 let reply = http.request(request).await.map_err(|e| ClientError(format!("{e:?}")))?;

@@ -30,7 +30,9 @@ pub async fn get(url: &str, deadline: Duration) -> Result<Answer, String> {
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
         Ok(Answer { status, body: body.map_err(|error| error.to_string())?.to_bytes() })
     };
-    tokio::time::timeout(deadline, asking).await.unwrap_or_else(|_| Err(format!("no answer within {deadline:?}")))
+    tokio::time::timeout(deadline, asking)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {deadline:?}")))
 }
 
 /// `text` as one segment of a URL's path.

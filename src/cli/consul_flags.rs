@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_environment() {
-        let flags = ConsulFlags { token_file: Some("/t".into()), ca_file: Some("/ca".into()), ..Default::default() };
+        let flags =
+            ConsulFlags { token_file: Some("/t".into()), ca_file: Some("/ca".into()), ..Default::default() };
         let settings = flags.settings(&env).unwrap();
         assert_eq!(settings.address, ConsulAddress::Http { authority: "127.0.0.9:8500".into() });
         assert_eq!((settings.token, settings.token_file), (None, Some("/t".into())));

@@ -65,7 +65,8 @@ fn read_token(consul: &ConsulSettings) -> anyhow::Result<Option<SecretText>> {
         return Ok(Some(token.clone()));
     }
     let Some(path) = &consul.token_file else { return Ok(None) };
-    let text = std::fs::read_to_string(path).with_context(|| format!("read the token file {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("read the token file {}", path.display()))?;
     let token = text.trim();
     if token.is_empty() {
         bail!("the token file {} is empty; write the ACL token into it, or leave it out", path.display());
@@ -145,7 +146,12 @@ fn start(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> anyhow::Result<ExitCode> {
     let binary = launch::find_envoy(args.envoy_binary.as_deref(), env)?;
-    let file = launch::write_bootstrap(args.bootstrap_dir.as_deref(), env, &params.proxy_id, &format!("{json:#}\n"))?;
+    let file = launch::write_bootstrap(
+        args.bootstrap_dir.as_deref(),
+        env,
+        &params.proxy_id,
+        &format!("{json:#}\n"),
+    )?;
     warn_if_nobody_serves(&params.xds);
     info!(proxy = params.proxy_id, bootstrap = %file.display(), envoy = %binary.display(), "starting Envoy");
     Err(launch::exec(&binary, &file, &args.envoy_args))

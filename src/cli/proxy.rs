@@ -129,7 +129,8 @@ async fn show_config(args: ConfigArgs) -> anyhow::Result<ExitCode> {
 
 async fn ask<T: DeserializeOwned>(agent: &AgentFlags, path: &str) -> anyhow::Result<T> {
     let address = agent.http_addr.trim_end_matches('/');
-    let url = if address.contains("://") { format!("{address}{path}") } else { format!("http://{address}{path}") };
+    let url =
+        if address.contains("://") { format!("{address}{path}") } else { format!("http://{address}{path}") };
     let answer = fetch::get(&url, DEADLINE).await.map_err(|reason| {
         anyhow::anyhow!(
             "ask the causeway agent at {url}: {reason}; is `causeway agent` running? Name its address with \
@@ -141,6 +142,9 @@ async fn ask<T: DeserializeOwned>(agent: &AgentFlags, path: &str) -> anyhow::Res
         bail!("the causeway agent answered {url} with {}: {}", answer.status, status::printable(body.trim()));
     }
     serde_json::from_slice(&answer.body).with_context(|| {
-        format!("read the answer to {url}; is it a causeway agent of this version ({})?", env!("CARGO_PKG_VERSION"))
+        format!(
+            "read the answer to {url}; is it a causeway agent of this version ({})?",
+            env!("CARGO_PKG_VERSION")
+        )
     })
 }

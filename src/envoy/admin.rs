@@ -18,7 +18,9 @@ pub struct Admin {
 
 /// Why the admin interface gave no answer.
 #[derive(Debug, thiserror::Error)]
-#[error("ask Envoy's admin interface for {url}: {reason}; is Envoy running, and is its admin interface there?")]
+#[error(
+    "ask Envoy's admin interface for {url}: {reason}; is Envoy running, and is its admin interface there?"
+)]
 pub struct AdminError {
     url: String,
     reason: String,

@@ -167,8 +167,7 @@ fn xds_cluster(xds: &XdsAddress) -> Value {
             if endpoint.host.parse::<IpAddr>().is_err() {
                 cluster["type"] = json!("STRICT_DNS");
             }
-            cluster["upstream_connection_options"] =
-                json!({"tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 10, "keepalive_probes": 3}});
+            cluster["upstream_connection_options"] = json!({"tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 10, "keepalive_probes": 3}});
             socket_address(endpoint)
         }
     };

@@ -14,7 +14,9 @@ static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy-type
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// The embedded descriptors cannot be read: this build is broken.
-    #[error("read the embedded descriptors of Envoy's messages: {0}; this build of causeway is broken, build it again")]
+    #[error(
+        "read the embedded descriptors of Envoy's messages: {0}; this build of causeway is broken, build it again"
+    )]
     Descriptors(String),
     /// No message has that type URL.
     #[error("show {type_url} as JSON: unknown type; the agent and this command may be of different versions")]
@@ -102,11 +104,9 @@ mod tests {
             filter_chains: vec![FilterChain { filters: vec![filter], ..FilterChain::default() }],
             ..Listener::default()
         };
-        let json = to_json(
-            "type.googleapis.com/envoy.config.listener.v3.Listener",
-            &listener.encode_to_vec(),
-        )
-        .unwrap();
+        let json =
+            to_json("type.googleapis.com/envoy.config.listener.v3.Listener", &listener.encode_to_vec())
+                .unwrap();
         assert_eq!(
             json["filter_chains"][0]["filters"][0]["typed_config"],
             json!({"@type": type_url, "stat_prefix": "counting", "cluster": "counting"})

@@ -77,24 +77,31 @@ pub(super) enum ChooseError {
         proxies.len(), proxies.join(", ")
     )]
     ManySidecars { id: String, proxies: Vec<String> },
-    #[error("service id `{id}` is itself a {kind}; use `{instead}`")]
-    IsProxy { id: String, kind: String, instead: String },
+    #[error("service id `{id}` is itself a proxy, of kind {kind}; use `--proxy-id {id}`")]
+    IsProxy { id: String, kind: String },
     #[error("no proxy with service id `{id}` is registered on this Consul agent{hint}")]
     NoProxy { id: String, hint: String },
     #[error("service id `{id}` is an ordinary service, not a proxy; use `--sidecar-for {id}`")]
     NotAProxy { id: String },
-    #[error("service id `{id}` is a {kind}; this version of causeway serves sidecars and mesh gateways only")]
+    #[error(
+        "service id `{id}` is of kind {kind}; this version of causeway serves sidecars and mesh gateways only"
+    )]
     UnsupportedKind { id: String, kind: String },
-    #[error("service id `{id}` is a {kind}, not a mesh gateway; name the gateway's own id")]
+    #[error("service id `{id}` is not a mesh gateway but of kind {kind}; name the gateway's own id")]
     NotAGateway { id: String, kind: String },
-    #[error("no mesh gateway{named} is registered on this Consul agent; add `--register` to register one{hint}")]
+    #[error(
+        "no mesh gateway{named} is registered on this Consul agent; add `--register` to register one{hint}"
+    )]
     NoGateway { named: String, hint: String },
     #[error("{} mesh gateways are registered here: {}; choose one with `--proxy-id ID`", ids.len(), ids.join(", "))]
     ManyGateways { ids: Vec<String> },
 }
 
 /// The one registered proxy that is wanted.
-pub(super) fn choose<'a>(services: &'a [LocalService], wanted: &Wanted) -> Result<&'a LocalService, ChooseError> {
+pub(super) fn choose<'a>(
+    services: &'a [LocalService],
+    wanted: &Wanted,
+) -> Result<&'a LocalService, ChooseError> {
     match wanted {
         Wanted::SidecarFor(id) => sidecar_for(services, id),
         Wanted::Proxy(id) => {
@@ -110,7 +117,7 @@ pub(super) fn choose<'a>(services: &'a [LocalService], wanted: &Wanted) -> Resul
             if found.kind == MESH_GATEWAY {
                 return Ok(found);
             }
-            Err(ChooseError::NotAGateway { id: id.clone(), kind: kind_in_words(&found.kind) })
+            Err(ChooseError::NotAGateway { id: id.clone(), kind: kind_in_words(&found.kind).to_owned() })
         }
         Wanted::Gateway(name) => gateway(services, name.as_deref()),
     }
@@ -128,8 +135,7 @@ fn sidecar_for<'a>(services: &'a [LocalService], id: &str) -> Result<&'a LocalSe
         return Err(ChooseError::ManySidecars { id: id.to_owned(), proxies });
     }
     if let Some(proxy) = services.iter().find(|service| service.id == id && !service.kind.is_empty()) {
-        let kind = kind_in_words(&proxy.kind);
-        return Err(ChooseError::IsProxy { id: id.to_owned(), kind, instead: format!("--proxy-id {id}") });
+        return Err(ChooseError::IsProxy { id: id.to_owned(), kind: proxy.kind.clone() });
     }
     let by_name: Vec<_> = sidecars
         .clone()
@@ -166,12 +172,8 @@ fn gateway<'a>(services: &'a [LocalService], name: Option<&str>) -> Result<&'a L
     }
 }
 
-fn kind_in_words(kind: &str) -> String {
-    match kind {
-        "" => "service".into(),
-        SIDECAR => "sidecar proxy".into(),
-        other => other.replace('-', " "),
-    }
+fn kind_in_words(kind: &str) -> &str {
+    if kind.is_empty() { "ordinary service" } else { kind }
 }
 
 /// At most eight of the names, the most alike first.

@@ -81,7 +81,12 @@ impl ConsulAgent for HttpAgent {
 
     async fn register(&self, body: Value) -> anyhow::Result<()> {
         const WHAT: &str = "register the gateway with the Consul agent (needs service:write)";
-        self.0.put("/v1/agent/service/register", &[], Some(body), DEADLINE).await.context(WHAT)?.ok().context(WHAT)?;
+        self.0
+            .put("/v1/agent/service/register", &[], Some(body), DEADLINE)
+            .await
+            .context(WHAT)?
+            .ok()
+            .context(WHAT)?;
         Ok(())
     }
 }

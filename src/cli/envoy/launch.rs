@@ -15,8 +15,7 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 
-const HOW_TO_GET_ENVOY: &str =
-    "install Envoy 1.36 or later (https://www.envoyproxy.io), or name it with `--envoy-binary FILE` or ENVOY_BIN";
+const HOW_TO_GET_ENVOY: &str = "install Envoy 1.36 or later (https://www.envoyproxy.io), or name it with `--envoy-binary FILE` or ENVOY_BIN";
 
 /// The Envoy to start: the one given, else `ENVOY_BIN`, else the first on `PATH`.
 pub(super) fn find_envoy(
@@ -71,7 +70,9 @@ pub(super) fn write_bootstrap(
     make_folder(&folder)
         .and_then(|()| check_private(&folder, user))
         .and_then(|()| write_private(&folder, &name, text))
-        .with_context(|| format!("write the bootstrap into {}; name a folder with `--bootstrap-dir`", folder.display()))
+        .with_context(|| {
+            format!("write the bootstrap into {}; name a folder with `--bootstrap-dir`", folder.display())
+        })
 }
 
 /// A file name for a proxy's bootstrap: the id as it is where it can be a file name, else with a hash, so that no two

@@ -95,7 +95,9 @@ fn wanted(args: &EnvoyArgs, problems: &mut Vec<String>) -> Option<Wanted> {
         (None, Some(id), Some(_)) => Some(Wanted::GatewayId(id.clone())),
         (None, None, Some(_)) => Some(Wanted::Gateway(args.service.clone())),
         (None, None, None) => {
-            problems.push("say which proxy to start: `--sidecar-for ID`, `--proxy-id ID` or `--gateway mesh`".into());
+            problems.push(
+                "say which proxy to start: `--sidecar-for ID`, `--proxy-id ID` or `--gateway mesh`".into(),
+            );
             None
         }
         // The command line's own grammar refuses these already.
@@ -138,7 +140,9 @@ fn plan(args: &EnvoyArgs, problems: &mut Vec<String>) -> GatewayPlan {
             Some((name, at)) => {
                 let at = keep(at.parse::<Endpoint>(), "--bind-address", problems);
                 if at.is_some_and(|at| bind.insert(name.to_owned(), at).is_some()) {
-                    problems.push(format!("--bind-address: `{name}` is given twice; give each address its own name"));
+                    problems.push(format!(
+                        "--bind-address: `{name}` is given twice; give each address its own name"
+                    ));
                 }
             }
             None => problems.push(format!("--bind-address: `{text}` is not NAME=HOST:PORT")),

@@ -14,7 +14,16 @@ use crate::{
 const MAX_NAMES: usize = 8;
 
 const COLUMNS: [&str; 11] = [
-    "TYPE", "RESOURCES", "SYNCED", "IN FLIGHT", "WAITING", "REJECTED", "ABSENT", "LAST SENT", "LAST ACK", "ACKS",
+    "TYPE",
+    "RESOURCES",
+    "SYNCED",
+    "IN FLIGHT",
+    "WAITING",
+    "REJECTED",
+    "ABSENT",
+    "LAST SENT",
+    "LAST ACK",
+    "ACKS",
     "NACKS",
 ];
 
@@ -53,7 +62,11 @@ pub(super) fn table(status: &Status) -> String {
     }
     for topic in troubled {
         let held = if topic.known { "last value kept" } else { "never answered" };
-        line(&mut text, 2, &format!("{} ({held}): {}", topic.topic, topic.trouble.as_deref().unwrap_or_default()));
+        line(
+            &mut text,
+            2,
+            &format!("{} ({held}): {}", topic.topic, topic.trouble.as_deref().unwrap_or_default()),
+        );
     }
     text
 }

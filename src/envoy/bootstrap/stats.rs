@@ -48,7 +48,9 @@ fn upstream_tags() -> [(&'static str, String); 3] {
 pub(super) fn config(service: &str, datacenter: &str) -> Value {
     let mut tags = Vec::new();
     for (tag, regex) in destination_tags() {
-        tags.push(json!({"tag_name": format!("consul.destination.{tag}"), "regex": format!(r"^cluster\.{regex}")}));
+        tags.push(
+            json!({"tag_name": format!("consul.destination.{tag}"), "regex": format!(r"^cluster\.{regex}")}),
+        );
     }
     for (tag, regex) in upstream_tags() {
         let regex = format!(r"^(?:tcp|http)\.upstream\.{regex}");

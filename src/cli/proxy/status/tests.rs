@@ -94,7 +94,25 @@ fn a_refusal_shows_envoys_words_and_the_names() {
     ];
     status.readiness = Readiness { ready: false, waiting_for: vec!["the trust domain".into()] };
     assert!(!is_synced(&status, false));
-    insta::assert_snapshot!(table(&status), @"");
+    insta::assert_snapshot!(table(&status), @r"
+    causeway 0.1.0, up 2h 5m, datacenter dc1, node web-1
+    not ready; waits for the trust domain
+
+    web-sidecar-proxy
+      Envoy 1.40.0, connected 3m 20s ago (stream 7)
+        TYPE  RESOURCES  SYNCED  IN FLIGHT  WAITING  REJECTED  ABSENT  LAST SENT  LAST ACK  ACKS  NACKS
+        LDS           2       0          0        1         1       0     3s ago         -     5      1
+        RDS           1       0          0        0         0       1     3s ago    2s ago     5      0
+        LDS waiting to be sent: counting
+        LDS rejected: public
+        LDS refusal 1d 1h ago of public; Envoy says: Error adding listener:  [31mbad port
+        RDS asked for, not in the catalog: gone
+      waits for: connect/counting@dc2: no answer within 10s
+      note: upstream api: routers are not built yet; use the default chain
+
+    Silent sources:
+      connect/counting@dc2 (never answered): timed out
+    ");
 }
 
 #[test]
@@ -113,7 +131,10 @@ fn anything_in_flight_is_not_synced() {
     for state in [ResourceState::Sent, ResourceState::Waiting, ResourceState::Rejected] {
         assert!(!is_synced(&status(vec![proxy(vec![kind("CDS", vec![resource("a", state)])])]), false));
     }
-    assert!(is_synced(&status(vec![proxy(vec![kind("RDS", vec![resource("a", ResourceState::Absent)])])]), false));
+    assert!(is_synced(
+        &status(vec![proxy(vec![kind("RDS", vec![resource("a", ResourceState::Absent)])])]),
+        false
+    ));
 }
 
 #[test]
@@ -125,7 +146,10 @@ fn no_proxy_at_all_says_how_to_start_one() {
 fn long_lists_are_cut() {
     let names: Vec<_> = (0..10).map(|n| resource(&format!("r{n}"), ResourceState::Sent)).collect();
     let text = table(&status(vec![proxy(vec![kind("CDS", names)])]));
-    assert!(text.contains("CDS sent, not yet acknowledged: r0, r1, r2, r3, r4, r5, r6, r7 and 2 more\n"), "{text}");
+    assert!(
+        text.contains("CDS sent, not yet acknowledged: r0, r1, r2, r3, r4, r5, r6, r7 and 2 more\n"),
+        "{text}"
+    );
 }
 
 #[test]
