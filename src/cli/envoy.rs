@@ -1,0 +1,166 @@
+//! `causeway envoy`: finds (or registers) the proxy, writes Envoy's bootstrap and becomes Envoy.
+//!
+//! What to start is decided in `request` and `choose`, what to register in `register`, all pure; this file asks
+//! Consul in the right order, and `launch` touches the machine.
+
+mod args;
+mod choose;
+mod consul;
+mod launch;
+mod register;
+mod request;
+
+#[cfg(test)]
+mod tests;
+
+use std::{net::IpAddr, process::ExitCode};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+use tracing::{info, warn};
+
+pub use self::args::EnvoyArgs;
+use self::{
+    choose::{LocalService, MESH_GATEWAY, choose},
+    consul::{ConsulAgent, HttpAgent, LocalAgent},
+    register::GatewayRegistration,
+    request::{GatewayPlan, Request},
+};
+use crate::{
+    cli::print,
+    config::consul::ConsulSettings,
+    envoy::bootstrap::{BootstrapParams, XdsAddress, bootstrap},
+    model::secret::SecretText,
+};
+
+/// A wrong command line, as clap exits as well.
+const EXIT_USAGE: u8 = 2;
+
+/// Runs the command. Returns only with `--bootstrap` or on an error: otherwise this process becomes Envoy.
+pub async fn run(args: EnvoyArgs, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<ExitCode> {
+    let read = Request::read(&args).and_then(|request| Ok((request, args.consul.settings(env)?)));
+    let (request, consul) = match read {
+        Ok(read) => read,
+        Err(problems) => {
+            for problem in problems {
+                tracing::error!("{problem}");
+            }
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    let token = read_token(&consul)?;
+    let agent = HttpAgent::new(consul)?;
+    let params = prepare(&request, &agent, token).await?;
+    let json = bootstrap(&params);
+    if args.bootstrap {
+        print(&format!("{json:#}\n")).context("write the bootstrap to standard output")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    start(&args, &params, &json, env)
+}
+
+/// The token for the xDS stream: the same with which Consul is asked.
+fn read_token(consul: &ConsulSettings) -> anyhow::Result<Option<SecretText>> {
+    if let Some(token) = consul.token.as_ref().filter(|token| !token.is_empty()) {
+        return Ok(Some(token.clone()));
+    }
+    let Some(path) = &consul.token_file else { return Ok(None) };
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("read the token file {}", path.display()))?;
+    let token = text.trim();
+    if token.is_empty() {
+        bail!("the token file {} is empty; write the ACL token into it, or leave it out", path.display());
+    }
+    Ok(Some(token.into()))
+}
+
+/// Registers what is to be registered, finds the proxy, and says what its bootstrap is made of.
+async fn prepare(
+    request: &Request,
+    agent: &impl ConsulAgent,
+    token: Option<SecretText>,
+) -> anyhow::Result<BootstrapParams> {
+    let facts = agent.facts().await?;
+    let services = agent.services().await?;
+    let (proxy_id, service) = match &request.register {
+        Some(plan) => register(plan, &facts, &services, agent).await?,
+        None => {
+            let chosen = choose(&services, &request.wanted)?;
+            (chosen.id.clone(), chosen.stands_for().to_owned())
+        }
+    };
+    Ok(BootstrapParams {
+        proxy_id,
+        service,
+        datacenter: facts.datacenter,
+        node_name: facts.node_name,
+        admin: request.admin.clone(),
+        admin_access_log: request.admin_access_log.clone(),
+        xds: request.xds.clone(),
+        token,
+    })
+}
+
+async fn register(
+    plan: &GatewayPlan,
+    facts: &LocalAgent,
+    services: &[LocalService],
+    agent: &impl ConsulAgent,
+) -> anyhow::Result<(String, String)> {
+    let registration = plan.registration(&facts.address);
+    let present = services.iter().find(|service| service.id == registration.id);
+    if let Some(other) = present.filter(|service| service.kind != MESH_GATEWAY) {
+        bail!(
+            "service id `{}` is already registered for service `{}`, which is no mesh gateway; choose another id \
+             with `--proxy-id`, or another name with `--service`",
+            other.id,
+            other.service
+        );
+    }
+    check_bindable(&registration)?;
+    agent.register(register::body(&registration, present)).await?;
+    info!(proxy = registration.id, service = registration.service, "registered the mesh gateway");
+    Ok((registration.id, registration.service))
+}
+
+/// Envoy will listen on the LAN address unless it is told others: an address of another machine (of a router that
+/// forwards, say) is found out here, not in Envoy's refusal of the listener.
+fn check_bindable(registration: &GatewayRegistration) -> anyhow::Result<()> {
+    let Ok(ip) = registration.lan.host.parse::<IpAddr>() else { return Ok(()) };
+    if !registration.bind.is_empty() {
+        return Ok(());
+    }
+    match std::net::TcpListener::bind((ip, 0)) {
+        Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => bail!(
+            "the LAN address {ip} is none of this machine's addresses; give one of its own with `--address`, or \
+             where Envoy is to listen with `--bind-address NAME=HOST:PORT`"
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn start(
+    args: &EnvoyArgs,
+    params: &BootstrapParams,
+    json: &Value,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> anyhow::Result<ExitCode> {
+    let binary = launch::find_envoy(args.envoy_binary.as_deref(), env)?;
+    let file = launch::write_bootstrap(
+        args.bootstrap_dir.as_deref(),
+        env,
+        &params.proxy_id,
+        &format!("{json:#}\n"),
+    )?;
+    warn_if_nobody_serves(&params.xds);
+    info!(proxy = params.proxy_id, bootstrap = %file.display(), envoy = %binary.display(), "starting Envoy");
+    Err(launch::exec(&binary, &file, &args.envoy_args))
+}
+
+fn warn_if_nobody_serves(xds: &XdsAddress) {
+    if let XdsAddress::Unix(path) = xds
+        && !path.exists()
+    {
+        warn!(socket = %path.display(), "no agent serves this socket yet; Envoy waits for `causeway agent` to start");
+    }
+}

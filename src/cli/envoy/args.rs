@@ -1,0 +1,99 @@
+//! The flags of `causeway envoy`, named as in `consul connect envoy`.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::consul_flags::ConsulFlags;
+
+const EXAMPLES: &str = "\
+Examples:
+  causeway envoy --sidecar-for web-1
+  causeway envoy --sidecar-for web-1 --bootstrap > envoy.json
+  causeway envoy --gateway mesh --register --expose-servers \\
+      --address 10.0.1.5:8443 --wan-address 203.0.113.5:8443 -- --log-level warn
+
+Exit codes: 1 when the proxy is not there or Envoy cannot be started, 2 for a wrong command line;
+otherwise this process becomes Envoy.";
+
+/// Start Envoy for a sidecar or a gateway, configured live by the causeway agent
+///
+/// Finds the proxy's registration on the local Consul agent, writes a bootstrap that only this user can read, and
+/// becomes Envoy. Flags are those of `consul connect envoy`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct EnvoyArgs {
+    /// Start the sidecar of the service with this id
+    #[arg(long, value_name = "ID", conflicts_with_all = ["proxy_id", "gateway"])]
+    pub(super) sidecar_for: Option<String>,
+    /// Start the proxy or gateway with this service id
+    #[arg(long, value_name = "ID")]
+    pub(super) proxy_id: Option<String>,
+    /// Start a gateway of this kind
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(super) gateway: Option<Gateway>,
+
+    /// Register the gateway before starting it
+    #[arg(long, help_heading = "Gateway")]
+    pub(super) register: bool,
+    /// Service name of the gateway [default with --register: mesh-gateway]
+    #[arg(long, value_name = "NAME", help_heading = "Gateway")]
+    pub(super) service: Option<String>,
+    /// Its address inside the datacenter; host or port may be left out [default: the Consul agent's address, 8443]
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Gateway")]
+    pub(super) address: Option<String>,
+    /// Its address for other datacenters [default: that of --address]
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Gateway")]
+    pub(super) wan_address: Option<String>,
+    /// Listen here instead of on --address; can be repeated
+    #[arg(long, value_name = "NAME=HOST:PORT", help_heading = "Gateway")]
+    pub(super) bind_address: Vec<String>,
+    /// Carry the WAN federation of Consul's servers
+    #[arg(long, help_heading = "Gateway")]
+    pub(super) expose_servers: bool,
+    /// Let Consul deregister the gateway when its check was critical for this long
+    #[arg(long, value_name = "DURATION", default_value = "6h", help_heading = "Gateway")]
+    pub(super) deregister_after_critical: String,
+    /// How often Consul checks that the gateway listens
+    #[arg(long, value_name = "DURATION", default_value = "10s", help_heading = "Gateway")]
+    pub(super) check_interval: String,
+
+    /// Where Envoy's admin interface listens; whoever reaches it controls Envoy
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:19000", help_heading = "Envoy")]
+    pub(super) admin_bind: String,
+    /// Access log of the admin interface
+    #[arg(long, value_name = "FILE", default_value = "/dev/null", help_heading = "Envoy")]
+    pub(super) admin_access_log_path: String,
+    /// Print the bootstrap, with its token if there is one, and start nothing
+    #[arg(long, help_heading = "Envoy")]
+    pub(super) bootstrap: bool,
+    /// The Envoy to start [default: ENVOY_BIN, then `envoy` on PATH]
+    #[arg(long, value_name = "FILE", help_heading = "Envoy")]
+    pub(super) envoy_binary: Option<PathBuf>,
+    /// Where the causeway agent serves xDS: unix:/path or HOST:PORT
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "CAUSEWAY_XDS",
+        default_value = "unix:/run/causeway/xds.sock",
+        help_heading = "Envoy"
+    )]
+    pub(super) xds: String,
+    /// Folder for the bootstrap [default: $XDG_RUNTIME_DIR/causeway, else /run/causeway, else a private one in the
+    /// folder for temporary files]
+    #[arg(long, value_name = "DIR", help_heading = "Envoy")]
+    pub(super) bootstrap_dir: Option<PathBuf>,
+    /// Arguments for Envoy
+    #[arg(last = true, value_name = "ENVOY ARGUMENTS")]
+    pub(super) envoy_args: Vec<OsString>,
+
+    /// How to reach Consul.
+    #[command(flatten)]
+    pub(super) consul: ConsulFlags,
+}
+
+/// The kinds of gateway that can be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Gateway {
+    Mesh,
+}

@@ -1,0 +1,150 @@
+//! `causeway proxy`: what each Envoy was sent, took and refused, and what it is meant to run, as the agent tells it.
+//!
+//! This file asks the agent; `status` and `config` turn its answers into text, purely.
+
+mod config;
+mod status;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use serde::de::DeserializeOwned;
+
+use self::config::{Selection, TypeName};
+use crate::{
+    api::wire::{ProxyConfig, Status},
+    cli::print,
+    fetch::{self, path_segment},
+};
+
+/// The agent answers from memory.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Some proxy does not run what it is meant to.
+const EXIT_NOT_SYNCED: u8 = 3;
+
+const STATUS_HELP: &str = "\
+Examples:
+  causeway proxy status
+  causeway proxy status web-sidecar-proxy --json
+
+Exit codes: 0 when every Envoy shown runs everything it is meant to; 1 when the agent cannot be asked or does
+not know the proxy; 2 for a wrong command line; 3 when something is rejected, sent but not yet acknowledged,
+waiting or still unknown, or when the proxy that was named has no Envoy connected.";
+
+const CONFIG_HELP: &str = "\
+Examples:
+  causeway proxy config web-sidecar-proxy
+  causeway proxy config web-sidecar-proxy --type cds
+  causeway proxy config mesh-gateway --type lds --name default
+
+Exit codes: 1 when the agent cannot be asked, does not know the proxy, or it has no such resource; 2 for a
+wrong command line.";
+
+/// Show what the Envoys of this agent were sent and what they run
+#[derive(Args, Clone, Debug)]
+pub struct ProxyArgs {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Command {
+    /// Per Envoy and type: what was sent, acknowledged, refused, and how long ago
+    #[command(after_help = STATUS_HELP)]
+    Status(StatusArgs),
+    /// The resources a proxy is meant to have, as the JSON that Envoy reads; private keys are redacted
+    #[command(after_help = CONFIG_HELP)]
+    Config(ConfigArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+struct StatusArgs {
+    /// Only the proxy with this service id
+    id: Option<String>,
+    /// Print the agent's document as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    agent: AgentFlags,
+}
+
+#[derive(Args, Clone, Debug)]
+struct ConfigArgs {
+    /// The proxy's service id
+    id: String,
+    /// Only resources of this type
+    #[arg(long = "type", value_enum, value_name = "TYPE", default_value = "all")]
+    kind: TypeName,
+    /// Only resources of this name
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    agent: AgentFlags,
+}
+
+#[derive(Args, Clone, Debug)]
+struct AgentFlags {
+    /// The causeway agent's HTTP interface
+    #[arg(long, value_name = "URL", env = "CAUSEWAY_HTTP_ADDR", default_value = "http://127.0.0.1:18500")]
+    http_addr: String,
+}
+
+/// Runs the command.
+pub async fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Status(args) => show_status(args).await,
+        Command::Config(args) => show_config(args).await,
+    }
+}
+
+async fn show_status(args: StatusArgs) -> anyhow::Result<ExitCode> {
+    let mut document: Status = ask(&args.agent, "/status").await?;
+    if let Some(id) = &args.id {
+        let known: Vec<_> = document.proxies.iter().map(|proxy| proxy.proxy.clone()).collect();
+        document.proxies.retain(|proxy| proxy.proxy == *id);
+        if document.proxies.is_empty() {
+            bail!("the agent knows no proxy `{id}`; {}", config::known(&known, "proxies it knows"));
+        }
+    }
+    let text = if args.json {
+        format!("{}\n", serde_json::to_string_pretty(&document).context("write the status as JSON")?)
+    } else {
+        status::table(&document)
+    };
+    print(&text).context("write to standard output")?;
+    let is_synced = status::is_synced(&document, args.id.is_some());
+    Ok(if is_synced { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_SYNCED) })
+}
+
+async fn show_config(args: ConfigArgs) -> anyhow::Result<ExitCode> {
+    let document: ProxyConfig =
+        ask(&args.agent, &format!("/status/proxies/{}/config", path_segment(&args.id))).await?;
+    let selection = Selection { kind: args.kind, name: args.name };
+    let json = config::document(&document, &selection)?;
+    print(&format!("{json:#}\n")).context("write to standard output")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn ask<T: DeserializeOwned>(agent: &AgentFlags, path: &str) -> anyhow::Result<T> {
+    let address = agent.http_addr.trim_end_matches('/');
+    let url =
+        if address.contains("://") { format!("{address}{path}") } else { format!("http://{address}{path}") };
+    let answer = fetch::get(&url, DEADLINE).await.map_err(|reason| {
+        anyhow::anyhow!(
+            "ask the causeway agent at {url}: {reason}; is `causeway agent` running? Name its address with \
+             `--http-addr` or CAUSEWAY_HTTP_ADDR"
+        )
+    })?;
+    if !answer.status.is_success() {
+        let body = String::from_utf8_lossy(&answer.body);
+        bail!("the causeway agent answered {url} with {}: {}", answer.status, status::printable(body.trim()));
+    }
+    serde_json::from_slice(&answer.body).with_context(|| {
+        format!(
+            "read the answer to {url}; is it a causeway agent of this version ({})?",
+            env!("CARGO_PKG_VERSION")
+        )
+    })
+}

@@ -1,0 +1,183 @@
+//! The bootstrap: the little that Envoy must know before it can ask the agent for everything else.
+//!
+//! Pure: who the proxy is comes in, JSON comes out. Where it is written and who reads it is not known here.
+
+mod stats;
+
+#[cfg(test)]
+mod tests;
+
+use std::{net::IpAddr, path::PathBuf, str::FromStr};
+
+use serde_json::{Value, json};
+
+use crate::model::secret::SecretText;
+
+/// The static cluster through which Envoy reaches the agent.
+pub const XDS_CLUSTER: &str = "causeway_xds";
+
+/// The agent's xDS socket when nothing else is said.
+pub const DEFAULT_XDS_SOCKET: &str = "/run/causeway/xds.sock";
+
+const FILE_ACCESS_LOG: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
+const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// Everything a bootstrap is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootstrapParams {
+    /// The proxy's service id; becomes `node.id`, by which the agent knows it.
+    pub proxy_id: String,
+    /// The service the metrics are counted for: what a sidecar stands for, a gateway's own name. Becomes
+    /// `node.cluster`.
+    pub service: String,
+    /// The datacenter it runs in.
+    pub datacenter: String,
+    /// The Consul node it runs on.
+    pub node_name: String,
+    /// Where Envoy's admin interface listens.
+    pub admin: Endpoint,
+    /// The file that gets the admin interface's access log.
+    pub admin_access_log: String,
+    /// Where the agent serves xDS.
+    pub xds: XdsAddress,
+    /// The Consul token that the agent checks the stream with.
+    pub token: Option<SecretText>,
+}
+
+/// A host (an IP address or a DNS name) and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// IP address or DNS name; IPv6 without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// Where the agent serves xDS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum XdsAddress {
+    /// A Unix socket, written `unix:/path`.
+    Unix(PathBuf),
+    /// A TCP address, written `HOST:PORT`.
+    Tcp(Endpoint),
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not HOST:PORT; write for example 127.0.0.1:19000 or [::1]:19000");
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let port = port.parse().map_err(|_| wrong())?;
+        let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        // An IPv6 address without brackets cannot be told from its port.
+        let is_valid = match bare {
+            Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && !host.contains([':', '/', ' ']),
+        };
+        if is_valid { Ok(Self { host: bare.unwrap_or(host).to_owned(), port }) } else { Err(wrong()) }
+    }
+}
+
+impl FromStr for XdsAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let path = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:"));
+        match path {
+            Some(path) if path.starts_with('/') => Ok(Self::Unix(PathBuf::from(path))),
+            Some(_) => Err(format!("`{text}` is not an absolute path; write for example unix:{DEFAULT_XDS_SOCKET}")),
+            None => text.parse().map(Self::Tcp).map_err(|_| {
+                format!("`{text}` is neither unix:/path nor HOST:PORT; write for example unix:{DEFAULT_XDS_SOCKET}")
+            }),
+        }
+    }
+}
+
+/// The bootstrap as JSON that Envoy reads. It holds the token in plain text, since Envoy must send it.
+pub fn bootstrap(params: &BootstrapParams) -> Value {
+    json!({
+        "admin": admin(params),
+        "node": {
+            "id": params.proxy_id,
+            "cluster": params.service,
+            "metadata": {
+                "datacenter": params.datacenter,
+                "namespace": stats::NAMESPACE,
+                "node_name": params.node_name,
+            },
+        },
+        "dynamic_resources": dynamic_resources(params),
+        "static_resources": {"clusters": [xds_cluster(&params.xds)]},
+        "stats_config": stats::config(&params.service, &params.datacenter),
+        "layered_runtime": {"layers": [{
+            "name": "causeway",
+            // Consul's limit: a longer regular expression in a route or an intention is refused, not run.
+            "static_layer": {"re2.max_program_size.error_level": 1_048_576},
+        }]},
+    })
+}
+
+fn admin(params: &BootstrapParams) -> Value {
+    json!({
+        "access_log": [{
+            "name": "envoy.access_loggers.file",
+            "typed_config": {"@type": FILE_ACCESS_LOG, "path": params.admin_access_log},
+        }],
+        "address": socket_address(&params.admin),
+    })
+}
+
+fn dynamic_resources(params: &BootstrapParams) -> Value {
+    let mut service = json!({"envoy_grpc": {"cluster_name": XDS_CLUSTER}});
+    if let Some(token) = params.token.as_ref().filter(|token| !token.is_empty()) {
+        service["initial_metadata"] = json!([{"key": "x-consul-token", "value": token.expose()}]);
+    }
+    // No time limit: Envoy must not start with half a configuration because Consul answers late. The agent answers
+    // every name that is asked for, so that nothing waits for ever.
+    let source = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
+    json!({
+        "lds_config": source,
+        "cds_config": source,
+        "ads_config": {
+            "api_type": "DELTA_GRPC",
+            "transport_api_version": "V3",
+            "set_node_on_first_message_only": true,
+            "grpc_services": [service],
+        },
+    })
+}
+
+fn xds_cluster(xds: &XdsAddress) -> Value {
+    let mut cluster = json!({
+        "name": XDS_CLUSTER,
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {HTTP_PROTOCOL_OPTIONS: {
+            "@type": format!("type.googleapis.com/{HTTP_PROTOCOL_OPTIONS}"),
+            "explicit_http_config": {"http2_protocol_options": {
+                // An agent that hangs or vanished without a word is noticed, and the stream opened anew.
+                "connection_keepalive": {"interval": "30s", "timeout": "10s"},
+            }},
+        }},
+    });
+    let address = match xds {
+        XdsAddress::Unix(path) => json!({"pipe": {"path": path.to_string_lossy()}}),
+        XdsAddress::Tcp(endpoint) => {
+            if endpoint.host.parse::<IpAddr>().is_err() {
+                cluster["type"] = json!("STRICT_DNS");
+            }
+            cluster["upstream_connection_options"] = json!({"tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 10, "keepalive_probes": 3}});
+            socket_address(endpoint)
+        }
+    };
+    cluster["load_assignment"] = json!({
+        "cluster_name": XDS_CLUSTER,
+        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+    });
+    cluster
+}
+
+fn socket_address(endpoint: &Endpoint) -> Value {
+    json!({"socket_address": {"address": endpoint.host, "port_value": endpoint.port}})
+}

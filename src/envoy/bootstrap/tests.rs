@@ -1,0 +1,263 @@
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use super::*;
+use crate::envoy::admin::Admin;
+
+fn sidecar() -> BootstrapParams {
+    BootstrapParams {
+        proxy_id: "web-1-sidecar-proxy".into(),
+        service: "web".into(),
+        datacenter: "dc1".into(),
+        node_name: "node-1".into(),
+        admin: "127.0.0.1:19000".parse().unwrap(),
+        admin_access_log: "/dev/null".into(),
+        xds: "unix:/run/causeway/xds.sock".parse().unwrap(),
+        token: Some("e95b599e-166e-7d80-08ad-aee76e7ddf19".into()),
+    }
+}
+
+fn gateway() -> BootstrapParams {
+    BootstrapParams {
+        proxy_id: "mesh-gateway".into(),
+        service: "mesh-gateway".into(),
+        admin: "[::1]:19001".parse().unwrap(),
+        xds: "127.0.0.1:18502".parse().unwrap(),
+        token: None,
+        ..sidecar()
+    }
+}
+
+fn named_agent() -> BootstrapParams {
+    BootstrapParams { xds: "agent.internal:18502".parse().unwrap(), token: Some("".into()), ..sidecar() }
+}
+
+fn cases() -> [(&'static str, BootstrapParams); 3] {
+    [("sidecar", sidecar()), ("gateway", gateway()), ("named-agent", named_agent())]
+}
+
+/// The real Envoy, without which these tests prove nothing.
+fn envoy() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/envoy/envoy");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).map(|folder| folder.join("envoy"));
+    std::env::var_os("ENVOY_BIN")
+        .map(PathBuf::from)
+        .or_else(|| std::iter::once(own).chain(on_path).find(|path| path.is_file()))
+        .expect("no Envoy found: run `make tools`, or name one in ENVOY_BIN")
+}
+
+#[test]
+fn bootstraps_are_as_recorded() {
+    for (name, params) in cases() {
+        let file =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("src/envoy/bootstrap/golden/{name}.json"));
+        let text = format!("{:#}\n", bootstrap(&params));
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, &text).unwrap();
+        }
+        let recorded = fs::read_to_string(&file).unwrap_or_default();
+        assert!(recorded == text, "{name}: rewrite with UPDATE_GOLDEN=1 and read the difference\n{text}");
+    }
+}
+
+#[test]
+fn a_real_envoy_takes_every_bootstrap() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, params) in cases() {
+        let file = folder.path().join(format!("{name}.json"));
+        fs::write(&file, bootstrap(&params).to_string()).unwrap();
+        let out = Command::new(envoy())
+            .args(["--mode", "validate", "--disable-hot-restart", "--config-path"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.success(), "{name}: {log}");
+        assert!(!log.contains("eprecated"), "{name}: {log}");
+    }
+}
+
+#[test]
+fn the_token_shows_only_where_envoy_needs_it() {
+    let params = sidecar();
+    let json = bootstrap(&params);
+    let service = &json["dynamic_resources"]["ads_config"]["grpc_services"][0];
+    assert_eq!(service["initial_metadata"][0]["value"], "e95b599e-166e-7d80-08ad-aee76e7ddf19");
+    assert!(!format!("{params:?}").contains("e95b599e"));
+    for params in [gateway(), named_agent()] {
+        let service = &bootstrap(&params)["dynamic_resources"]["ads_config"]["grpc_services"][0];
+        assert!(service.get("initial_metadata").is_none(), "no token, no metadata");
+    }
+}
+
+#[test]
+fn addresses_are_read_or_refused_with_an_example() {
+    let endpoint = |text: &str| text.parse::<Endpoint>().map(|it| (it.host, it.port));
+    assert_eq!(endpoint("[::1]:80").unwrap(), ("::1".into(), 80));
+    assert_eq!(endpoint("host.name:80").unwrap(), ("host.name".into(), 80));
+    for wrong in ["", ":80", "host", "host:", "host:99999", "::1:80", "[host]:80", "http://host:80"] {
+        assert!(endpoint(wrong).unwrap_err().contains("127.0.0.1:19000"), "{wrong}");
+    }
+    assert_eq!("unix:///a/b".parse(), Ok(XdsAddress::Unix("/a/b".into())));
+    assert!("unix:a".parse::<XdsAddress>().unwrap_err().contains("absolute"));
+    assert!("a".parse::<XdsAddress>().unwrap_err().contains("neither"));
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const DOMAIN: &str = "11111111-2222-3333-4444-555555555555.consul";
+
+fn cluster(name: &str) -> Value {
+    json!({"name": name, "alt_stat_name": name, "type": "STATIC",
+           "load_assignment": {"cluster_name": name, "endpoints": []}})
+}
+
+fn listener(stat_prefix: &str) -> Value {
+    json!({"name": stat_prefix,
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "filter_chains": [{"filters": [{"name": "tcp", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+            "stat_prefix": stat_prefix, "cluster": "local_app"}}]}]})
+}
+
+/// Starts a real Envoy with this sidecar's bootstrap and these static resources instead of an agent.
+async fn start(folder: &Path) -> (Running, Admin) {
+    let mut json = bootstrap(&BootstrapParams { admin: "127.0.0.1:0".parse().unwrap(), ..sidecar() });
+    json.as_object_mut().unwrap().remove("dynamic_resources");
+    let clusters = [
+        format!("counting.default.dc2.internal.{DOMAIN}"),
+        format!("0a1b2c3d~v2.counting.default.dc2.internal.{DOMAIN}"),
+        format!("dc3.internal.{DOMAIN}"),
+        "local_app".into(),
+        "server.dc4.consul".into(),
+    ];
+    json["static_resources"]["clusters"]
+        .as_array_mut()
+        .unwrap()
+        .extend(clusters.iter().map(|name| cluster(name)));
+    json["static_resources"]["listeners"] =
+        json!([listener("upstream.counting.default.dc2"), listener("public_listener")]);
+    let (config, address) = (folder.join("envoy.json"), folder.join("admin"));
+    fs::write(&config, json.to_string()).unwrap();
+    let child = Command::new(envoy())
+        .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "error", "--config-path"])
+        .arg(&config)
+        .arg("--admin-address-path")
+        .arg(&address)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let running = Running(child);
+    for _ in 0..200 {
+        // The file is the only sign that Envoy gives of the port it chose.
+        match fs::read_to_string(&address) {
+            Ok(at) if at.contains(':') => {
+                let admin = Admin::new(format!("http://{at}"));
+                if admin.get("/ready").await.is_ok() {
+                    return (running, admin);
+                }
+            }
+            _ => {}
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("Envoy did not start");
+}
+
+/// Consul's tags on the line of `metric` that has `marker` in it.
+fn tags(metrics: &str, metric: &str, marker: &str) -> BTreeMap<String, String> {
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with(&format!("{metric}{{")) && line.contains(marker))
+        .unwrap_or_else(|| panic!("no {metric} with {marker} in\n{metrics}"));
+    let labels = &line[metric.len() + 1..line.rfind('}').unwrap()];
+    labels
+        .split("\",")
+        .filter_map(|label| label.split_once("=\""))
+        .filter_map(|(name, value)| {
+            let name = name.strip_prefix("consul_")?;
+            Some((name.to_owned(), value.trim_end_matches('"').to_owned()))
+        })
+        .collect()
+}
+
+fn expected(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let source = [("source_datacenter", "dc1"), ("source_namespace", "default"), ("source_service", "web")];
+    pairs.iter().chain(&source).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+#[tokio::test]
+async fn a_real_envoys_metrics_carry_consuls_tags() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_envoy, admin) = start(folder.path()).await;
+    let metrics = String::from_utf8(admin.get("/stats/prometheus").await.unwrap().to_vec()).unwrap();
+    let connections = "envoy_cluster_upstream_cx_total";
+
+    let full = format!("counting.default.dc2.internal.{DOMAIN}");
+    let plain = [
+        ("destination_service", "counting"),
+        ("destination_namespace", "default"),
+        ("destination_datacenter", "dc2"),
+        ("destination_routing_type", "internal"),
+        ("destination_trust_domain", DOMAIN),
+        ("destination_target", "counting.default.dc2"),
+        ("destination_full_target", &full),
+    ];
+    assert_eq!(tags(&metrics, connections, &format!("\"{full}\"")), expected(&plain));
+
+    let full = format!("0a1b2c3d~v2.counting.default.dc2.internal.{DOMAIN}");
+    let customised = [
+        &plain[..5],
+        &[
+            ("destination_custom_hash", "0a1b2c3d"),
+            ("destination_service_subset", "v2"),
+            ("destination_target", "v2.counting.default.dc2"),
+            ("destination_full_target", &full),
+        ],
+    ]
+    .concat();
+    assert_eq!(tags(&metrics, connections, &format!("\"{full}\"")), expected(&customised));
+
+    let full = format!("dc3.internal.{DOMAIN}");
+    let datacenter = [
+        ("destination_datacenter", "dc3"),
+        ("destination_routing_type", "internal"),
+        ("destination_trust_domain", DOMAIN),
+        ("destination_full_target", &full),
+    ];
+    assert_eq!(tags(&metrics, connections, &format!("\"{full}\"")), expected(&datacenter));
+    assert_eq!(tags(&metrics, connections, "local_app"), expected(&[]));
+
+    let upstream =
+        [("upstream_service", "counting"), ("upstream_namespace", "default"), ("upstream_datacenter", "dc2")];
+    assert_eq!(tags(&metrics, "envoy_tcp_downstream_cx_total", "upstream_service"), expected(&upstream));
+    assert!(metrics.contains("local_cluster=\"web\""));
+}
+
+#[tokio::test]
+async fn the_admin_client_reads_statistics_by_their_full_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_envoy, admin) = start(folder.path()).await;
+    let name = format!("cluster.counting.default.dc2.internal.{DOMAIN}.upstream_cx_total");
+    assert_eq!(admin.stat(&name).await.unwrap(), Some(0));
+    assert_eq!(admin.stat("no.such_statistic").await.unwrap(), None);
+    assert_eq!(admin.stat("server.state").await.unwrap(), Some(0), "0 is live");
+    let connections = admin.stats(r"^cluster\..*\.upstream_cx_total$").await.unwrap();
+    assert_eq!(connections.len(), 6);
+    let dump = admin.json("/config_dump").await.unwrap();
+    assert_eq!(dump["configs"][0]["bootstrap"]["node"]["id"], "web-1-sidecar-proxy");
+}

@@ -1,0 +1,78 @@
+//! One GET over plain HTTP with a deadline: for Envoy's admin interface and the agent's own HTTP interface, which
+//! both are on loopback. Consul has a client of its own.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{StatusCode, Uri};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+
+/// The largest answer taken: a dump of a proxy with thousands of clusters is some tens of MB.
+const MAX_ANSWER_BYTES: usize = 256 << 20;
+
+/// An answer, whatever its status.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// Gets `url`. The error is the reason alone; the caller knows who was asked and what to do about it.
+pub async fn get(url: &str, deadline: Duration) -> Result<Answer, String> {
+    let uri: Uri = url.parse().map_err(|error| format!("not a URL: {error}"))?;
+    let asking = async {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+        let response = client.get(uri).await.map_err(|error| with_causes(&error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        Ok(Answer { status, body: body.map_err(|error| error.to_string())?.to_bytes() })
+    };
+    tokio::time::timeout(deadline, asking)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {deadline:?}")))
+}
+
+/// `text` as one segment of a URL's path.
+pub fn path_segment(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+/// An error with its causes: hyper's own text alone is only "client error (Connect)".
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_keeps_only_what_a_path_can_hold() {
+        assert_eq!(path_segment("web-1.a_b~c"), "web-1.a_b~c");
+        assert_eq!(path_segment("web/1 ?ü"), "web%2F1%20%3F%C3%BC");
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_told_with_its_cause() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let reason = get(&format!("http://{closed}/"), Duration::from_secs(5)).await.unwrap_err();
+        assert!(reason.contains("refused"), "{reason}");
+    }
+}
