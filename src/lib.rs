@@ -2,7 +2,9 @@
 //! Envoy v3 configuration. `ARCHITECTURE.md` shows the rooms and what each must not know.
 
 pub mod api;
+pub mod cli;
 pub mod config;
+pub mod lab;
 pub mod lifecycle;
 pub mod model;
 pub mod xds;
