@@ -1,16 +1,43 @@
-//! The command line: what people type, and what they read back.
+//! The command line: what `causeway` understands, one file per command. It turns arguments into calls and results
+//! into exit codes; it decides nothing else.
+//!
+//! Exit codes: 0 done, 1 an error, 2 wrong usage, [`EXIT_BAD_CONFIG`], [`EXIT_NO_INPUT`].
 
+pub mod agent;
+pub mod check_config;
 pub mod consul_flags;
+pub mod demo;
 pub mod envoy;
+pub mod lab;
 pub mod proxy;
 
-use std::{io::Write, process::ExitCode};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 
-/// One agent per VM beside Envoy: a Consul catalog of several datacenters as live Envoy configuration.
+use crate::config;
+
+/// The configuration has problems.
+pub const EXIT_BAD_CONFIG: u8 = 64;
+
+/// A file that was named cannot be read.
+pub const EXIT_NO_INPUT: u8 = 66;
+
+/// The agent shares its machine with the services it is for: two threads carry its work on any of them.
+const WORKER_THREADS: usize = 2;
+
+/// One agent per VM, beside Envoy: a Consul catalog of several datacenters as live Envoy configuration.
 #[derive(Debug, Parser)]
-#[command(name = "causeway", version, max_term_width = 100)]
+#[command(
+    name = "causeway",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Example:\n  causeway lab up\n  causeway agent --config /etc/causeway/agent.toml\n  causeway envoy --sidecar-for web"
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -18,30 +45,98 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Agent(agent::Args),
+    CheckConfig(check_config::Args),
     Envoy(Box<envoy::EnvoyArgs>),
     Proxy(proxy::ProxyArgs),
+    Lab(lab::Args),
+    #[command(hide = true)]
+    Demo(demo::Args),
 }
 
-impl Cli {
-    /// Runs the command.
-    pub async fn run(self) -> ExitCode {
-        let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let done = match self.command {
-            Command::Envoy(args) => envoy::run(*args, &env).await,
-            Command::Proxy(args) => proxy::run(args).await,
-        };
-        done.unwrap_or_else(|error| {
-            tracing::error!("{error:#}");
+/// Reads the arguments of this process, does what they say, and tells how it ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("causeway: {error:#}"));
             ExitCode::FAILURE
-        })
+        }
     }
 }
 
-/// Writes data, not messages, to standard output. A reader that went away (`| head`) is not an error.
-pub fn print(text: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        done => done,
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    // Fails only when a provider is there already, which is then the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
+    runtime.block_on(run(cli.command))
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    if !matches!(command, Command::Agent(_)) {
+        // The agent's log is configured; that of the other commands is what they tell the person who typed them.
+        tracing_subscriber::fmt().with_writer(io::stderr).without_time().with_target(false).init();
+    }
+    match command {
+        Command::Agent(args) => Box::pin(agent::run(args)).await,
+        Command::CheckConfig(args) => check_config::run(args).await,
+        Command::Envoy(args) => Box::pin(envoy::run(*args, &config::process_env)).await,
+        Command::Proxy(args) => proxy::run(args).await,
+        Command::Lab(args) => Box::pin(lab::run(args)).await,
+        Command::Demo(args) => demo::run(args).await,
+    }
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// It cannot be written. A reader that went away is an error as well; [`main`] takes it as success.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Writes a line to standard error. When even that cannot be written there is nobody to tell.
+pub fn complain(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_has_an_example() {
+        let mut root = Cli::command();
+        root.build();
+        root.clone().debug_assert();
+        for command in root.get_subcommands().filter(|command| command.get_name() != "help") {
+            if command.is_hide_set() {
+                continue;
+            }
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Example"), "{} has no example:\n{help}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_recognised_through_its_context() {
+        let pipe = anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe)).context("print the table");
+        assert!(is_broken_pipe(&pipe));
+        let other = anyhow::Error::new(io::Error::from(io::ErrorKind::NotFound)).context("read the file");
+        assert!(!is_broken_pipe(&other));
     }
 }

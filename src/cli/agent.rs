@@ -7,8 +7,8 @@ use clap::Parser;
 
 use crate::{
     app,
-    cli::EX_CONFIG,
-    config::{self, ConfigError},
+    cli::check_config::refused,
+    config,
     telemetry::logs,
 };
 
@@ -27,7 +27,7 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let config = match config::load(args.config.as_deref(), &config::process_env) {
         Ok(config) => config,
-        Err(error) => return Ok(refuse(&error)),
+        Err(error) => return Ok(refused(&error)),
     };
     let telemetry = logs::init(&config.log, &config.telemetry).context("start logging")?;
     let telemetry = Arc::new(telemetry);

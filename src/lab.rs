@@ -1,0 +1,284 @@
+//! A federated lab of real Consul, Envoy and Causeway processes in two datacenters, used by people
+//! (`causeway lab`) and by the integration tests alike.
+//!
+//! Each "VM" is a loopback address of its own with the ports a VM would use. [`plan`] decides what there is, [`Lab`]
+//! brings it up, holds it and stops it. It knows the programs only by their command lines and HTTP interfaces.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    ops::RangeInclusive,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use tokio::sync::mpsc;
+
+use crate::{
+    lab::{
+        plan::{Node, PRIMARY, Plan, ProcessPlan, Role, SECONDARY},
+        process::Death,
+        runner::Runner,
+        state::{LabState, create_private_dir, write_private},
+        up::Up,
+        wait::Progress,
+    },
+    lifecycle,
+};
+
+pub mod certs;
+pub mod consul;
+pub mod demo;
+pub mod down;
+mod error;
+pub mod http;
+pub mod plan;
+pub mod process;
+mod runner;
+pub mod slot;
+pub mod state;
+pub mod tools;
+mod up;
+mod wait;
+
+pub use error::{LabError, StepFailed};
+
+/// Deaths not yet told. One process dies once per start, so this holds a whole lab's twice over.
+const DEATHS: usize = 32;
+/// How long one step of the bring-up may take. A step takes a second or two; a busy machine gets time.
+const STEP_DEADLINE: Duration = Duration::from_secs(90);
+
+/// What a lab is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabOptions {
+    /// The lab's folder, absolute. It is created; everything the lab writes is in it.
+    pub dir: PathBuf,
+    /// The blocks of addresses it may take; the first free one is taken. Slot k has 127.(1+2k) and 127.(2+2k).
+    pub slots: RangeInclusive<u8>,
+    /// Consul.
+    pub consul: PathBuf,
+    /// Envoy.
+    pub envoy: PathBuf,
+    /// `causeway` itself.
+    pub causeway: PathBuf,
+    /// Whether there are nodes with the demo services, or only servers and gateways.
+    pub start_services: bool,
+    /// Worker threads of each Envoy.
+    pub envoy_concurrency: u16,
+    /// Where sockets go when the lab's path is too long for them: the user's runtime folder.
+    pub socket_root: PathBuf,
+    /// How long one step of the bring-up may take.
+    pub step_deadline: Duration,
+}
+
+impl LabOptions {
+    /// The usual lab in this folder. Tools are looked for as [`tools::Tool::find`] says, under `tools_root`;
+    /// `environment` looks a variable up.
+    ///
+    /// Errors: Consul or Envoy is not found, or the folder's path is not text.
+    pub fn new(
+        dir: &Path,
+        causeway: PathBuf,
+        tools_root: &Path,
+        environment: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, LabError> {
+        let dir = std::path::absolute(dir).map_err(error::file("find", dir))?;
+        if dir.to_str().is_none() {
+            return Err(LabError::PathText { dir });
+        }
+        let absolute = |path: PathBuf| std::path::absolute(&path).map_err(error::file("find", path));
+        let runtime = environment("XDG_RUNTIME_DIR").filter(|value| !value.is_empty());
+        Ok(Self {
+            dir,
+            slots: 0..=plan::LAST_SLOT,
+            consul: absolute(tools::CONSUL.find(tools_root, environment)?)?,
+            envoy: absolute(tools::ENVOY.find(tools_root, environment)?)?,
+            causeway,
+            start_services: true,
+            envoy_concurrency: 1,
+            socket_root: runtime.map_or_else(std::env::temp_dir, PathBuf::from),
+            step_deadline: STEP_DEADLINE,
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn example() -> Self {
+        Self {
+            dir: "/labs/one".into(),
+            slots: 0..=plan::LAST_SLOT,
+            consul: "/opt/consul".into(),
+            envoy: "/opt/envoy".into(),
+            causeway: "/opt/causeway".into(),
+            start_services: true,
+            envoy_concurrency: 1,
+            socket_root: "/run/user/1000".into(),
+            step_deadline: STEP_DEADLINE,
+        }
+    }
+}
+
+/// A lab that is up. Dropping it kills its processes; [`Lab::stop`] stops them in order.
+#[derive(Debug)]
+pub struct Lab {
+    runner: Runner,
+    deaths: mpsc::Receiver<Death>,
+    _claim: slot::Claim,
+    _lock: File,
+}
+
+impl Lab {
+    /// Brings a lab up and waits until all of it works: the servers federated through the gateways, every check
+    /// passing, the dashboard counting. `progress` is given one line for each step. Dropping the future kills what
+    /// was started.
+    ///
+    /// Errors: see [`LabError`]; nothing is left running.
+    pub async fn start(options: LabOptions, progress: impl FnMut(&str)) -> Result<Self, LabError> {
+        let progress = Progress::new(progress);
+        let lock = state::lock(&options.dir)?;
+        let left = down::clean_leftovers(&options.dir).await?;
+        if left > 0 {
+            progress.done("lab", &format!("{left} processes of a killed lab ended"));
+        }
+        let claim = slot::claim(&options)?;
+        write_files(&claim.plan)?;
+        let (sender, deaths) = mpsc::channel(DEATHS);
+        let lab =
+            Self { runner: Runner::new(claim.plan.clone(), sender)?, deaths, _claim: claim, _lock: lock };
+        let up = Up { runner: &lab.runner, progress: &progress, deadline: options.step_deadline };
+        let came_up = Box::pin(up.run()).await.and_then(|()| lab.runner.set_state(LabState::Ready));
+        match came_up {
+            Ok(()) => Ok(lab),
+            Err(error) => {
+                // The reason it did not come up is the one to tell; what did not stop is killed by the drop.
+                let _ = lab.stop().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// What the lab looks like.
+    pub fn plan(&self) -> &Plan {
+        self.runner.plan()
+    }
+
+    /// The node of that name (`primary-gateway`).
+    ///
+    /// Errors: there is none.
+    pub fn node(&self, name: &str) -> Result<&Node, LabError> {
+        let nodes = &self.plan().nodes;
+        nodes.iter().find(|node| node.name == name).ok_or_else(|| LabError::Unknown {
+            what: name.into(),
+            known: nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The dashboard's address, `http://…`; none without services.
+    pub fn dashboard(&self) -> Option<&str> {
+        self.plan().dashboard.as_deref()
+    }
+
+    /// The pid of a process that was started.
+    ///
+    /// Errors: it never was.
+    pub fn pid(&self, node: &str, process: &str) -> Result<u32, LabError> {
+        self.runner.pid(node, process)
+    }
+
+    /// Kills a process (SIGKILL) and waits for its end. It stays dead until [`Lab::restart`].
+    ///
+    /// Errors: no such process.
+    pub async fn kill(&self, node: &str, process: &str) -> Result<(), LabError> {
+        self.runner.end(node, process, Signal::SIGKILL).await
+    }
+
+    /// Stops a process in order (SIGTERM, then SIGKILL) and waits for its end.
+    ///
+    /// Errors: no such process.
+    pub async fn terminate(&self, node: &str, process: &str) -> Result<(), LabError> {
+        self.runner.end(node, process, Signal::SIGTERM).await
+    }
+
+    /// Sends any signal (SIGSTOP, SIGCONT, SIGHUP) to a process, and waits for nothing.
+    ///
+    /// Errors: no such process.
+    pub fn signal(&self, node: &str, process: &str, signal: Signal) -> Result<(), LabError> {
+        self.runner.signal(node, process, signal)
+    }
+
+    /// Starts a process again as it was started before, ending it first if it runs. Its log goes on.
+    ///
+    /// Errors: no such process, or it does not start.
+    pub async fn restart(&self, node: &str, process: &str) -> Result<(), LabError> {
+        self.runner.end(node, process, Signal::SIGTERM).await?;
+        self.runner.start(node, process)
+    }
+
+    /// Starts a further process on a node; it stops with the lab.
+    ///
+    /// Errors: no such node, or it does not start.
+    pub fn start_process(&self, node: &str, plan: &ProcessPlan) -> Result<(), LabError> {
+        self.node(node)?;
+        self.runner.start_plan(node, plan)
+    }
+
+    /// The next process that ended without being asked to. Cancel-safe.
+    pub async fn next_death(&mut self) -> Option<Death> {
+        self.deaths.recv().await
+    }
+
+    /// Stops everything, what started last first.
+    ///
+    /// Errors: something does not end even by SIGKILL.
+    pub async fn stop(self) -> Result<(), LabError> {
+        self.runner.stop().await
+    }
+}
+
+/// Empties the nodes' folders and writes certificates, keys and configuration.
+fn write_files(plan: &Plan) -> Result<(), LabError> {
+    let tls_dir = plan.dir.join("tls");
+    for dir in plan.nodes.iter().map(|node| &node.dir).chain([&tls_dir]) {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error::file("empty", dir)(error));
+            }
+            _ => create_private_dir(dir)?,
+        }
+    }
+    if let Some(dir) = &plan.socket_dir {
+        create_socket_dir(dir)?;
+    }
+    write_certificates(plan, &tls_dir)?;
+    let gossip_key = certs::gossip_key().map_err(|error| LabError::Certificates(error.to_string()))?;
+    for config in plan.config_files(gossip_key.expose()) {
+        write_private(&config.path, config.text.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn write_certificates(plan: &Plan, tls_dir: &Path) -> Result<(), LabError> {
+    let names = [PRIMARY, SECONDARY].map(|datacenter| format!("{datacenter}-{}", Role::Server.as_str()));
+    let servers = [(PRIMARY, names[0].as_str()), (SECONDARY, names[1].as_str())];
+    let issued = certs::issue(&servers, lifecycle::wall_clock());
+    let certificates = issued.map_err(|error| LabError::Certificates(error.to_string()))?;
+    debug_assert!(names.iter().all(|name| plan.node(name).is_some()));
+    write_private(&tls_dir.join("ca.pem"), certificates.ca.as_bytes())?;
+    for issued in &certificates.issued {
+        write_private(&tls_dir.join(format!("{}.pem", issued.name)), issued.certificate.as_bytes())?;
+        write_private(&tls_dir.join(format!("{}.key", issued.name)), issued.key.expose().as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Its name can be foretold and its parent may be open to all: it must be ours, and a folder.
+fn create_socket_dir(dir: &Path) -> Result<(), LabError> {
+    create_private_dir(dir)?;
+    let meta = fs::symlink_metadata(dir).map_err(error::file("look at", dir))?;
+    if meta.is_dir() && meta.uid() == nix::unistd::geteuid().as_raw() && meta.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let reason = std::io::Error::other("it belongs to another user or is open to others; remove it");
+    Err(error::file("use", dir)(reason))
+}

@@ -1,0 +1,442 @@
+//! Owns the lab's shape: which "VMs" there are, at which addresses, and what runs on each with which arguments.
+//! Pure: the same options and slot give the same plan. It must not know how processes are started or watched.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    lab::{
+        LabOptions,
+        consul::{ClientServices, ConsulConfig},
+    },
+    model::name::Datacenter,
+};
+
+/// The ports of a VM, the same on each.
+pub mod port {
+    /// Consul's HTTP API.
+    pub const CONSUL_HTTP: u16 = 8500;
+    /// Consul's gossip inside the datacenter, TCP and UDP.
+    pub const SERF_LAN: u16 = 8301;
+    /// Consul's gossip between servers of all datacenters.
+    pub const SERF_WAN: u16 = 8302;
+    /// Consul's server RPC.
+    pub const SERVER_RPC: u16 = 8300;
+    /// The Causeway agent's HTTP interface.
+    pub const CAUSEWAY_HTTP: u16 = 18500;
+    /// Envoy's admin interface.
+    pub const ENVOY_ADMIN: u16 = 19000;
+    /// The mesh gateway, on its LAN and on its WAN address.
+    pub const MESH_GATEWAY: u16 = 8443;
+    /// A sidecar's public listener.
+    pub const SIDECAR: u16 = 21000;
+    /// The counting service.
+    pub const COUNTING: u16 = 9001;
+    /// The dashboard.
+    pub const DASHBOARD: u16 = 9002;
+    /// Where the dashboard reaches counting: its sidecar's upstream listener.
+    pub const DASHBOARD_UPSTREAM: u16 = 5000;
+    /// Held by a lab for its whole life: who holds it owns the slot.
+    pub const GUARD: u16 = 8499;
+}
+
+/// The datacenter whose servers own the CA; the dashboard lives here.
+pub const PRIMARY: &str = "primary";
+/// The other datacenter; the counting service lives here.
+pub const SECONDARY: &str = "secondary";
+
+/// Linux allows 108 bytes with the closing zero. Envoy and tonic add nothing, the rest is reserve.
+const SOCKET_PATH_BYTES: usize = 100;
+
+/// The last slot whose two datacenters fit under 127.255: bases are odd, 1 to 253.
+pub const LAST_SLOT: u8 = 126;
+
+/// What a VM is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// A Consul server.
+    Server,
+    /// A mesh gateway.
+    Gateway,
+    /// The services and their sidecars.
+    Services,
+}
+
+impl Role {
+    /// As in node names and in `lab status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Server => "server",
+            Self::Gateway => "gateway",
+            Self::Services => "services",
+        }
+    }
+}
+
+/// The order in which kinds of processes start; they stop in the reverse order, so that a leaving Consul client
+/// still has its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// A Consul server.
+    Server,
+    /// A Consul client agent.
+    Client,
+    /// A Causeway agent.
+    Agent,
+    /// A demo service, or what a test adds.
+    Service,
+    /// An Envoy.
+    Envoy,
+}
+
+/// One process and how it is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessPlan {
+    /// Unique on its node: `consul`, `causeway`, `envoy`, `counting`, `dashboard`.
+    pub name: String,
+    /// When it starts and stops, relative to others.
+    pub stage: Stage,
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments, without the program's name.
+    pub args: Vec<String>,
+    /// Added to the environment, which is otherwise the caller's without any `CONSUL_*`.
+    pub env: BTreeMap<String, String>,
+    /// Where its standard output and error go.
+    pub log: PathBuf,
+}
+
+/// One "VM": a loopback address of its own, with the ports a VM would use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// `<datacenter>-<role>`, also the name in Consul.
+    pub name: String,
+    /// Its datacenter.
+    pub datacenter: Datacenter,
+    /// What it is for.
+    pub role: Role,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// A gateway's address towards the other datacenter.
+    pub wan_address: Option<Ipv4Addr>,
+    /// Consul's HTTP API, `http://…`.
+    pub consul_http: String,
+    /// The Causeway agent's HTTP interface, `http://…`.
+    pub causeway_http: Option<String>,
+    /// Where Causeway serves xDS, `unix:…`.
+    pub xds: Option<String>,
+    /// Envoy's admin interface, `http://…`.
+    pub envoy_admin: Option<String>,
+    /// Its folder: configuration, data, logs.
+    pub dir: PathBuf,
+    /// What runs on it, in starting order.
+    pub processes: Vec<ProcessPlan>,
+}
+
+impl Node {
+    /// The process of that name.
+    pub fn process(&self, name: &str) -> Option<&ProcessPlan> {
+        self.processes.iter().find(|process| process.name == name)
+    }
+}
+
+/// A file the lab writes before it starts anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigFile {
+    /// Where.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+}
+
+/// The whole lab.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Which block of loopback addresses: slot k has 127.(1+2k) and 127.(2+2k).
+    pub slot: u8,
+    /// The lab's folder, absolute.
+    pub dir: PathBuf,
+    /// The nodes: the primary's server, gateway and services, then the secondary's.
+    pub nodes: Vec<Node>,
+    /// The dashboard's address, `http://…`; none when the lab runs without services.
+    pub dashboard: Option<String>,
+    /// A folder for sockets outside the lab's, when the lab's path is too long for a socket's.
+    pub socket_dir: Option<PathBuf>,
+}
+
+/// The second number of a datacenter's addresses.
+fn octet(slot: u8, datacenter: &str) -> u8 {
+    1 + 2 * slot.min(LAST_SLOT) + u8::from(datacenter == SECONDARY)
+}
+
+/// The address whose guard port claims the slot.
+pub fn guard_address(slot: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, octet(slot, PRIMARY), 0, 1)
+}
+
+fn node_address(slot: u8, datacenter: &str, role: Role) -> Ipv4Addr {
+    let host = match role {
+        Role::Server => 10,
+        Role::Gateway => 2,
+        Role::Services => 20,
+    };
+    Ipv4Addr::new(127, octet(slot, datacenter), 0, host)
+}
+
+fn wan_address(slot: u8, datacenter: &str) -> Ipv4Addr {
+    Ipv4Addr::new(127, octet(slot, datacenter), 255, 1)
+}
+
+impl Plan {
+    /// The plan of a lab in this slot. `options.dir` is absolute.
+    pub fn new(options: &LabOptions, slot: u8) -> Self {
+        let socket_dir = socket_dir(options);
+        let nodes: Vec<Node> = [PRIMARY, SECONDARY]
+            .into_iter()
+            .flat_map(|datacenter| roles(options).iter().map(move |role| (datacenter, *role)))
+            .map(|(datacenter, role)| {
+                Sketch { options, slot, datacenter, role, socket_dir: socket_dir.as_deref() }.node()
+            })
+            .collect();
+        let dashboard = options
+            .start_services
+            .then(|| format!("http://{}:{}", node_address(slot, PRIMARY, Role::Services), port::DASHBOARD));
+        Self { slot, dir: options.dir.clone(), nodes, dashboard, socket_dir }
+    }
+
+    /// The node of that name.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// Every configuration file, with the gossip key (base64) that both datacenters share.
+    pub fn config_files(&self, gossip_key: &str) -> Vec<ConfigFile> {
+        self.nodes.iter().flat_map(|node| self.node_files(node, gossip_key)).collect()
+    }
+
+    fn node_files(&self, node: &Node, gossip_key: &str) -> Vec<ConfigFile> {
+        let consul = ConfigFile {
+            path: node.dir.join("consul.json"),
+            text: ConsulConfig {
+                node,
+                server: node_address(self.slot, node.datacenter.as_str(), Role::Server),
+                primary_gateway: wan_address(self.slot, PRIMARY),
+                tls_dir: &self.dir.join("tls"),
+                gossip_key,
+                services: services_of(node),
+            }
+            .render(),
+        };
+        let agent = node.xds.as_deref().and_then(|xds| xds.strip_prefix("unix:")).map(|socket| ConfigFile {
+            path: node.dir.join("causeway.toml"),
+            text: agent_config(node, socket),
+        });
+        [Some(consul), agent].into_iter().flatten().collect()
+    }
+
+    /// Every address and port the lab will listen on, to find out beforehand which are taken.
+    pub fn listeners(&self) -> Vec<(Ipv4Addr, u16)> {
+        self.nodes.iter().flat_map(node_listeners).collect()
+    }
+}
+
+fn roles(options: &LabOptions) -> &'static [Role] {
+    if options.start_services {
+        &[Role::Server, Role::Gateway, Role::Services]
+    } else {
+        &[Role::Server, Role::Gateway]
+    }
+}
+
+fn services_of(node: &Node) -> ClientServices {
+    match (node.role, node.datacenter.as_str()) {
+        (Role::Services, PRIMARY) => ClientServices::Dashboard,
+        (Role::Services, _) => ClientServices::Counting,
+        _ => ClientServices::None,
+    }
+}
+
+fn node_listeners(node: &Node) -> Vec<(Ipv4Addr, u16)> {
+    let role: &[u16] = match node.role {
+        Role::Server => &[port::SERVER_RPC, port::SERF_WAN],
+        Role::Gateway => &[port::CAUSEWAY_HTTP, port::ENVOY_ADMIN, port::MESH_GATEWAY],
+        Role::Services if node.datacenter.as_str() == PRIMARY => &[
+            port::CAUSEWAY_HTTP,
+            port::ENVOY_ADMIN,
+            port::SIDECAR,
+            port::DASHBOARD,
+            port::DASHBOARD_UPSTREAM,
+        ],
+        Role::Services => &[port::CAUSEWAY_HTTP, port::ENVOY_ADMIN, port::SIDECAR, port::COUNTING],
+    };
+    let own = [port::CONSUL_HTTP, port::SERF_LAN].iter().chain(role).map(|port| (node.address, *port));
+    own.chain(node.wan_address.map(|wan| (wan, port::MESH_GATEWAY))).collect()
+}
+
+/// A folder for the sockets under the runtime folder, if the lab's own path is too long.
+fn socket_dir(options: &LabOptions) -> Option<PathBuf> {
+    let longest = options.dir.join(format!("{SECONDARY}-{}", Role::Services.as_str())).join("xds.sock");
+    let path = options.dir.as_os_str().as_encoded_bytes();
+    (longest.as_os_str().len() > SOCKET_PATH_BYTES).then(|| {
+        options.socket_root.join(format!("causeway-lab-{}", &blake3::hash(path).to_hex().as_str()[..12]))
+    })
+}
+
+fn agent_config(node: &Node, socket: &str) -> String {
+    // Quoting as JSON does is valid TOML for every path and address.
+    let quote = |text: &str| serde_json::Value::from(text).to_string();
+    format!(
+        "[consul]\naddress = {}\n\n[http]\nlisten = {}\n\n[xds]\nsocket = {}\nsocket_group = \"\"\n\n[log]\nlevel = \"info\"\nformat = \"text\"\n",
+        quote(&node.consul_http),
+        quote(&format!("{}:{}", node.address, port::CAUSEWAY_HTTP)),
+        quote(socket),
+    )
+}
+
+/// What a node is drawn from.
+struct Sketch<'a> {
+    options: &'a LabOptions,
+    slot: u8,
+    datacenter: &'a str,
+    role: Role,
+    socket_dir: Option<&'a Path>,
+}
+
+impl Sketch<'_> {
+    fn node(&self) -> Node {
+        let name = format!("{}-{}", self.datacenter, self.role.as_str());
+        let address = node_address(self.slot, self.datacenter, self.role);
+        let beside_envoy = self.role != Role::Server;
+        let url = |port: u16| format!("http://{address}:{port}");
+        let mut node = Node {
+            datacenter: self.datacenter.into(),
+            role: self.role,
+            address,
+            wan_address: (self.role == Role::Gateway).then(|| wan_address(self.slot, self.datacenter)),
+            consul_http: url(port::CONSUL_HTTP),
+            causeway_http: beside_envoy.then(|| url(port::CAUSEWAY_HTTP)),
+            xds: beside_envoy.then(|| format!("unix:{}", self.socket(&name).display())),
+            envoy_admin: beside_envoy.then(|| url(port::ENVOY_ADMIN)),
+            dir: self.options.dir.join(&name),
+            processes: Vec::new(),
+            name,
+        };
+        node.processes = self.processes(&node);
+        node
+    }
+
+    fn socket(&self, node: &str) -> PathBuf {
+        match self.socket_dir {
+            Some(dir) => dir.join(format!("{node}.sock")),
+            None => self.options.dir.join(node).join("xds.sock"),
+        }
+    }
+
+    fn processes(&self, node: &Node) -> Vec<ProcessPlan> {
+        let consul = self.process(
+            node,
+            "consul",
+            self.consul_stage(),
+            &self.options.consul,
+            ["agent".into(), format!("-config-file={}", node.dir.join("consul.json").display())],
+        );
+        if self.role == Role::Server {
+            return vec![consul];
+        }
+        let agent = self.process(
+            node,
+            "causeway",
+            Stage::Agent,
+            &self.options.causeway,
+            ["agent".into(), "--config".into(), node.dir.join("causeway.toml").display().to_string()],
+        );
+        let mut envoy =
+            self.process(node, "envoy", Stage::Envoy, &self.options.causeway, self.envoy_args(node));
+        envoy.env.insert("CONSUL_HTTP_ADDR".into(), node.consul_http.clone());
+        [Some(consul), Some(agent), self.service(node), Some(envoy)].into_iter().flatten().collect()
+    }
+
+    fn consul_stage(&self) -> Stage {
+        if self.role == Role::Server { Stage::Server } else { Stage::Client }
+    }
+
+    fn process(
+        &self,
+        node: &Node,
+        name: &str,
+        stage: Stage,
+        program: &Path,
+        args: impl IntoIterator<Item = String>,
+    ) -> ProcessPlan {
+        ProcessPlan {
+            name: name.into(),
+            stage,
+            program: program.to_owned(),
+            args: args.into_iter().collect(),
+            env: BTreeMap::new(),
+            log: node.dir.join(format!("{name}.log")),
+        }
+    }
+
+    fn service(&self, node: &Node) -> Option<ProcessPlan> {
+        let listen = |port: u16| format!("{}:{port}", node.address);
+        let (name, args) = match services_of(node) {
+            ClientServices::None => return None,
+            ClientServices::Counting => {
+                ("counting", flags(&[("--listen", &listen(port::COUNTING)), ("--name", &node.name)]))
+            }
+            ClientServices::Dashboard => {
+                let counting = format!("http://{}", listen(port::DASHBOARD_UPSTREAM));
+                let admin = format!("http://{}", listen(port::ENVOY_ADMIN));
+                let listen = listen(port::DASHBOARD);
+                let named = [("--listen", &*listen), ("--counting", &counting), ("--envoy-admin", &admin)];
+                ("dashboard", flags(&named))
+            }
+        };
+        let datacenter = flags(&[("--datacenter", node.datacenter.as_str())]);
+        let args = ["demo".into(), name.into()].into_iter().chain(args).chain(datacenter);
+        Some(self.process(node, name, Stage::Service, &self.options.causeway, args))
+    }
+
+    fn envoy_args(&self, node: &Node) -> Vec<String> {
+        let lan = format!("{}:{}", node.address, port::MESH_GATEWAY);
+        let kind = match (services_of(node), node.wan_address) {
+            (ClientServices::Dashboard, _) => flags(&[("--sidecar-for", "dashboard")]),
+            (ClientServices::Counting, _) => flags(&[("--sidecar-for", "counting")]),
+            (ClientServices::None, wan) => {
+                let wan = format!("{}:{}", wan.unwrap_or(node.address), port::MESH_GATEWAY);
+                let (bind_lan, bind_wan) = (format!("lan={lan}"), format!("wan={wan}"));
+                let mut args = flags(&[("--gateway", "mesh"), ("--service", "mesh-gateway")]);
+                args.extend(["--register".into(), "--expose-servers".into()]);
+                args.extend(flags(&[("--address", &lan), ("--wan-address", &wan)]));
+                args.extend(flags(&[("--bind-address", &bind_lan), ("--bind-address", &bind_wan)]));
+                args
+            }
+        };
+        let admin = format!("{}:{}", node.address, port::ENVOY_ADMIN);
+        let (envoy, dir) = (self.options.envoy.display().to_string(), node.dir.display().to_string());
+        let common = flags(&[
+            ("--xds", node.xds.as_deref().unwrap_or_default()),
+            ("--admin-bind", &admin),
+            ("--envoy-binary", &envoy),
+            ("--bootstrap-dir", &dir),
+        ]);
+        let concurrency = self.options.envoy_concurrency.to_string();
+        let own = ["--".into(), "--concurrency".into(), concurrency, "-l".into(), "warn".into()];
+        ["envoy".into()].into_iter().chain(kind).chain(common).chain(own).collect()
+    }
+}
+
+fn flags(pairs: &[(&str, &str)]) -> Vec<String> {
+    pairs.iter().flat_map(|(name, value)| [(*name).to_owned(), (*value).to_owned()]).collect()
+}
+
+#[cfg(test)]
+mod tests;

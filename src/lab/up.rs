@@ -1,0 +1,272 @@
+//! Owns the order in which a lab comes up, and what counts as working. It must not know how processes are kept.
+//!
+//! The primary's server and gateway come first: a secondary server that finds no gateway on its first attempt
+//! waits for its next. All else runs beside that as soon as what it needs is there.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use tokio::net::TcpStream;
+
+use crate::lab::{
+    LabError,
+    http::{self, Reason},
+    plan::{Node, PRIMARY, Role, SECONDARY, Stage, port},
+    runner::Runner,
+    wait::{self, Progress},
+};
+
+/// One question. Consul answers in milliseconds; one that hangs is asked again.
+const ASK: Duration = Duration::from_secs(3);
+
+/// One bring-up.
+pub(crate) struct Up<'a, F> {
+    pub(crate) runner: &'a Runner,
+    pub(crate) progress: &'a Progress<F>,
+    pub(crate) deadline: Duration,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Roots {
+    #[serde(default)]
+    trust_domain: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Member {
+    name: String,
+    status: u8,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Check {
+    node: String,
+    name: String,
+    status: String,
+    service_name: String,
+}
+
+#[derive(Deserialize)]
+struct DashboardState {
+    count: Option<u64>,
+    link: DashboardLink,
+}
+
+#[derive(Deserialize)]
+struct DashboardLink {
+    up: bool,
+    error: Option<String>,
+}
+
+/// A member of Consul's gossip pool that is alive.
+const MEMBER_ALIVE: u8 = 1;
+
+impl<F: FnMut(&str)> Up<'_, F> {
+    /// Starts everything and waits until all of it works.
+    pub(crate) async fn run(&self) -> Result<(), LabError> {
+        self.start_early(PRIMARY)?;
+        self.server(PRIMARY).await?;
+        tokio::try_join!(self.services_node(PRIMARY), self.gateway_then_secondary())?;
+        tokio::try_join!(
+            self.federation(PRIMARY, SECONDARY),
+            self.federation(SECONDARY, PRIMARY),
+            self.checks(PRIMARY),
+            self.checks(SECONDARY),
+            self.dashboard(),
+        )?;
+        Ok(())
+    }
+
+    async fn gateway_then_secondary(&self) -> Result<(), LabError> {
+        let gateway = self.node(PRIMARY, Role::Gateway);
+        if let Some(gateway) = gateway {
+            self.envoy_node(gateway).await?;
+            self.gateway_listens(gateway).await?;
+        }
+        self.start_early(SECONDARY)?;
+        self.server(SECONDARY).await?;
+        let gateway = async {
+            match self.node(SECONDARY, Role::Gateway) {
+                Some(gateway) => {
+                    self.envoy_node(gateway).await?;
+                    self.gateway_listens(gateway).await
+                }
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(gateway, self.services_node(SECONDARY)).map(|_| ())
+    }
+
+    fn node(&self, datacenter: &str, role: Role) -> Option<&Node> {
+        let nodes = &self.runner.plan().nodes;
+        nodes.iter().find(|node| node.datacenter.as_str() == datacenter && node.role == role)
+    }
+
+    /// What needs nothing to be there: Consul's agents find each other, the demo services wait for no one.
+    fn start_early(&self, datacenter: &str) -> Result<(), LabError> {
+        let nodes = self.runner.plan().nodes.iter().filter(|node| node.datacenter.as_str() == datacenter);
+        for (node, process) in nodes.flat_map(|node| node.processes.iter().map(move |it| (node, it))) {
+            if matches!(process.stage, Stage::Server | Stage::Client | Stage::Service) {
+                self.runner.start(&node.name, &process.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn until<T, Fut>(
+        &self,
+        node: &Node,
+        process: &str,
+        awaited: &str,
+        probe: impl FnMut() -> Fut,
+    ) -> Result<T, LabError>
+    where
+        Fut: Future<Output = Result<T, Reason>>,
+    {
+        let answer = wait::until(self.runner, (&node.name, process), awaited, self.deadline, probe).await?;
+        self.progress.done(&node.name, awaited);
+        Ok(answer)
+    }
+
+    async fn server(&self, datacenter: &str) -> Result<(), LabError> {
+        let Some(node) = self.node(datacenter, Role::Server) else { return Ok(()) };
+        self.until(node, "consul", "Consul leader elected", || leader(node)).await?;
+        if datacenter == PRIMARY {
+            // The secondary's CA is signed by the primary's, once the federation stands.
+            self.until(node, "consul", "certificate authority ready", || trust_domain(node)).await?;
+        }
+        Ok(())
+    }
+
+    async fn services_node(&self, datacenter: &str) -> Result<(), LabError> {
+        match self.node(datacenter, Role::Services) {
+            Some(node) => self.envoy_node(node).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Consul's client, the Causeway agent, then Envoy.
+    async fn envoy_node(&self, node: &Node) -> Result<(), LabError> {
+        self.until(node, "consul", "Consul client joined", || joined(node)).await?;
+        self.runner.start(&node.name, "causeway")?;
+        let http = node.causeway_http.clone().unwrap_or_default();
+        self.until(node, "causeway", "Causeway agent ready", || asks(format!("{http}/readyz"))).await?;
+        self.runner.start(&node.name, "envoy")?;
+        let admin = node.envoy_admin.clone().unwrap_or_default();
+        self.until(node, "envoy", "Envoy configured", || asks(format!("{admin}/ready"))).await
+    }
+
+    async fn gateway_listens(&self, node: &Node) -> Result<(), LabError> {
+        let wan = node.wan_address.unwrap_or(node.address);
+        self.until(node, "envoy", "mesh gateway accepts connections", || async move {
+            let connected = tokio::time::timeout(ASK, TcpStream::connect((wan, port::MESH_GATEWAY))).await;
+            let reason = |why: &dyn std::fmt::Display| format!("{wan}:{}: {why}", port::MESH_GATEWAY);
+            connected.map_err(|_| reason(&"no answer"))?.map(drop).map_err(|error| reason(&error))
+        })
+        .await
+    }
+
+    /// The servers see each other alive, and one's catalog is read from the other.
+    async fn federation(&self, here: &str, there: &str) -> Result<(), LabError> {
+        let (Some(node), Some(other)) = (self.node(here, Role::Server), self.node(there, Role::Server))
+        else {
+            return Ok(());
+        };
+        let names = [node, other].map(|node| format!("{}.{}", node.name, node.datacenter));
+        self.until(node, "consul", "both servers alive in the WAN pool", || wan_alive(node, &names)).await?;
+        let nodes = self.runner.plan().nodes.iter().filter(|node| node.datacenter.as_str() == there);
+        let expected: BTreeSet<String> = nodes.map(|node| node.name.clone()).collect();
+        let what = format!("catalog of {there} answers");
+        self.until(node, "consul", &what, || catalog(node, there, &expected)).await
+    }
+
+    /// Every check in the datacenter passes, and none of the checked services is missing.
+    async fn checks(&self, datacenter: &str) -> Result<(), LabError> {
+        let Some(node) = self.node(datacenter, Role::Server) else { return Ok(()) };
+        let mut expected = BTreeSet::from(["mesh-gateway".to_owned()]);
+        if self.node(datacenter, Role::Services).is_some() {
+            let service = if datacenter == PRIMARY { "dashboard" } else { "counting" };
+            expected.extend([service.to_owned(), format!("{service}-sidecar-proxy")]);
+        }
+        self.until(node, "consul", "all checks pass", || passing(node, &expected)).await
+    }
+
+    async fn dashboard(&self) -> Result<(), LabError> {
+        let (Some(url), Some(node)) =
+            (self.runner.plan().dashboard.clone(), self.node(PRIMARY, Role::Services))
+        else {
+            return Ok(());
+        };
+        self.until(node, "dashboard", "dashboard counts in the other datacenter", || counts(url.clone()))
+            .await
+    }
+}
+
+async fn asks(url: String) -> Result<(), Reason> {
+    http::get(&url, ASK).await.map(drop)
+}
+
+async fn leader(node: &Node) -> Result<(), Reason> {
+    let leader: String = http::get_json(&format!("{}/v1/status/leader", node.consul_http), ASK).await?;
+    if leader.is_empty() { Err("no leader yet".into()) } else { Ok(()) }
+}
+
+async fn trust_domain(node: &Node) -> Result<(), Reason> {
+    let url = format!("{}/v1/agent/connect/ca/roots", node.consul_http);
+    // Answered with 200 and an empty trust domain before the CA is there.
+    let roots: Roots = http::get_json(&url, ASK).await?;
+    if roots.trust_domain.is_empty() { Err("no trust domain yet".into()) } else { Ok(()) }
+}
+
+async fn joined(node: &Node) -> Result<(), Reason> {
+    leader(node).await?;
+    let url = format!("{}/v1/catalog/node/{}", node.consul_http, node.name);
+    let entry: Option<serde_json::Value> = http::get_json(&url, ASK).await?;
+    entry.map(drop).ok_or_else(|| "not in the catalog yet".into())
+}
+
+async fn wan_alive(node: &Node, names: &[String]) -> Result<(), Reason> {
+    let url = format!("{}/v1/agent/members?wan=1", node.consul_http);
+    let members: Vec<Member> = http::get_json(&url, ASK).await?;
+    let members: BTreeMap<_, _> = members.into_iter().map(|member| (member.name, member.status)).collect();
+    let missing = names.iter().find(|name| members.get(*name) != Some(&MEMBER_ALIVE));
+    missing.map_or(Ok(()), |name| Err(format!("{name} is not alive in the WAN pool: {members:?}")))
+}
+
+async fn catalog(node: &Node, datacenter: &str, expected: &BTreeSet<String>) -> Result<(), Reason> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Entry {
+        node: String,
+    }
+    let url = format!("{}/v1/catalog/nodes?dc={datacenter}", node.consul_http);
+    let entries: Vec<Entry> = http::get_json(&url, ASK).await?;
+    let found: BTreeSet<String> = entries.into_iter().map(|entry| entry.node).collect();
+    let missing = expected.difference(&found).next();
+    missing.map_or(Ok(()), |name| Err(format!("{name} is not in the catalog of {datacenter}")))
+}
+
+async fn passing(node: &Node, expected: &BTreeSet<String>) -> Result<(), Reason> {
+    let url = format!("{}/v1/health/state/any", node.consul_http);
+    let checks: Vec<Check> = http::get_json(&url, ASK).await?;
+    if let Some(bad) = checks.iter().find(|check| check.status != "passing") {
+        return Err(format!("{}: check \"{}\" is {}", bad.node, bad.name, bad.status));
+    }
+    let checked: BTreeSet<String> = checks.into_iter().map(|check| check.service_name).collect();
+    let missing = expected.difference(&checked).next();
+    missing.map_or(Ok(()), |name| Err(format!("{name} has no check yet")))
+}
+
+async fn counts(url: String) -> Result<(), Reason> {
+    let state: DashboardState = http::get_json(&format!("{url}/api/state"), ASK).await?;
+    match (state.link.up, state.count) {
+        (true, Some(count)) if count > 0 => Ok(()),
+        _ => Err(state.link.error.unwrap_or_else(|| "the dashboard has no count yet".into())),
+    }
+}
