@@ -69,12 +69,12 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     let mut supervisor = Supervisor::new();
     let stop = supervisor.stop();
     let (watches, catalog_task) =
-        crate::consul::watch::start(client, ConsulMetrics::register(metrics.registry()), stop.clone());
+        crate::consul::watch::start(client, ConsulMetrics::register(metrics.registry_mut()), stop.clone());
     watches.want(OWNER, [Topic::Agent].into()).await;
     let interests = Interests::new();
     let (publisher, reports) = Publisher::new(watches.clone(), interests.clone(), watch_options);
     let board = StatusBoard::default();
-    let xds_metrics = XdsMetrics::register(metrics.registry());
+    let xds_metrics = XdsMetrics::register(metrics.registry_mut());
     let catalog = watches.catalog();
     let sources = AgentSources {
         started_at: lifecycle::wall_clock(),

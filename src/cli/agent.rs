@@ -29,7 +29,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(error) => return Ok(refused(&error)),
     };
-    let telemetry = logs::init(&config.log, &config.telemetry).context("start logging")?;
+    let telemetry = logs::init(&config.log, &config.telemetry, &config::process_env).context("start logging")?;
     let telemetry = Arc::new(telemetry);
     let ended = app::agent::run(args.config, config, telemetry.clone()).await;
     telemetry.shutdown().await;
