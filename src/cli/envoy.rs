@@ -13,7 +13,7 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, process::ExitCode};
+use std::{net::IpAddr, path::Path, process::ExitCode};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -49,14 +49,19 @@ pub async fn run(args: EnvoyArgs, env: &dyn Fn(&str) -> Option<String>) -> anyho
         }
     };
     let token = read_token(&consul)?;
+    // Before anything is registered: a gateway that cannot be started must not be in the catalog.
+    let binary =
+        if args.bootstrap { None } else { Some(launch::find_envoy(args.envoy_binary.as_deref(), env)?) };
     let agent = HttpAgent::new(consul)?;
     let params = prepare(&request, &agent, token).await?;
     let json = bootstrap(&params);
-    if args.bootstrap {
-        print(&format!("{json:#}\n")).context("write the bootstrap to standard output")?;
-        return Ok(ExitCode::SUCCESS);
+    match binary {
+        Some(binary) => start(&args, &binary, &params, &json, env),
+        None => {
+            print(&format!("{json:#}\n")).context("write the bootstrap to standard output")?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
-    start(&args, &params, &json, env)
 }
 
 /// The token for the xDS stream: the same with which Consul is asked.
@@ -141,11 +146,11 @@ fn check_bindable(registration: &GatewayRegistration) -> anyhow::Result<()> {
 
 fn start(
     args: &EnvoyArgs,
+    binary: &Path,
     params: &BootstrapParams,
     json: &Value,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> anyhow::Result<ExitCode> {
-    let binary = launch::find_envoy(args.envoy_binary.as_deref(), env)?;
     let file = launch::write_bootstrap(
         args.bootstrap_dir.as_deref(),
         env,
@@ -154,7 +159,7 @@ fn start(
     )?;
     warn_if_nobody_serves(&params.xds);
     info!(proxy = params.proxy_id, bootstrap = %file.display(), envoy = %binary.display(), "starting Envoy");
-    Err(launch::exec(&binary, &file, &args.envoy_args))
+    Err(launch::exec(binary, &file, &args.envoy_args))
 }
 
 fn warn_if_nobody_serves(xds: &XdsAddress) {

@@ -5,6 +5,9 @@
 mod config;
 mod status;
 
+#[cfg(test)]
+mod tests;
+
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
@@ -29,9 +32,10 @@ Examples:
   causeway proxy status
   causeway proxy status web-sidecar-proxy --json
 
-Exit codes: 0 when every Envoy shown runs everything it is meant to; 1 when the agent cannot be asked or does
-not know the proxy; 2 for a wrong command line; 3 when something is rejected, sent but not yet acknowledged,
-waiting or still unknown, or when the proxy that was named has no Envoy connected.";
+Exit codes: 0 when every Envoy shown runs everything it is meant to; 1 when the agent cannot be
+asked or does not know the proxy; 2 for a wrong command line; 3 when something is rejected, sent
+but not yet acknowledged, waiting or still unknown, or when the proxy that was named has no Envoy
+connected.";
 
 const CONFIG_HELP: &str = "\
 Examples:
@@ -39,8 +43,8 @@ Examples:
   causeway proxy config web-sidecar-proxy --type cds
   causeway proxy config mesh-gateway --type lds --name default
 
-Exit codes: 1 when the agent cannot be asked, does not know the proxy, or it has no such resource; 2 for a
-wrong command line.";
+Exit codes: 1 when the agent cannot be asked, does not know the proxy, or the proxy has no such
+resource; 2 for a wrong command line.";
 
 /// Show what the Envoys of this agent were sent and what they run
 #[derive(Args, Clone, Debug)]

@@ -129,7 +129,12 @@ fn admin(params: &BootstrapParams) -> Value {
 }
 
 fn dynamic_resources(params: &BootstrapParams) -> Value {
-    let mut service = json!({"envoy_grpc": {"cluster_name": XDS_CLUSTER}});
+    let mut service = json!({"envoy_grpc": {
+        "cluster_name": XDS_CLUSTER,
+        // The agent is on this machine: asking often costs nothing, and Envoy's own limit of 30 s would keep an old
+        // configuration that long after the agent is back.
+        "retry_policy": {"retry_back_off": {"base_interval": "0.2s", "max_interval": "2s"}},
+    }});
     if let Some(token) = params.token.as_ref().filter(|token| !token.is_empty()) {
         service["initial_metadata"] = json!([{"key": "x-consul-token", "value": token.expose()}]);
     }

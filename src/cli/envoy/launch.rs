@@ -127,6 +127,7 @@ pub(super) fn exec(binary: &Path, bootstrap: &Path, envoy_args: &[OsString]) -> 
         .args(envoy_args)
         // Envoy needs the token only in its bootstrap; its environment can be read by others of the same user.
         .env_remove("CONSUL_HTTP_TOKEN")
+        .env_remove("CONSUL_HTTP_AUTH")
         .exec();
     anyhow!("start {}: {error}; {HOW_TO_GET_ENVOY}", binary.display())
 }

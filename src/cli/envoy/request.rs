@@ -119,6 +119,9 @@ fn check_gateway_flags(args: &EnvoyArgs, problems: &mut Vec<String>) {
     if args.expose_servers && args.gateway.is_none() {
         problems.push("`--expose-servers` is for mesh gateways only; add `--gateway mesh`".into());
     }
+    if args.service.is_some() && args.gateway.is_none() {
+        problems.push("`--service` names a gateway; add `--gateway mesh`, or use `--sidecar-for ID`".into());
+    }
     let needs_register = [
         ("--expose-servers", args.expose_servers),
         ("--address", args.address.is_some()),

@@ -134,6 +134,15 @@ fn listener(stat_prefix: &str) -> Value {
             "stat_prefix": stat_prefix, "cluster": "local_app"}}]}]})
 }
 
+fn http_listener(stat_prefix: &str) -> Value {
+    let mut json = listener(stat_prefix);
+    json["filter_chains"][0]["filters"][0]["typed_config"] = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": stat_prefix, "route_config": {}, "http_filters": [{"name": "router", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]});
+    json
+}
+
 /// Starts a real Envoy with this sidecar's bootstrap and these static resources instead of an agent.
 async fn start(folder: &Path) -> (Running, Admin) {
     let mut json = bootstrap(&BootstrapParams { admin: "127.0.0.1:0".parse().unwrap(), ..sidecar() });
@@ -149,8 +158,11 @@ async fn start(folder: &Path) -> (Running, Admin) {
         .as_array_mut()
         .unwrap()
         .extend(clusters.iter().map(|name| cluster(name)));
-    json["static_resources"]["listeners"] =
-        json!([listener("upstream.counting.default.dc2"), listener("public_listener")]);
+    json["static_resources"]["listeners"] = json!([
+        listener("upstream.counting.default.dc2"),
+        http_listener("upstream.api.default.dc1"),
+        listener("public_listener"),
+    ]);
     let (config, address) = (folder.join("envoy.json"), folder.join("admin"));
     fs::write(&config, json.to_string()).unwrap();
     let child = Command::new(envoy())
@@ -245,6 +257,9 @@ async fn a_real_envoys_metrics_carry_consuls_tags() {
     let upstream =
         [("upstream_service", "counting"), ("upstream_namespace", "default"), ("upstream_datacenter", "dc2")];
     assert_eq!(tags(&metrics, "envoy_tcp_downstream_cx_total", "upstream_service"), expected(&upstream));
+    let upstream =
+        [("upstream_service", "api"), ("upstream_namespace", "default"), ("upstream_datacenter", "dc1")];
+    assert_eq!(tags(&metrics, "envoy_http_downstream_cx_total", "\"api\""), expected(&upstream));
     assert!(metrics.contains("local_cluster=\"web\""));
 }
 
