@@ -1,0 +1,119 @@
+//! The command line: what `causeway` understands, one file per command. It turns arguments into calls and results
+//! into exit codes; it decides nothing else.
+//!
+//! Exit codes: 0 done, 1 an error, 2 wrong usage, [`EXIT_BAD_CONFIG`], [`EXIT_NO_INPUT`].
+
+pub mod check_config;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+/// The configuration has problems.
+pub const EXIT_BAD_CONFIG: u8 = 64;
+
+/// A file that was named cannot be read.
+pub const EXIT_NO_INPUT: u8 = 66;
+
+/// The agent shares its machine with the services it is for: two threads carry its work on any of them.
+const WORKER_THREADS: usize = 2;
+
+/// One agent per VM, beside Envoy: a Consul catalog of several datacenters as live Envoy configuration.
+#[derive(Debug, Parser)]
+#[command(
+    name = "causeway",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Example:\n  causeway check-config /etc/causeway/agent.toml"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    CheckConfig(check_config::Args),
+}
+
+/// Reads the arguments of this process, does what they say, and tells how it ended.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("causeway: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    // Fails only when a provider is there already, which is then the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
+    runtime.block_on(run(cli.command))
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::CheckConfig(args) => check_config::run(args).await,
+    }
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// It cannot be written. A reader that went away is an error as well; [`main`] takes it as success.
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Writes a line to standard error. When even that cannot be written there is nobody to tell.
+pub fn complain(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_every_command_has_an_example() {
+        let mut root = Cli::command();
+        root.build();
+        root.clone().debug_assert();
+        for command in root.get_subcommands().filter(|command| command.get_name() != "help") {
+            if command.is_hide_set() {
+                continue;
+            }
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Example"), "{} has no example:\n{help}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_recognised_through_its_context() {
+        let pipe = anyhow::Error::new(io::Error::from(io::ErrorKind::BrokenPipe)).context("print the table");
+        assert!(is_broken_pipe(&pipe));
+        let other = anyhow::Error::new(io::Error::from(io::ErrorKind::NotFound)).context("read the file");
+        assert!(!is_broken_pipe(&other));
+    }
+}
