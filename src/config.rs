@@ -3,6 +3,7 @@
 //! [`parse`] is pure: text and environment in, settings or all problems out. One file per section knows that
 //! section's keys, defaults and limits. Nothing here opens a socket or starts a task; reading the file is [`load`].
 
+mod consul_section;
 mod problem;
 mod reader;
 mod reload;
@@ -57,7 +58,7 @@ pub fn parse(text: &str, env: Env<'_>) -> Result<Config, Vec<Problem>> {
     let (table, syntax) = toml::de::DeTable::parse_recoverable(text);
     let mut document = Document::new(text, table.get_ref(), &syntax);
     let config = Config {
-        consul: consul::read(&mut document, env),
+        consul: consul_section::read(&mut document, env),
         xds: xds::read(&mut document),
         http: http::read(&mut document),
         log: log::read(&mut document, env),

@@ -1,11 +1,8 @@
 //! How to reach the local Consul agent, as Consul's own tools are told: flags, file, `CONSUL_*`.
 
-mod section;
-
 use std::{fmt, path::PathBuf};
 
-pub(crate) use crate::config::consul::section::read;
-use crate::{config::Env, model::secret::SecretText};
+use crate::model::secret::SecretText;
 
 /// Where the local Consul agent is and how to speak with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +84,7 @@ impl ConsulSettings {
     ///
     /// # Errors
     /// One sentence with its remedy for each variable that cannot be used.
-    pub fn from_env(env: Env<'_>) -> Result<Self, Vec<String>> {
+    pub fn from_env(env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Vec<String>> {
         let given = |name: &str| env(name).filter(|value| !value.is_empty());
         let mut settings = Self::default();
         let mut problems = Vec::new();
