@@ -3,7 +3,7 @@
 //!
 //! Exit codes: 0 done, 1 an error, 2 wrong usage, [`EXIT_BAD_CONFIG`], [`EXIT_NO_INPUT`].
 
-//pub mod agent;
+pub mod agent;
 pub mod check_config;
 pub mod consul_flags;
 pub mod demo;
@@ -45,7 +45,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    //Agent(agent::Args),
+    Agent(agent::Args),
     CheckConfig(check_config::Args),
     Envoy(Box<envoy::EnvoyArgs>),
     Proxy(proxy::ProxyArgs),
@@ -76,12 +76,12 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
-    if true {
+    if !matches!(command, Command::Agent(_)) {
         // The agent's log is configured; that of the other commands is what they tell the person who typed them.
         tracing_subscriber::fmt().with_writer(io::stderr).without_time().with_target(false).init();
     }
     match command {
-        //Command::Agent(args) => Box::pin(agent::run(args)).await,
+        Command::Agent(args) => Box::pin(agent::run(args)).await,
         Command::CheckConfig(args) => check_config::run(args).await,
         Command::Envoy(args) => Box::pin(envoy::run(*args, &config::process_env)).await,
         Command::Proxy(args) => proxy::run(args).await,

@@ -2,7 +2,7 @@
 //! Envoy v3 configuration. `ARCHITECTURE.md` shows the rooms and what each must not know.
 
 pub mod api;
-//pub mod app;
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod consul;

@@ -1,7 +1,7 @@
 //! The listening half: binds, takes connections within limits, and lets open requests end when it is told to stop.
 //! What a request means is not known here.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, response::Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -147,14 +147,9 @@ async fn converse(
     }
 }
 
-fn answer(
-    mut router: Router,
-    request: http::Request<Incoming>,
-) -> impl Future<Output = Result<Response, Infallible>> {
-    async move {
-        match timeout(REQUEST_DEADLINE, router.call(request)).await {
-            Ok(response) => response,
-            Err(_) => Ok(routes::too_slow()),
-        }
+async fn answer(mut router: Router, request: http::Request<Incoming>) -> Result<Response, Infallible> {
+    match timeout(REQUEST_DEADLINE, router.call(request)).await {
+        Ok(response) => response,
+        Err(_) => Ok(routes::too_slow()),
     }
 }

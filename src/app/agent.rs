@@ -16,7 +16,6 @@ use crate::{
     consul::{
         client::{Client, ClientError},
         metrics::ConsulMetrics,
-        watch::Watches,
     },
     lifecycle::{
         self, Stop,
@@ -63,7 +62,7 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     let mut metrics = Metrics::new();
     let client = Client::new(config.consul.clone())?;
     let listeners = bind(&config.xds)?;
-    let http = api::bind(config.http.listen)?;
+    let http = api::bind(config.http.listen).await?;
     let (options, watch_options) = watch::channel(options(&config));
 
     let mut supervisor = Supervisor::new();

@@ -184,7 +184,7 @@ impl Serving {
         (self.notes, self.waiting_for) = (notes, waiting_for);
         let next = self.snapshot.next(Draft { resources, partial, complete });
         let is_first = !matches!(*self.offers.borrow(), Offer::Ready(_));
-        if is_first || *next != *self.snapshot {
+        if is_first || !is_same(&next, &self.snapshot) {
             debug!(%proxy, change = %next.diff_text(&self.snapshot), "snapshot published");
             self.offers.send_replace(Offer::Ready(next.clone()));
         }
@@ -222,6 +222,12 @@ impl Serving {
 /// What was noted while the needed topics were read.
 fn heard_notes(catalog: &Catalog, needs: &BTreeSet<Topic>) -> Vec<Note> {
     needs.iter().filter_map(|topic| catalog.heard(topic)).flat_map(|heard| heard.notes.iter().cloned()).collect()
+}
+
+/// Whether a snapshot made from another brings nothing new: entries of equal resources are shared between the two.
+fn is_same(next: &Snapshot, last: &Snapshot) -> bool {
+    next.is_complete() == last.is_complete()
+        && next.iter().map(Arc::as_ptr).eq(last.iter().map(Arc::as_ptr))
 }
 
 async fn sleep_until(at: Option<Instant>) {

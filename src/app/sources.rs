@@ -67,7 +67,7 @@ impl Sources for AgentSources {
 
     fn proxy_config(&self, proxy: &str) -> Option<ProxyConfig> {
         let report = self.reports.borrow().get(proxy)?.clone();
-        let resources = report.snapshot.entries().map(|entry| intended(entry)).collect();
+        let resources = report.snapshot.iter().map(|entry| intended(entry)).collect();
         Some(ProxyConfig { proxy: proxy.to_owned(), resources })
     }
 

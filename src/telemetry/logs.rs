@@ -211,5 +211,7 @@ mod tests {
         assert_eq!(logs.level(), "debug");
         tracing::info_span!("work").in_scope(|| tracing::info!("done"));
         logs.shutdown().await;
+        // The log stays installed for the tests beside and after this one.
+        logs.set_level("off").expect("a level");
     }
 }

@@ -73,3 +73,65 @@ impl<E: SpanExporter> SpanExporter for Reporting<E> {
         self.exporter.set_resource(resource);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bytes::Bytes;
+    use http_body_util::{BodyExt, Full};
+    use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::{net::TcpListener, sync::mpsc};
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+    use crate::lifecycle::{Task, spawn};
+
+    /// One batch is all that a test sends.
+    const BATCHES: usize = 1;
+
+    /// A collector that takes one connection and gives on the path and the body of each request.
+    fn collector(listener: TcpListener) -> (Task<()>, mpsc::Receiver<(String, Bytes)>) {
+        let (heard, requests) = mpsc::channel(BATCHES);
+        let task = spawn("collector", async move {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let service = service_fn(move |request: http::Request<Incoming>| {
+                let heard = heard.clone();
+                async move {
+                    let path = request.uri().path().to_owned();
+                    let body = request.into_body().collect().await.expect("a body").to_bytes();
+                    heard.send((path, body)).await.expect("the test listens");
+                    let mut response = http::Response::new(Full::new(Bytes::from_static(&[0; 5])));
+                    let headers = response.headers_mut();
+                    headers.insert("content-type", http::HeaderValue::from_static("application/grpc"));
+                    headers.insert("grpc-status", http::HeaderValue::from_static("0"));
+                    Ok::<_, Infallible>(response)
+                }
+            });
+            let server = http2::Builder::new(TokioExecutor::new());
+            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+        });
+        (task, requests)
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn our_spans_reach_the_collector_and_those_of_libraries_stay_here() {
+        let listener = TcpListener::bind("127.53.0.2:0").await.expect("bound");
+        let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
+        let (_task, mut requests) = collector(listener);
+        let provider = provider(&endpoint, "agent-under-test").expect("an exporter");
+        let subscriber = tracing_subscriber::registry().with(layer(&provider));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info_span!("publish_snapshot").in_scope(|| ());
+            tracing::info_span!(target: "h2::client", "a_frame_of_a_library").in_scope(|| ());
+        });
+        let flush = tokio::task::spawn_blocking(move || provider.force_flush());
+        let (path, body) = requests.recv().await.expect("a batch");
+        flush.await.expect("no panic").expect("taken");
+        assert_eq!(path, "/opentelemetry.proto.collector.trace.v1.TraceService/Export");
+        let body = String::from_utf8_lossy(&body).into_owned();
+        assert!(body.contains("publish_snapshot") && body.contains("agent-under-test"), "{body}");
+        assert!(!body.contains("a_frame_of_a_library"), "{body}");
+    }
+}

@@ -37,17 +37,16 @@ pub(super) fn listeners(registration: &Registration, notes: &mut Vec<Note>) -> R
 /// Names by address, each address once: the registered one unless switched off, those bound explicitly, and the
 /// tagged ones if asked for.
 fn addresses(registration: &Registration, notes: &mut Vec<Note>) -> BTreeMap<SocketAddr, String> {
-    let settings = &registration.settings.0;
-    let is_on = |key: &str| settings.get(key).and_then(Value::as_bool).unwrap_or(false);
+    let is_on = |key: &str| setting(registration, key).and_then(Value::as_bool).unwrap_or(false);
     let mut wanted: Vec<(String, HostPort)> = Vec::new();
-    if !is_on("envoy_mesh_gateway_no_default_bind") && registration.port != 0 {
+    if !is_on("no_default_bind") && registration.port != 0 {
         let ip = registration.address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         wanted.push(("default".to_owned(), HostPort { host: Host::Ip(ip), port: registration.port }));
     }
-    if is_on("envoy_mesh_gateway_bind_tagged_addresses") {
+    if is_on("bind_tagged_addresses") {
         wanted.extend(registration.tagged.iter().map(|(tag, at)| (tag.clone(), at.clone())));
     }
-    let bound = settings.get("envoy_mesh_gateway_bind_addresses").and_then(Value::as_object);
+    let bound = setting(registration, "bind_addresses").and_then(Value::as_object);
     wanted.extend(bound.into_iter().flatten().map(|(name, at)| (name.clone(), bind_address(at))));
 
     let mut addresses = BTreeMap::new();
@@ -64,6 +63,13 @@ fn addresses(registration: &Registration, notes: &mut Vec<Note>) -> BTreeMap<Soc
         }
     }
     addresses
+}
+
+/// A setting of the gateway, under the prefix of Consul 1.8 or its older one.
+fn setting<'a>(registration: &'a Registration, key: &str) -> Option<&'a Value> {
+    let settings = &registration.settings.0;
+    let named = |prefix: &str| settings.get(&format!("{prefix}{key}"));
+    named("envoy_gateway_").or_else(|| named("envoy_mesh_gateway_"))
 }
 
 /// Consul's form of an address: `{"address": "...", "port": n}`, keys in either case.
