@@ -4,7 +4,10 @@
 //! once; `subscription` decides, as a pure state machine, what one stream is sent; `server` moves the bytes.
 
 pub mod encode;
+pub mod metrics;
 pub mod resource;
+pub mod server;
 pub mod snapshot;
 pub mod status;
+pub mod subscription;
 pub mod version;

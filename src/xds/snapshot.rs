@@ -92,9 +92,7 @@ impl Snapshot {
     fn entry(&self, key: &Key, resource: Resource, partial: bool) -> Arc<Entry> {
         match self.entries.get(key) {
             Some(known) if known.resource == resource && known.partial == partial => known.clone(),
-            Some(known) if known.resource == resource => {
-                Arc::new(Entry { partial, ..Entry::clone(known) })
-            }
+            Some(known) if known.resource == resource => Arc::new(Entry { partial, ..Entry::clone(known) }),
             _ => Arc::new(Entry::new(key.clone(), resource, partial)),
         }
     }
@@ -111,7 +109,10 @@ impl Snapshot {
 
     /// The entries of one kind, by name.
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<Entry>> {
-        self.entries.range(Key::new(kind, "")..).map(|(_, entry)| entry).take_while(move |e| e.key.kind == kind)
+        self.entries
+            .range(Key::new(kind, "")..)
+            .map(|(_, entry)| entry)
+            .take_while(move |e| e.key.kind == kind)
     }
 
     /// Whether everything the proxy needs is known, so that what is absent does not exist.
@@ -126,7 +127,8 @@ impl Snapshot {
 
     /// References to resources that are absent, as (who refers, to what). A whole snapshot has none.
     pub fn dangling(&self) -> Vec<(Key, Key)> {
-        let refs = self.entries.values().flat_map(|e| e.refers_to.iter().map(|to| (e.key.clone(), to.clone())));
+        let refs =
+            self.entries.values().flat_map(|e| e.refers_to.iter().map(|to| (e.key.clone(), to.clone())));
         refs.filter(|(_, to)| !self.entries.contains_key(to)).collect()
     }
 

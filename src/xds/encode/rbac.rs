@@ -15,19 +15,11 @@ use crate::xds::{
 };
 
 pub(super) fn network(rbac: &Rbac) -> NetworkRbac {
-    NetworkRbac {
-        rules: Some(rules(rbac)),
-        stat_prefix: rbac.stat_prefix.clone(),
-        ..NetworkRbac::default()
-    }
+    NetworkRbac { rules: Some(rules(rbac)), stat_prefix: rbac.stat_prefix.clone(), ..NetworkRbac::default() }
 }
 
 pub(super) fn http(rbac: &Rbac) -> HttpRbac {
-    HttpRbac {
-        rules: Some(rules(rbac)),
-        rules_stat_prefix: rbac.stat_prefix.clone(),
-        ..HttpRbac::default()
-    }
+    HttpRbac { rules: Some(rules(rbac)), rules_stat_prefix: rbac.stat_prefix.clone(), ..HttpRbac::default() }
 }
 
 fn rules(rbac: &Rbac) -> Rules {

@@ -14,10 +14,8 @@ pub(super) fn message(route: &RouteConfig) -> RouteConfiguration {
         timeout: Some(millis(route.timeout_ms.unwrap_or(0))),
         ..RouteAction::default()
     };
-    let every_path = RouteMatch {
-        path_specifier: Some(PathSpecifier::Prefix("/".to_owned())),
-        ..RouteMatch::default()
-    };
+    let every_path =
+        RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..RouteMatch::default() };
     let every_domain = VirtualHost {
         name: route.name.clone(),
         domains: vec!["*".to_owned()],
