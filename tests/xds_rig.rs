@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,11 +39,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) const SPIFFE_DB: &str = "spiffe://td.consul/ns/default/dc/dc1/svc/db";
 
-/// Offers by proxy, set by the test; what was never set is pending.
+/// Offers by proxy, set by the test; what was never set is pending. Clones share them.
 #[derive(Clone, Default)]
 pub(crate) struct Source {
     offers: Arc<Mutex<BTreeMap<ProxyId, watch::Sender<Offer>>>>,
-    held: Arc<()>,
+    held: Arc<AtomicUsize>,
 }
 
 impl Source {
@@ -50,7 +53,7 @@ impl Source {
 
     /// How many streams hold an interest.
     pub(crate) fn held(&self) -> usize {
-        Arc::strong_count(&self.held) - 1
+        self.held.load(Ordering::SeqCst)
     }
 
     fn sender(&self, proxy: &ProxyId) -> watch::Sender<Offer> {
@@ -59,18 +62,18 @@ impl Source {
     }
 }
 
-/// One clone of the source's counter.
-struct Hold(#[expect(dead_code, reason = "held only to be counted")] Arc<()>);
-
-struct Served {
-    source: Source,
-    held: Arc<()>,
+impl ProxySource for Source {
+    fn attach(&self, proxy: &ProxyId) -> Attached {
+        self.held.fetch_add(1, Ordering::SeqCst);
+        Attached { offers: self.sender(proxy).subscribe(), hold: Box::new(Hold(self.held.clone())) }
+    }
 }
 
-impl ProxySource for Served {
-    fn attach(&self, proxy: &ProxyId) -> Attached {
-        let offers = self.source.sender(proxy).subscribe();
-        Attached { offers, hold: Box::new(Hold(self.held.clone())) }
+struct Hold(Arc<AtomicUsize>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -89,11 +92,8 @@ impl Server {
         let board = StatusBoard::new();
         let (stop, stopped) = Stop::pair();
         let listeners = Listeners { unix: Some(bind_unix(socket, None, 0o600).unwrap()), tcp: None };
-        // The test's own counter of holds is one of the clones; the server's is borrowed from it.
-        let served =
-            Served { held: source.held.clone(), source: Source { held: Arc::new(()), ..source.clone() } };
-        let held = Arc::new(served);
-        let task = spawn("xds.serve", serve(listeners, held, board.clone(), metrics, stopped));
+        let task =
+            spawn("xds.serve", serve(listeners, Arc::new(source.clone()), board.clone(), metrics, stopped));
         Self { board, registry, stop, task }
     }
 

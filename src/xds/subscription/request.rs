@@ -105,11 +105,20 @@ impl TypeState {
         for name in subscribe {
             if is_wildcard(kind, &name) {
                 self.wildcard = true;
+                self.recall_in_flight();
                 self.asked.extend(snapshot.of_kind(kind).map(|entry| entry.key.name.clone()));
             } else {
                 self.ask(&name);
                 self.names.insert(name);
             }
+        }
+    }
+
+    /// A client that wanted everything, then not, and now again, takes what is still on its way from the first time.
+    fn recall_in_flight(&mut self) {
+        for entry in self.outstanding.values().flat_map(|o| &o.resources) {
+            let unsure = Record { given: Given::Uncertain, held: Held::Nothing };
+            self.records.entry(entry.key.name.clone()).or_insert(unsure);
         }
     }
 
