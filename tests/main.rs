@@ -1,4 +1,7 @@
-//! The one integration-test binary.
+//! The one integration-test binary: it links the library once.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "in a test a panic is the report")]
 
 mod architecture;
+mod xds_envoy;
+mod xds_rig;
+mod xds_stream;

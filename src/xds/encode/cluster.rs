@@ -1,0 +1,97 @@
+//! Clusters.
+
+use envoy_types::{
+    pb::{
+        envoy::{
+            config::{
+                cluster::v3::{
+                    CircuitBreakers, Cluster as Message, OutlierDetection,
+                    circuit_breakers::Thresholds,
+                    cluster::{ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig},
+                },
+                core::v3::Http2ProtocolOptions,
+            },
+            extensions::upstreams::http::v3::{
+                HttpProtocolOptions,
+                http_protocol_options::{
+                    ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+                },
+            },
+            r#type::v3::Percent,
+        },
+        google::protobuf::Any,
+    },
+    util::pack_any,
+};
+
+use crate::xds::{
+    encode::{
+        endpoints, tls,
+        value::{ads, millis, number},
+    },
+    resource::cluster::{Cluster, Discovery, Limits, Outlier},
+};
+
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+pub(super) fn message(cluster: &Cluster) -> Message {
+    let mut message = Message {
+        name: cluster.name.clone(),
+        alt_stat_name: cluster.stat_name.clone().unwrap_or_default(),
+        connect_timeout: Some(millis(cluster.connect_timeout_ms)),
+        // Envoy's default of 50 would send traffic to endpoints known to be unhealthy.
+        common_lb_config: Some(CommonLbConfig {
+            healthy_panic_threshold: Some(Percent { value: 0.0 }),
+            ..CommonLbConfig::default()
+        }),
+        outlier_detection: cluster.outlier.as_ref().map(outlier),
+        circuit_breakers: limits(&cluster.limits),
+        transport_socket: cluster.tls.as_ref().map(tls::upstream),
+        ..Message::default()
+    };
+    if cluster.http2 {
+        message.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), http2());
+    }
+    match &cluster.discovery {
+        Discovery::Eds => {
+            message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into()));
+            message.eds_cluster_config =
+                Some(EdsClusterConfig { eds_config: Some(ads()), ..EdsClusterConfig::default() });
+        }
+        Discovery::Static(addresses) => {
+            message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into()));
+            message.load_assignment = Some(endpoints::fixed(&cluster.name, addresses));
+        }
+    }
+    message
+}
+
+fn http2() -> Any {
+    let protocol = ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default());
+    let explicit = ExplicitHttpConfig { protocol_config: Some(protocol) };
+    pack_any(HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
+        ..HttpProtocolOptions::default()
+    })
+}
+
+fn outlier(outlier: &Outlier) -> OutlierDetection {
+    OutlierDetection {
+        interval: outlier.interval_ms.map(millis),
+        consecutive_5xx: outlier.consecutive_5xx.map(number),
+        max_ejection_percent: outlier.max_ejection_percent.map(number),
+        ..OutlierDetection::default()
+    }
+}
+
+fn limits(limits: &Limits) -> Option<CircuitBreakers> {
+    (*limits != Limits::default()).then(|| CircuitBreakers {
+        thresholds: vec![Thresholds {
+            max_connections: limits.max_connections.map(number),
+            max_pending_requests: limits.max_pending_requests.map(number),
+            max_requests: limits.max_requests.map(number),
+            ..Thresholds::default()
+        }],
+        ..CircuitBreakers::default()
+    })
+}

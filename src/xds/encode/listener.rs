@@ -1,0 +1,66 @@
+//! Listeners.
+
+use envoy_types::{
+    pb::envoy::{
+        config::{
+            core::v3::TrafficDirection,
+            listener::v3::{
+                FilterChain as ChainMessage, FilterChainMatch, Listener as Message, ListenerFilter,
+                listener_filter::ConfigType,
+            },
+        },
+        extensions::filters::listener::tls_inspector::v3::TlsInspector,
+    },
+    util::pack_any,
+};
+
+use crate::xds::{
+    encode::{
+        filter, tls,
+        value::{address, millis},
+    },
+    resource::listener::{Direction, FilterChain, Listener},
+};
+
+/// How long a client may take to say which server it wants. One that says nothing holds a connection for no longer.
+const INSPECTION_TIMEOUT_MS: u64 = 10_000;
+
+pub(super) fn message(listener: &Listener) -> Message {
+    let direction = match listener.direction {
+        Direction::Inbound => TrafficDirection::Inbound,
+        Direction::Outbound => TrafficDirection::Outbound,
+        Direction::Unspecified => TrafficDirection::Unspecified,
+    };
+    Message {
+        name: listener.name.clone(),
+        stat_prefix: listener.stat_prefix.clone().unwrap_or_default(),
+        address: Some(address(listener.address)),
+        traffic_direction: direction.into(),
+        listener_filters: listener.tls_inspector.then(tls_inspector).into_iter().collect(),
+        listener_filters_timeout: listener.tls_inspector.then(|| millis(INSPECTION_TIMEOUT_MS)),
+        filter_chains: listener.chains.iter().map(chain).collect(),
+        ..Message::default()
+    }
+}
+
+fn tls_inspector() -> ListenerFilter {
+    ListenerFilter {
+        name: "envoy.filters.listener.tls_inspector".to_owned(),
+        config_type: Some(ConfigType::TypedConfig(pack_any(TlsInspector::default()))),
+        ..ListenerFilter::default()
+    }
+}
+
+fn chain(chain: &FilterChain) -> ChainMessage {
+    let matching = (!chain.server_names.is_empty()).then(|| FilterChainMatch {
+        server_names: chain.server_names.iter().cloned().collect(),
+        ..FilterChainMatch::default()
+    });
+    ChainMessage {
+        name: chain.name.clone(),
+        filter_chain_match: matching,
+        transport_socket: chain.tls.as_ref().map(tls::downstream),
+        filters: chain.filters.iter().map(filter::message).collect(),
+        ..ChainMessage::default()
+    }
+}

@@ -1,0 +1,86 @@
+//! TLS contexts. Certificates and roots are named and fetched as SDS, so that a rotation re-warms nothing.
+
+use std::collections::BTreeSet;
+
+use envoy_types::{
+    pb::envoy::{
+        config::core::v3::{TransportSocket, transport_socket},
+        extensions::transport_sockets::tls::v3::{
+            CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
+            SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext,
+            common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
+            subject_alt_name_matcher::SanType,
+            tls_parameters::TlsProtocol,
+        },
+    },
+    util::pack_any,
+};
+
+use crate::xds::{
+    encode::value::{ads, exactly, yes},
+    resource::{cluster::UpstreamTls, listener::DownstreamTls, secret::TlsSecrets},
+};
+
+const SOCKET: &str = "envoy.transport_sockets.tls";
+
+pub(super) fn upstream(tls: &UpstreamTls) -> TransportSocket {
+    let context = UpstreamTlsContext {
+        sni: tls.sni.clone(),
+        common_tls_context: Some(common(&tls.secrets, peer_is_one_of(&tls.sans, &tls.secrets))),
+        ..UpstreamTlsContext::default()
+    };
+    socket(transport_socket::ConfigType::TypedConfig(pack_any(context)))
+}
+
+pub(super) fn downstream(tls: &DownstreamTls) -> TransportSocket {
+    let validation = ValidationContextType::ValidationContextSdsSecretConfig(sds(&tls.secrets.roots));
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            alpn_protocols: tls.alpn.clone(),
+            ..common(&tls.secrets, validation)
+        }),
+        require_client_certificate: Some(yes()),
+        ..DownstreamTlsContext::default()
+    };
+    socket(transport_socket::ConfigType::TypedConfig(pack_any(context)))
+}
+
+fn socket(config: transport_socket::ConfigType) -> TransportSocket {
+    TransportSocket { name: SOCKET.to_owned(), config_type: Some(config) }
+}
+
+fn common(secrets: &TlsSecrets, validation: ValidationContextType) -> CommonTlsContext {
+    CommonTlsContext {
+        tls_params: Some(TlsParameters {
+            tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
+            ..TlsParameters::default()
+        }),
+        tls_certificate_sds_secret_configs: vec![sds(&secrets.leaf)],
+        validation_context_type: Some(validation),
+        ..CommonTlsContext::default()
+    }
+}
+
+/// The chain must end in the roots and the peer present one of these ids.
+fn peer_is_one_of(sans: &BTreeSet<String>, secrets: &TlsSecrets) -> ValidationContextType {
+    let matchers = sans
+        .iter()
+        .map(|san| SubjectAltNameMatcher {
+            san_type: SanType::Uri.into(),
+            matcher: Some(exactly(san)),
+            ..SubjectAltNameMatcher::default()
+        })
+        .collect();
+    ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+        default_validation_context: Some(CertificateValidationContext {
+            match_typed_subject_alt_names: matchers,
+            ..CertificateValidationContext::default()
+        }),
+        validation_context_sds_secret_config: Some(sds(&secrets.roots)),
+        ..CombinedCertificateValidationContext::default()
+    })
+}
+
+fn sds(name: &str) -> SdsSecretConfig {
+    SdsSecretConfig { name: name.to_owned(), sds_config: Some(ads()) }
+}

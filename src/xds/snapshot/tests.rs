@@ -1,0 +1,82 @@
+use super::{Draft, Snapshot};
+use crate::xds::{
+    resource::{
+        Key, Kind, Resource,
+        route::RouteConfig,
+        secret::{Secret, SecretContent},
+    },
+    version::version_of,
+};
+use std::sync::Arc;
+
+fn route(name: &str, cluster: &str) -> Resource {
+    Resource::Route(RouteConfig { name: name.into(), cluster: cluster.into(), timeout_ms: None })
+}
+
+fn draft(resources: impl IntoIterator<Item = Resource>) -> Draft {
+    Draft { resources: resources.into_iter().map(|r| (r.key(), r)).collect(), ..Draft::default() }
+}
+
+#[test]
+fn equal_resources_are_shared_and_others_are_not() {
+    let first = Snapshot::empty().next(draft([route("a", "x"), route("b", "x")]));
+    let second = first.next(draft([route("a", "x"), route("b", "y")]));
+    let of = |s: &Snapshot, name: &str| s.get(&Key::new(Kind::Route, name)).unwrap().clone();
+    assert!(Arc::ptr_eq(&of(&first, "a"), &of(&second, "a")));
+    assert_ne!(of(&first, "b").version, of(&second, "b").version);
+    assert_ne!(first.kind_version(Kind::Route), second.kind_version(Kind::Route));
+    assert_eq!(first.kind_version(Kind::Cluster), second.kind_version(Kind::Cluster));
+}
+
+#[test]
+fn a_part_that_became_whole_keeps_its_bytes() {
+    let key = Key::new(Kind::Route, "a");
+    let part = Draft { partial: [key.clone()].into(), ..draft([route("a", "x")]) };
+    let first = Snapshot::empty().next(part);
+    let second = first.next(draft([route("a", "x")]));
+    let (before, after) = (first.get(&key).unwrap(), second.get(&key).unwrap());
+    assert!(before.partial && !after.partial);
+    assert_eq!(before.version, after.version);
+    assert_eq!(before.any.as_ptr(), after.any.as_ptr());
+}
+
+#[test]
+fn emptiness_is_not_completeness() {
+    assert!(!Snapshot::empty().is_complete());
+    assert!(Snapshot::empty().next(Draft { complete: true, ..Draft::default() }).is_complete());
+}
+
+#[test]
+fn dangling_references_are_named() {
+    let snapshot = Snapshot::empty().next(draft([route("a", "x")]));
+    assert_eq!(snapshot.dangling(), [(Key::new(Kind::Route, "a"), Key::new(Kind::Cluster, "x"))]);
+}
+
+#[test]
+fn differences_are_told_line_by_line() {
+    let first = Snapshot::empty().next(draft([route("a", "x"), route("b", "x")]));
+    let second = first.next(draft([route("b", "y"), route("c", "x")]));
+    let text = second.diff_text(&first);
+    let shapes: Vec<String> = text.lines().map(|line| line.chars().take(7).collect()).collect();
+    assert_eq!(shapes, ["- RDS a", "~ RDS b", "+ RDS c"]);
+    assert_eq!(second.diff_text(&second), "");
+}
+
+#[test]
+fn versions_are_the_same_in_every_process() {
+    assert_eq!(version_of(&route("a", "x")).as_str().len(), 16);
+    assert_eq!(version_of(&route("a", "x")), version_of(&route("a", "x")));
+}
+
+#[test]
+fn a_private_key_takes_no_part_in_the_version() {
+    let leaf = |key: &str| {
+        let content = SecretContent::Leaf { chain_pem: "chain".into(), key_pem: key.into() };
+        Resource::Secret(Secret { name: "leaf".into(), content })
+    };
+    assert_eq!(version_of(&leaf("one")), version_of(&leaf("two")));
+    assert!(
+        !format!("{:?}", Snapshot::empty().next(draft([leaf("sesame")])).iter().next().map(|e| &e.resource))
+            .contains("sesame")
+    );
+}

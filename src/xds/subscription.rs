@@ -1,0 +1,166 @@
+//! What one delta stream is sent: a pure state machine, requests and snapshots in, responses out.
+//!
+//! Knows neither sockets nor clocks nor protobuf: `server` converts, sends, and tells the time. Numbers in comments
+//! (`rule 32`) are those of `docs/xds-rules.md`.
+//!
+//! Every step first takes in what happened and then sends whatever is due ([`flush`]), so that a slow client
+//! coalesces: nothing is queued, the difference between snapshot and client is worked out anew each time.
+
+mod flush;
+mod gate;
+mod report;
+mod request;
+mod split;
+mod state;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::xds::{
+    resource::{Key, Kind},
+    snapshot::{Entry, Snapshot},
+    subscription::state::TypeState,
+    version::Version,
+};
+
+/// How long a listener or route waits for the ACK of clusters it names, and a cluster's removal for the ACK of
+/// what stops naming it. Envoy answers in milliseconds, unless some cluster cannot warm: then it withholds the ACK
+/// for up to 15 s, and traffic must not stand still for that.
+pub const GATE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A delta discovery request, in our own words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The type of resource it is about.
+    pub type_url: String,
+    /// Names asked for; `*` is everything.
+    pub subscribe: Vec<String>,
+    /// Names no longer wanted.
+    pub unsubscribe: Vec<String>,
+    /// What the client has from an earlier stream. Counts only in the first request of a type.
+    pub initial_versions: BTreeMap<String, Version>,
+    /// The response it answers; empty if none.
+    pub nonce: String,
+    /// Why the client refused that response.
+    pub error: Option<String>,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The client said something.
+    Request(Request),
+    /// This is now what the client should have.
+    Offer(Arc<Snapshot>),
+    /// Time passed; due at [`Subscription::next_deadline`].
+    Tick,
+}
+
+/// A delta discovery response, in our own words.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// The type of its resources.
+    pub kind: Kind,
+    /// Unique on this stream, and unlike those of other streams.
+    pub nonce: String,
+    /// One version for all resources of the type, for people who debug.
+    pub system_version: Version,
+    /// Added or changed.
+    pub resources: Vec<Arc<Entry>>,
+    /// Gone, or never there.
+    pub removed: Vec<String>,
+    /// Those of `removed` that the client asked for by name: told as errors, so that a client fails fast.
+    pub not_found: Vec<String>,
+}
+
+/// What to do, in this order; everything but `Send` is for logs and metrics.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Send this response.
+    Send(Response),
+    /// The client took a response.
+    Acked {
+        /// The type.
+        kind: Kind,
+        /// The response.
+        nonce: String,
+        /// Since it was sent.
+        after: Duration,
+    },
+    /// The client refused a response.
+    Nacked {
+        /// The type.
+        kind: Kind,
+        /// The response.
+        nonce: String,
+        /// The client's words.
+        error: String,
+        /// The resources in that response.
+        resources: Vec<String>,
+    },
+    /// The client asked for a type that is not served; told once for each type.
+    UnknownType(String),
+}
+
+/// One stream's state: names and versions, and shared entries while the client may hold them.
+#[derive(Debug)]
+pub struct Subscription {
+    stream: u64,
+    sent: u64,
+    snapshot: Arc<Snapshot>,
+    types: BTreeMap<Kind, TypeState>,
+    unknown_types: BTreeSet<String>,
+    /// Since when each gated resource waits.
+    waiting: BTreeMap<Key, Instant>,
+    /// When it was last looked at; a wait that had ended by then holds nothing up any more.
+    looked_at: Option<Instant>,
+}
+
+impl Subscription {
+    /// A new stream's state. `stream` goes into the nonces: unique in this process, so that an answer meant for
+    /// another stream is not taken for one of this.
+    pub fn new(stream: u64) -> Self {
+        Self {
+            stream,
+            sent: 0,
+            snapshot: Arc::new(Snapshot::empty()),
+            types: Kind::ALL.into_iter().map(|kind| (kind, TypeState::default())).collect(),
+            unknown_types: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            looked_at: None,
+        }
+    }
+
+    /// Takes in what happened and says what to do about it. `now` never goes back.
+    pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Request(request) => self.take_request(request, now, &mut actions),
+            Event::Offer(snapshot) => self.snapshot = snapshot,
+            Event::Tick => {}
+        }
+        self.flush(now, &mut actions);
+        self.looked_at = Some(now);
+        actions
+    }
+
+    /// When a [`Event::Tick`] is due, if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let ends = self.waiting.values().map(|since| *since + GATE_LIMIT);
+        ends.filter(|end| self.looked_at.is_none_or(|at| *end > at)).min()
+    }
+
+    fn state(&self, kind: Kind) -> &TypeState {
+        self.types.get(&kind).expect("every kind has its state from new()")
+    }
+
+    fn state_mut(&mut self, kind: Kind) -> &mut TypeState {
+        self.types.get_mut(&kind).expect("every kind has its state from new()")
+    }
+}

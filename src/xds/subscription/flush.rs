@@ -1,0 +1,157 @@
+//! Sending what is due, in the order that breaks nothing: secrets, clusters, endpoints, listeners, routes, and at the
+//! very end the removal of clusters and endpoints (rule 42).
+
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+use crate::xds::{
+    resource::{Key, Kind},
+    snapshot::Entry,
+    subscription::{Action, Response, Subscription, split::Due, state::Outstanding},
+};
+
+impl Subscription {
+    pub(super) fn flush(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let mut gated = BTreeSet::new();
+        for kind in Kind::ALL {
+            if self.state(kind).known {
+                let due = self.due(kind, now, &mut gated);
+                self.send(kind, due, now, actions);
+            }
+        }
+        for kind in [Kind::Cluster, Kind::Endpoints] {
+            if self.state(kind).known {
+                let due = self.due_removals(kind, now, &mut gated);
+                self.send(kind, due, now, actions);
+            }
+        }
+        self.waiting.retain(|key, _| gated.contains(key));
+    }
+
+    fn due(&mut self, kind: Kind, now: Instant, gated: &mut BTreeSet<Key>) -> Due {
+        let mut due = Due::default();
+        let mut any_gated = false;
+        for entry in self.due_entries(kind) {
+            if matches!(kind, Kind::Listener | Kind::Route) && self.awaits_clusters(&entry) {
+                gated.insert(entry.key.clone());
+                if self.is_gated(&entry.key, now) {
+                    any_gated = true;
+                    continue;
+                }
+            }
+            due.resources.push(entry);
+        }
+        due.removed = self.due_absences(kind);
+        // A renamed listener's successor may be gated: its predecessor keeps the address until both can go at once.
+        if kind != Kind::Cluster && kind != Kind::Endpoints && !any_gated {
+            let absences: BTreeSet<String> = due.removed.iter().cloned().collect();
+            due.removed.extend(self.gone(kind).filter(|name| !absences.contains(name)));
+        }
+        self.only_urgent_if_busy(kind, due)
+    }
+
+    /// At most one response to a changed snapshot is under way for each type; requests are answered regardless,
+    /// and so is what must follow on what names it (rules 25 and 33).
+    fn only_urgent_if_busy(&self, kind: Kind, mut due: Due) -> Due {
+        let state = self.state(kind);
+        if !state.outstanding.is_empty() {
+            due.resources.retain(|entry| state.is_urgent(&entry.key.name));
+            due.removed.retain(|name| state.awaits_absence(name));
+        }
+        due
+    }
+
+    fn due_entries(&self, kind: Kind) -> Vec<Arc<Entry>> {
+        let state = self.state(kind);
+        let entries = self.snapshot.of_kind(kind);
+        entries.filter(|entry| state.is_due(entry) && !self.is_withheld(entry)).cloned().collect()
+    }
+
+    /// Names to be answered with "no such resource": the client holds nothing under them, so nothing can break
+    /// (rule 32). While the snapshot is incomplete an unknown name is unknown, and waits.
+    fn due_absences(&self, kind: Kind) -> Vec<String> {
+        if !self.snapshot.is_complete() {
+            return Vec::new();
+        }
+        let state = self.state(kind);
+        let asked = state.asked.iter().chain(&state.owed).chain(&state.names);
+        let names: BTreeSet<&String> = asked.filter(|name| state.is_subscribed(name)).collect();
+        let absent =
+            names.into_iter().filter(|name| self.snapshot.get(&Key::new(kind, name.as_str())).is_none());
+        absent.filter(|name| state.awaits_absence(name) && !state.may_hold(name)).cloned().collect()
+    }
+
+    /// Names under which the client holds something that is gone. Only a complete snapshot can tell.
+    pub(super) fn gone(&self, kind: Kind) -> impl Iterator<Item = String> {
+        let state = self.state(kind);
+        let held = state.records.keys().filter(|name| state.is_subscribed(name) && state.may_hold(name));
+        let gone = held.filter(|name| self.snapshot.get(&Key::new(kind, name.as_str())).is_none());
+        gone.filter(|_| self.snapshot.is_complete()).cloned().collect::<Vec<_>>().into_iter()
+    }
+
+    fn due_removals(&mut self, kind: Kind, now: Instant, gated: &mut BTreeSet<Key>) -> Due {
+        let mut due = Due::default();
+        let gone: Vec<String> = self.gone(kind).collect();
+        for name in gone {
+            if !self.keeps(kind, &name, now, gated) {
+                due.removed.push(name);
+            }
+        }
+        if !self.state(kind).outstanding.is_empty() {
+            due.removed.clear();
+        }
+        due
+    }
+
+    fn send(&mut self, kind: Kind, due: Due, now: Instant, actions: &mut Vec<Action>) {
+        let answers_nobody = !self.state(kind).owes_first_answer || !self.snapshot.is_complete();
+        if due.is_empty() && answers_nobody {
+            return;
+        }
+        for part in due.split() {
+            let response = self.response(kind, part);
+            self.owe_children(&response);
+            let outstanding = Outstanding {
+                sent_at: now,
+                resources: response.resources.clone(),
+                removed: response.removed.clone(),
+            };
+            self.state_mut(kind).note_sent(response.nonce.clone(), outstanding);
+            actions.push(Action::Send(response));
+        }
+    }
+
+    fn response(&mut self, kind: Kind, due: Due) -> Response {
+        self.sent += 1;
+        let state = self.state(kind);
+        let not_found = due.removed.iter().filter(|name| state.names.contains(*name)).cloned().collect();
+        Response {
+            kind,
+            nonce: format!("{:x}-{}", self.stream, self.sent),
+            // Rule 37: of use to people only, but always there.
+            system_version: self.snapshot.kind_version(kind).clone(),
+            resources: due.resources,
+            removed: due.removed,
+            not_found,
+        }
+    }
+
+    /// A cluster sent warms until its endpoints are sent, and a listener until its routes are, whatever versions the
+    /// client has of them; it does not ask. Also when it asks for them only later, with matching versions (rule 33).
+    fn owe_children(&mut self, response: &Response) {
+        let child = match response.kind {
+            Kind::Cluster => Kind::Endpoints,
+            Kind::Listener => Kind::Route,
+            Kind::Secret | Kind::Endpoints | Kind::Route => return,
+        };
+        let state = self.state_mut(child);
+        for entry in &response.resources {
+            let children = entry.refers_to.iter().filter(|key| key.kind == child);
+            state.owed.extend(children.map(|key| key.name.clone()));
+        }
+        if response.kind == Kind::Cluster {
+            for name in &response.removed {
+                state.owed.remove(name);
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What the stream looks like to people.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use crate::xds::{
+    resource::{Key, Kind},
+    status::{Nack, ResourceState, ResourceStatus, TypeStatus},
+    subscription::{
+        Subscription,
+        state::{Given, TypeState},
+    },
+    version::Version,
+};
+
+impl Subscription {
+    /// Where each type and resource stands, types never asked for left out. `ms` tells a moment in milliseconds
+    /// since the Unix epoch.
+    pub fn status(&self, ms: impl Fn(Instant) -> u64) -> Vec<TypeStatus> {
+        let asked_for = self.types.iter().filter(|(_, state)| state.known);
+        asked_for.map(|(kind, state)| self.type_status(*kind, state, &ms)).collect()
+    }
+
+    fn type_status(&self, kind: Kind, state: &TypeState, ms: &impl Fn(Instant) -> u64) -> TypeStatus {
+        let offered = self.snapshot.of_kind(kind).map(|entry| &entry.key.name).filter(|_| state.wildcard);
+        let names: BTreeSet<&String> = state
+            .names
+            .iter()
+            .chain(offered)
+            .chain(state.records.keys())
+            .filter(|n| state.is_subscribed(n))
+            .collect();
+        let tally = &state.tally;
+        TypeStatus {
+            kind: kind.short().to_owned(),
+            resources: names.into_iter().map(|name| self.resource_status(kind, state, name)).collect(),
+            sent_at_ms: tally.sent_at.map(ms),
+            acked_at_ms: tally.acked_at.map(ms),
+            acks: tally.acks,
+            nacks: tally.nacks,
+            last_nack: tally.last_nack.as_ref().map(|refusal| Nack {
+                message: refusal.message.clone(),
+                resources: refusal.resources.clone(),
+                at_ms: ms(refusal.at),
+            }),
+        }
+    }
+
+    fn resource_status(&self, kind: Kind, state: &TypeState, name: &str) -> ResourceStatus {
+        let intended = self.snapshot.get(&Key::new(kind, name)).map(|entry| &entry.version);
+        let given = state.records.get(name).map(|record| &record.given);
+        let (sent, standing) = match intended {
+            Some(version) if state.is_rejected(name, version) => (Some(version), ResourceState::Rejected),
+            Some(version) => {
+                let sent = given.and_then(Given::version);
+                (sent, present(state, name, version, sent))
+            }
+            None => {
+                let sent = given.and_then(Given::version);
+                let told = given.is_none_or(|given| *given == Given::Removed);
+                let absent = told && self.snapshot.is_complete();
+                (sent, if absent { ResourceState::Absent } else { ResourceState::Waiting })
+            }
+        };
+        ResourceStatus {
+            name: name.to_owned(),
+            intended: intended.map(Version::to_string),
+            sent: sent.map(Version::to_string),
+            state: standing,
+        }
+    }
+}
+
+fn present(state: &TypeState, name: &str, intended: &Version, sent: Option<&Version>) -> ResourceState {
+    if sent != Some(intended) {
+        ResourceState::Waiting
+    } else if state.is_in_flight(name) {
+        ResourceState::Sent
+    } else {
+        ResourceState::Synced
+    }
+}

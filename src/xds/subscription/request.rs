@@ -1,0 +1,166 @@
+//! Taking in a request: its answer to a response, its subscriptions and its unsubscriptions are three separate
+//! things (rule 36), and none of them depends on the nonce being fresh (rule 35).
+
+use std::{collections::BTreeMap, time::Instant};
+
+use crate::xds::{
+    resource::{Key, Kind},
+    snapshot::Snapshot,
+    subscription::{
+        Action, Request, Subscription,
+        state::{Given, Held, Record, TypeState},
+    },
+    version::Version,
+};
+
+const WILDCARD: &str = "*";
+
+/// How many unknown types are remembered for the log: real clients ask for a handful, hostile ones for no end.
+const UNKNOWN_TYPES_REMEMBERED: usize = 16;
+
+impl Subscription {
+    pub(super) fn take_request(&mut self, request: Request, now: Instant, actions: &mut Vec<Action>) {
+        let Some(kind) = Kind::of_type_url(&request.type_url) else {
+            return self.note_unknown_type(request.type_url, actions);
+        };
+        let snapshot = self.snapshot.clone();
+        let state = self.state_mut(kind);
+        let Request { subscribe, unsubscribe, initial_versions, nonce, error, .. } = request;
+        state.take_answer(kind, nonce, error, now, actions);
+        if state.known {
+            state.subscribe_again(kind, subscribe, &snapshot);
+            return state.unsubscribe(kind, unsubscribe);
+        }
+        state.known = true;
+        state.inherit(initial_versions);
+        state.subscribe_first(kind, subscribe, unsubscribe.is_empty());
+        state.unsubscribe(kind, unsubscribe);
+        // What it has without wanting it is not ours to follow: having a name is not a subscription (rule 34).
+        let TypeState { wildcard, names, records, .. } = state;
+        records.retain(|name, _| *wildcard || names.contains(name));
+    }
+
+    /// An unknown type is left unanswered, and the stream goes on: the other types need it (rule 4).
+    fn note_unknown_type(&mut self, type_url: String, actions: &mut Vec<Action>) {
+        if self.unknown_types.len() < UNKNOWN_TYPES_REMEMBERED && self.unknown_types.insert(type_url.clone())
+        {
+            actions.push(Action::UnknownType(type_url));
+        }
+    }
+}
+
+impl TypeState {
+    /// A refusal is told by the presence of an error (rule 6). A nonce that is not outstanding answers nothing.
+    fn take_answer(
+        &mut self,
+        kind: Kind,
+        nonce: String,
+        error: Option<String>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(outstanding) = self.outstanding.remove(&nonce) else { return };
+        let after = now.saturating_duration_since(outstanding.sent_at);
+        match error {
+            None => {
+                self.note_acked(outstanding, now);
+                actions.push(Action::Acked { kind, nonce, after });
+            }
+            Some(error) => {
+                let resources = self.note_refused(outstanding, error.clone(), now);
+                actions.push(Action::Nacked { kind, nonce, error, resources });
+            }
+        }
+    }
+
+    fn inherit(&mut self, versions: BTreeMap<String, Version>) {
+        let records = versions.into_iter().map(|(name, version)| {
+            (name, Record { given: Given::Inherited(version.clone()), held: Held::Inherited(version) })
+        });
+        self.records.extend(records);
+    }
+
+    /// The first request of a type on this stream: what the client said it has is not asked for anew (rule 34).
+    fn subscribe_first(&mut self, kind: Kind, subscribe: Vec<String>, nothing_unsubscribed: bool) {
+        // Legacy wildcard: asking for nothing means everything, for the two types that have roots (rule 29).
+        let legacy = subscribe.is_empty() && nothing_unsubscribed;
+        if legacy && matches!(kind, Kind::Cluster | Kind::Listener) {
+            self.wildcard = true;
+        }
+        for name in subscribe {
+            if is_wildcard(kind, &name) {
+                self.wildcard = true;
+            } else {
+                if !self.records.contains_key(&name) {
+                    self.asked.insert(name.clone());
+                }
+                self.names.insert(name);
+            }
+        }
+        self.owes_first_answer = self.wildcard && self.records.is_empty();
+    }
+
+    /// Later subscriptions are answered even when nothing changed: the client may have forgotten (rule 30).
+    fn subscribe_again(&mut self, kind: Kind, subscribe: Vec<String>, snapshot: &Snapshot) {
+        for name in subscribe {
+            if is_wildcard(kind, &name) {
+                self.wildcard = true;
+                self.recall_in_flight();
+                self.asked.extend(snapshot.of_kind(kind).map(|entry| entry.key.name.clone()));
+            } else {
+                self.ask(&name);
+                self.names.insert(name);
+            }
+        }
+    }
+
+    /// A client that wanted everything, then not, and now again, takes what is still on its way from the first time.
+    fn recall_in_flight(&mut self) {
+        for entry in self.outstanding.values().flat_map(|o| &o.resources) {
+            let unsure = Record { given: Given::Uncertain, held: Held::Nothing };
+            self.records.entry(entry.key.name.clone()).or_insert(unsure);
+        }
+    }
+
+    fn ask(&mut self, name: &str) {
+        // A client that asks again does not hold on to what an earlier stream gave it.
+        if self.records.get(name).is_some_and(Record::is_inherited) {
+            self.records.remove(name);
+        }
+        self.asked.insert(name.to_owned());
+    }
+
+    fn unsubscribe(&mut self, kind: Kind, names: Vec<String>) {
+        for name in names {
+            if is_wildcard(kind, &name) {
+                self.end_wildcard();
+            } else if self.names.remove(&name) {
+                // Under a wildcard the client cannot know whether it keeps the resource: it must be told (rule 31).
+                if self.wildcard {
+                    self.asked.insert(name);
+                } else {
+                    self.drop_name(&name);
+                }
+            }
+        }
+    }
+
+    fn end_wildcard(&mut self) {
+        self.wildcard = false;
+        self.owes_first_answer = false;
+        self.records.retain(|name, _| self.names.contains(name));
+        self.asked.retain(|name| self.names.contains(name));
+    }
+}
+
+/// Secrets are never handed out by wildcard (rule 50): there the star is a name like any other.
+fn is_wildcard(kind: Kind, name: &str) -> bool {
+    name == WILDCARD && kind != Kind::Secret
+}
+
+impl Subscription {
+    /// The key that a name of a kind has.
+    pub(super) fn key(kind: Kind, name: &str) -> Key {
+        Key::new(kind, name)
+    }
+}

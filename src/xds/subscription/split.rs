@@ -1,0 +1,62 @@
+//! Splitting what is due into responses that every client can take.
+
+use std::sync::Arc;
+
+use crate::xds::snapshot::Entry;
+
+/// gRPC clients refuse messages above 4 MiB (rule 40); the rest is headroom for what surrounds the resources.
+pub(super) const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024 - 256 * 1024;
+
+/// Field tags, lengths and version of one resource in a response, and a removed name's errors; rounded up.
+const RESOURCE_OVERHEAD_BYTES: usize = 160;
+
+/// What is due for one type.
+#[derive(Debug, Default)]
+pub(super) struct Due {
+    pub(super) resources: Vec<Arc<Entry>>,
+    pub(super) removed: Vec<String>,
+}
+
+impl Due {
+    pub(super) fn is_empty(&self) -> bool {
+        self.resources.is_empty() && self.removed.is_empty()
+    }
+
+    /// Removals go first: a listener's address must be free before its successor takes it.
+    pub(super) fn split(self) -> Vec<Self> {
+        let mut parts = vec![Self::default()];
+        let mut bytes = 0;
+        let removed = self.removed.into_iter().map(Part::Removed);
+        for part in removed.chain(self.resources.into_iter().map(Part::Resource)) {
+            let size = part.bytes();
+            if bytes > 0 && bytes + size > MAX_RESPONSE_BYTES {
+                parts.push(Self::default());
+                bytes = 0;
+            }
+            bytes += size;
+            if let Some(last) = parts.last_mut() {
+                match part {
+                    Part::Removed(name) => last.removed.push(name),
+                    Part::Resource(entry) => last.resources.push(entry),
+                }
+            }
+        }
+        parts
+    }
+}
+
+enum Part {
+    Removed(String),
+    Resource(Arc<Entry>),
+}
+
+impl Part {
+    fn bytes(&self) -> usize {
+        let content = match self {
+            // Once as a removal and once as an error with a sentence about it.
+            Self::Removed(name) => name.len() * 3,
+            Self::Resource(entry) => entry.any.len() + entry.key.name.len() + entry.type_url.len(),
+        };
+        content + RESOURCE_OVERHEAD_BYTES
+    }
+}

@@ -1,0 +1,221 @@
+//! One type of resource on one stream: what is subscribed, what the client was given, what it answered.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use crate::xds::{snapshot::Entry, version::Version};
+
+#[derive(Debug, Default)]
+pub(super) struct TypeState {
+    /// The client has asked for this type at least once.
+    pub(super) known: bool,
+    pub(super) wildcard: bool,
+    /// Subscribed by name.
+    pub(super) names: BTreeSet<String>,
+    pub(super) records: BTreeMap<String, Record>,
+    /// Named in a request and not answered yet: answered at once, changed or not.
+    pub(super) asked: BTreeSet<String>,
+    /// To be sent again although unchanged, because what names it was sent.
+    pub(super) owed: BTreeSet<String>,
+    /// A client without any resource waits for an answer, if only an empty one.
+    pub(super) owes_first_answer: bool,
+    /// Versions the client refused.
+    pub(super) rejected: BTreeMap<String, BTreeSet<Version>>,
+    /// Responses not answered yet, by nonce.
+    pub(super) outstanding: BTreeMap<String, Outstanding>,
+    pub(super) tally: Tally,
+}
+
+/// What we know of one resource at the client.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub(super) given: Given,
+    pub(super) held: Held,
+}
+
+/// What the client was last given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    /// It was told that there is no such resource (any more).
+    Removed,
+    /// This version, on this stream.
+    Sent(Version),
+    /// This version, on an earlier stream: it said so.
+    Inherited(Version),
+    /// It refused something; what it has now is unsure.
+    Uncertain,
+}
+
+/// What the client last acknowledged.
+#[derive(Clone, Debug)]
+pub(super) enum Held {
+    Nothing,
+    Entry(Arc<Entry>),
+    /// A version of an earlier stream, whose content is not known here.
+    Inherited(Version),
+}
+
+#[derive(Debug)]
+pub(super) struct Outstanding {
+    pub(super) sent_at: Instant,
+    pub(super) resources: Vec<Arc<Entry>>,
+    pub(super) removed: Vec<String>,
+}
+
+/// What is counted and remembered for people.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) sent_at: Option<Instant>,
+    pub(super) acked_at: Option<Instant>,
+    pub(super) acks: u64,
+    pub(super) nacks: u64,
+    pub(super) last_nack: Option<Refusal>,
+}
+
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) message: String,
+    pub(super) resources: Vec<String>,
+    pub(super) at: Instant,
+}
+
+impl Given {
+    pub(super) fn version(&self) -> Option<&Version> {
+        match self {
+            Self::Sent(version) | Self::Inherited(version) => Some(version),
+            Self::Removed | Self::Uncertain => None,
+        }
+    }
+}
+
+impl Record {
+    pub(super) fn is_inherited(&self) -> bool {
+        matches!(self.given, Given::Inherited(_))
+    }
+}
+
+impl TypeState {
+    pub(super) fn is_subscribed(&self, name: &str) -> bool {
+        self.wildcard || self.names.contains(name)
+    }
+
+    pub(super) fn is_rejected(&self, name: &str, version: &Version) -> bool {
+        self.rejected.get(name).is_some_and(|versions| versions.contains(version))
+    }
+
+    /// Asked for, or to follow what names it: not held up by an unanswered response.
+    pub(super) fn is_urgent(&self, name: &str) -> bool {
+        self.asked.contains(name) || self.owed.contains(name)
+    }
+
+    /// A response with this resource, or with its removal, is under way.
+    pub(super) fn is_in_flight(&self, name: &str) -> bool {
+        let mut outstanding = self.outstanding.values();
+        outstanding
+            .any(|o| o.resources.iter().any(|e| e.key.name == name) || o.removed.iter().any(|r| r == name))
+    }
+
+    /// The client has it in some version, and is not about to lose it.
+    pub(super) fn is_held(&self, name: &str) -> bool {
+        let record = self.records.get(name);
+        record.is_some_and(|r| r.given != Given::Removed && !matches!(r.held, Held::Nothing))
+    }
+
+    /// Whether an entry is due: changed, asked for, or owed; and not refused before.
+    pub(super) fn is_due(&self, entry: &Entry) -> bool {
+        let name = &entry.key.name;
+        let given = self.records.get(name).and_then(|record| record.given.version());
+        let wanted = self.is_urgent(name) || given != Some(&entry.version);
+        wanted && self.is_subscribed(name) && !self.is_rejected(name, &entry.version)
+    }
+
+    /// Whether the client holds, or may hold, something under a name that is now to be removed.
+    pub(super) fn may_hold(&self, name: &str) -> bool {
+        self.records.get(name).is_some_and(|record| record.given != Given::Removed)
+    }
+
+    /// Whether the client asked for a name and was not told yet that there is nothing.
+    pub(super) fn awaits_absence(&self, name: &str) -> bool {
+        self.is_urgent(name) || (self.names.contains(name) && !self.records.contains_key(name))
+    }
+
+    pub(super) fn note_sent(&mut self, nonce: String, outstanding: Outstanding) {
+        for entry in &outstanding.resources {
+            self.note_given(&entry.key.name, Given::Sent(entry.version.clone()));
+        }
+        for name in &outstanding.removed {
+            self.note_given(name, Given::Removed);
+        }
+        self.owes_first_answer = false;
+        self.tally.sent_at = Some(outstanding.sent_at);
+        self.outstanding.insert(nonce, outstanding);
+    }
+
+    fn note_given(&mut self, name: &str, given: Given) {
+        self.asked.remove(name);
+        self.owed.remove(name);
+        let held = self.records.remove(name).map_or(Held::Nothing, |record| record.held);
+        self.records.insert(name.to_owned(), Record { given, held });
+    }
+
+    pub(super) fn note_acked(&mut self, outstanding: Outstanding, now: Instant) {
+        for entry in outstanding.resources {
+            if let Some(record) = self.records.get_mut(&entry.key.name) {
+                record.held = Held::Entry(entry);
+            }
+        }
+        for name in outstanding.removed {
+            self.forget_removed(&name);
+        }
+        self.tally.acks += 1;
+        self.tally.acked_at = Some(now);
+        self.tally.last_nack = None;
+    }
+
+    fn forget_removed(&mut self, name: &str) {
+        let Some(record) = self.records.get_mut(name) else { return };
+        record.held = Held::Nothing;
+        // A name asked for stays on record as "told that it is absent".
+        if record.given == Given::Removed && !self.names.contains(name) {
+            self.records.remove(name);
+        }
+    }
+
+    /// A refusal: the client may have applied the good part of the response, so its state is uncertain; what it
+    /// refused is never offered again (rules 6 and 7).
+    pub(super) fn note_refused(
+        &mut self,
+        outstanding: Outstanding,
+        message: String,
+        now: Instant,
+    ) -> Vec<String> {
+        let mut names = Vec::new();
+        for entry in outstanding.resources {
+            let name = entry.key.name.clone();
+            self.rejected.entry(name.clone()).or_default().insert(entry.version.clone());
+            if let Some(record) = self.records.get_mut(&name)
+                && record.given == Given::Sent(entry.version.clone())
+            {
+                record.given = Given::Uncertain;
+            }
+            names.push(name);
+        }
+        // A refused removal is not repeated either; what was to go is taken for gone.
+        for name in outstanding.removed {
+            self.forget_removed(&name);
+            names.push(name);
+        }
+        self.tally.nacks += 1;
+        self.tally.last_nack = Some(Refusal { message, resources: names.clone(), at: now });
+        names
+    }
+
+    /// The client no longer wants a name and forgets what it had.
+    pub(super) fn drop_name(&mut self, name: &str) {
+        self.records.remove(name);
+        self.asked.remove(name);
+    }
+}

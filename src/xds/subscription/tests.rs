@@ -1,0 +1,8 @@
+//! Scripts: event lists in, action lists out, by theme; and a model client.
+
+mod gating;
+mod model;
+mod nack;
+mod reconnect;
+mod rig;
+mod subscribing;

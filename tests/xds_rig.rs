@@ -1,0 +1,295 @@
+//! An xDS server under test: a source whose offers the test sets, and hand-built resources of every kind.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use causeway::{
+    lifecycle::{Stop, StopSource, Task, spawn},
+    model::name::ProxyId,
+    xds::{
+        metrics::XdsMetrics,
+        resource::{
+            Resource,
+            cluster::{Cluster, Discovery, Limits, Outlier, UpstreamTls},
+            endpoints::{Endpoint, EndpointHealth, Endpoints},
+            filter::{HttpFilter, HttpManager, NetworkFilter, Principal, Rbac, RbacAction, Routes, TcpProxy},
+            listener::{Direction, DownstreamTls, FilterChain, Listener},
+            route::RouteConfig,
+            secret::{Secret, SecretContent, TlsSecrets},
+        },
+        server::{Attached, Listeners, Offer, ProxySource, ServeError, StatusBoard, bind_unix, serve},
+        snapshot::{Draft, Snapshot},
+        status::StreamStatus,
+    },
+};
+use prometheus_client::registry::Registry;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use tokio::sync::watch;
+
+/// Far beyond what anything here takes, on a busy machine too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) const SPIFFE_DB: &str = "spiffe://td.consul/ns/default/dc/dc1/svc/db";
+
+/// Offers by proxy, set by the test; what was never set is pending. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Source {
+    offers: Arc<Mutex<BTreeMap<ProxyId, watch::Sender<Offer>>>>,
+    held: Arc<AtomicUsize>,
+}
+
+impl Source {
+    pub(crate) fn offer(&self, proxy: &str, offer: Offer) {
+        self.sender(&ProxyId::from(proxy)).send_replace(offer);
+    }
+
+    /// How many streams hold an interest.
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::SeqCst)
+    }
+
+    fn sender(&self, proxy: &ProxyId) -> watch::Sender<Offer> {
+        let mut offers = self.offers.lock().unwrap();
+        offers.entry(proxy.clone()).or_insert_with(|| watch::Sender::new(Offer::Pending)).clone()
+    }
+}
+
+impl ProxySource for Source {
+    fn attach(&self, proxy: &ProxyId) -> Attached {
+        self.held.fetch_add(1, Ordering::SeqCst);
+        Attached { offers: self.sender(proxy).subscribe(), hold: Box::new(Hold(self.held.clone())) }
+    }
+}
+
+struct Hold(Arc<AtomicUsize>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A running server on a Unix socket.
+pub(crate) struct Server {
+    pub(crate) board: StatusBoard,
+    pub(crate) registry: Registry,
+    stop: StopSource,
+    task: Task<Result<(), ServeError>>,
+}
+
+impl Server {
+    pub(crate) fn start(socket: &Path, source: &Source) -> Self {
+        let mut registry = Registry::default();
+        let metrics = XdsMetrics::register(&mut registry);
+        let board = StatusBoard::new();
+        let (stop, stopped) = Stop::pair();
+        let listeners = Listeners { unix: Some(bind_unix(socket, None, 0o600).unwrap()), tcp: None };
+        let task =
+            spawn("xds.serve", serve(listeners, Arc::new(source.clone()), board.clone(), metrics, stopped));
+        Self { board, registry, stop, task }
+    }
+
+    pub(crate) async fn stop(mut self) {
+        self.stop.stop();
+        tokio::time::timeout(PATIENCE, self.task.join()).await.unwrap().unwrap().unwrap();
+    }
+
+    /// Waits until the streams look like that, and returns them.
+    pub(crate) async fn until(
+        &self,
+        mut wanted: impl FnMut(&[Arc<StreamStatus>]) -> bool,
+    ) -> Vec<Arc<StreamStatus>> {
+        let mut changes = self.board.changes();
+        let matching = changes.wait_for(|_| wanted(&self.board.streams()));
+        if tokio::time::timeout(PATIENCE, matching).await.is_err() {
+            panic!("not reached: {:#?}", self.board.streams());
+        }
+        self.board.streams()
+    }
+
+    pub(crate) fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text
+    }
+}
+
+pub(crate) fn draft(resources: impl IntoIterator<Item = Resource>) -> Draft {
+    Draft {
+        resources: resources.into_iter().map(|r| (r.key(), r)).collect(),
+        partial: BTreeSet::new(),
+        complete: true,
+    }
+}
+
+pub(crate) fn snapshot(resources: impl IntoIterator<Item = Resource>) -> Arc<Snapshot> {
+    Snapshot::empty().next(draft(resources))
+}
+
+/// Certificates of a mesh: roots, and a leaf for `web`.
+pub(crate) fn secrets() -> [Resource; 2] {
+    let ca_key = KeyPair::generate().unwrap();
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = ca.clone().self_signed(&ca_key).unwrap();
+    let issuer = Issuer::from_params(&ca, &ca_key);
+    let leaf_key = KeyPair::generate().unwrap();
+    let mut leaf = CertificateParams::default();
+    let id = "spiffe://td.consul/ns/default/dc/dc1/svc/web";
+    leaf.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+    let leaf = leaf.signed_by(&leaf_key, &issuer).unwrap();
+    let secret = |name: &str, content| Resource::Secret(Secret { name: name.into(), content });
+    [
+        secret(
+            "leaf",
+            SecretContent::Leaf { chain_pem: leaf.pem(), key_pem: leaf_key.serialize_pem().into() },
+        ),
+        secret("roots", SecretContent::Roots { pem: root.pem() }),
+    ]
+}
+
+fn tls_secrets() -> TlsSecrets {
+    TlsSecrets { leaf: "leaf".into(), roots: "roots".into() }
+}
+
+/// An EDS cluster with mutual TLS; `connect_timeout_ms` tells its versions apart.
+pub(crate) fn upstream(name: &str, http2: bool, connect_timeout_ms: u64) -> Resource {
+    Resource::Cluster(Cluster {
+        name: name.into(),
+        stat_name: Some(format!("{name}_stats")),
+        connect_timeout_ms,
+        discovery: Discovery::Eds,
+        tls: Some(UpstreamTls {
+            sni: format!("{name}.default.dc1.internal.td.consul"),
+            sans: BTreeSet::from([SPIFFE_DB.to_owned()]),
+            secrets: tls_secrets(),
+        }),
+        http2,
+        outlier: Some(Outlier { consecutive_5xx: Some(3), ..Outlier::default() }),
+        limits: Limits { max_connections: Some(100), ..Limits::default() },
+    })
+}
+
+pub(crate) fn local_app() -> Resource {
+    Resource::Cluster(Cluster {
+        name: "local_app".into(),
+        stat_name: None,
+        connect_timeout_ms: 5_000,
+        discovery: Discovery::Static(vec![([127, 51, 0, 9], 9).into()]),
+        tls: None,
+        http2: false,
+        outlier: None,
+        limits: Limits::default(),
+    })
+}
+
+pub(crate) fn endpoints(cluster: &str, addresses: &[&str]) -> Resource {
+    let endpoint = Endpoint { weight: 1, health: EndpointHealth::Healthy };
+    let endpoints = addresses.iter().map(|a| (a.parse().unwrap(), endpoint)).collect();
+    Resource::Endpoints(Endpoints { cluster: cluster.into(), endpoints })
+}
+
+pub(crate) fn tcp(cluster: &str) -> NetworkFilter {
+    NetworkFilter::TcpProxy(TcpProxy { stat_prefix: "tcp".into(), cluster: cluster.into() })
+}
+
+pub(crate) fn listener(name: &str, address: &str, chains: Vec<FilterChain>) -> Listener {
+    let address: SocketAddr = address.parse().unwrap();
+    Listener {
+        name: name.into(),
+        stat_prefix: Some(name.into()),
+        address,
+        direction: Direction::Outbound,
+        tls_inspector: false,
+        chains,
+    }
+}
+
+pub(crate) fn chain(name: &str, server_names: &[&str], filters: Vec<NetworkFilter>) -> FilterChain {
+    FilterChain {
+        name: name.into(),
+        server_names: server_names.iter().map(|n| (*n).into()).collect(),
+        tls: None,
+        filters,
+    }
+}
+
+fn rbac() -> Rbac {
+    let caller = Principal::SpiffeRegex("^spiffe://[^/]+/ns/[^/]+/dc/[^/]+/svc/a$".into());
+    let not = Principal::Not(Box::new(Principal::SpiffeRegex("^.*/svc/b$".into())));
+    let both = BTreeSet::from([Principal::All(vec![caller, not]), Principal::Any]);
+    Rbac {
+        stat_prefix: "rbac".into(),
+        action: RbacAction::Allow,
+        policies: BTreeMap::from([("l4".into(), both)]),
+    }
+}
+
+fn http(routes: Routes, filters: Vec<HttpFilter>, forward_client_cert: bool) -> NetworkFilter {
+    let http2 = filters.contains(&HttpFilter::GrpcStats);
+    NetworkFilter::Http(HttpManager {
+        stat_prefix: "http".into(),
+        http2,
+        routes,
+        filters,
+        forward_client_cert,
+    })
+}
+
+pub(crate) fn route(name: &str, cluster: &str) -> RouteConfig {
+    RouteConfig { name: name.into(), cluster: cluster.into(), timeout_ms: None }
+}
+
+/// Everything the mesh uses, once: public listeners, upstreams over tcp, http and grpc, a gateway.
+pub(crate) fn world() -> Vec<Resource> {
+    let terminating = |alpn: &[&str]| {
+        Some(DownstreamTls { secrets: tls_secrets(), alpn: alpn.iter().map(|p| (*p).into()).collect() })
+    };
+    let mut public = listener(
+        "public",
+        "127.51.0.1:0",
+        vec![chain("public", &[], vec![NetworkFilter::Rbac(rbac()), tcp("local_app")])],
+    );
+    public.direction = Direction::Inbound;
+    public.chains[0].tls = terminating(&[]);
+    let inline = Routes::Inline(route("public", "local_app"));
+    let inbound = vec![chain("http", &[], vec![http(inline, vec![HttpFilter::Rbac(rbac())], true)])];
+    let mut public_http = listener("public_http", "127.51.0.2:0", inbound);
+    public_http.direction = Direction::Inbound;
+    public_http.chains[0].tls = terminating(&["h2", "http/1.1"]);
+    let grpc = vec![HttpFilter::GrpcStats, HttpFilter::GrpcHttp1Bridge];
+    let api = vec![chain("api", &[], vec![http(Routes::Rds("api".into()), grpc, false)])];
+    let mut gateway = listener(
+        "gateway",
+        "127.51.0.5:0",
+        vec![
+            chain("dc2", &["*.dc2.internal.td.consul"], vec![tcp("db")]),
+            chain("local", &[], vec![NetworkFilter::SniCluster, tcp("")]),
+        ],
+    );
+    gateway.direction = Direction::Unspecified;
+    gateway.tls_inspector = true;
+    let mut world = vec![
+        local_app(),
+        upstream("db", false, 5_000),
+        upstream("api", true, 5_000),
+        endpoints("db", &["127.51.0.9:1", "127.51.0.9:2"]),
+        endpoints("api", &[]),
+        Resource::Listener(public),
+        Resource::Listener(public_http),
+        Resource::Listener(listener("db", "127.51.0.3:0", vec![chain("db", &[], vec![tcp("db")])])),
+        Resource::Listener(listener("api", "127.51.0.4:0", api)),
+        Resource::Listener(gateway),
+        Resource::Route(route("api", "api")),
+    ];
+    world.extend(secrets());
+    world
+}
