@@ -143,19 +143,21 @@ impl Lab {
         }
         let claim = slot::claim(&options)?;
         write_files(&claim.plan)?;
-        let (sender, deaths) = mpsc::channel(DEATHS);
-        let lab =
-            Self { runner: Runner::new(claim.plan.clone(), sender)?, deaths, _claim: claim, _lock: lock };
-        let up = Up { runner: &lab.runner, progress: &progress, deadline: options.step_deadline };
-        let came_up = Box::pin(up.run()).await.and_then(|()| lab.runner.set_state(LabState::Ready));
-        match came_up {
-            Ok(()) => Ok(lab),
-            Err(error) => {
-                // The reason it did not come up is the one to tell; what did not stop is killed by the drop.
-                let _ = lab.stop().await;
-                Err(error)
-            }
+        let (sender, mut deaths) = mpsc::channel(DEATHS);
+        let runner = Runner::new(claim.plan.clone(), sender)?;
+        let up = Up { runner: &runner, progress: &progress, deadline: options.step_deadline };
+        let came_up = tokio::select! {
+            // The step that waits for a process tells more of its death, so it goes first.
+            biased;
+            came_up = Box::pin(up.run()) => came_up,
+            Some(death) = deaths.recv() => Err(died_early(&claim.plan, death)),
+        };
+        if let Err(error) = came_up.and_then(|()| runner.set_state(LabState::Ready)) {
+            // The reason it did not come up is the one to tell; what did not stop is killed by the drop.
+            let _ = runner.stop().await;
+            return Err(error);
         }
+        Ok(Self { runner, deaths, _claim: claim, _lock: lock })
     }
 
     /// What the lab looks like.
@@ -234,6 +236,21 @@ impl Lab {
     pub async fn stop(self) -> Result<(), LabError> {
         self.runner.stop().await
     }
+}
+
+/// A process that no step was waiting for ended before the lab was up.
+fn died_early(plan: &Plan, death: Death) -> LabError {
+    let Death { node, process, status } = death;
+    let planned = plan.node(&node).and_then(|node| node.process(&process));
+    let log = planned.map(|process| process.log.clone()).unwrap_or_default();
+    LabError::Step(Box::new(StepFailed {
+        node,
+        awaited: "the lab to come up".into(),
+        ending: format!("{process} ended ({status})"),
+        last: String::new(),
+        tail: wait::tail(&log),
+        log,
+    }))
 }
 
 /// Empties the nodes' folders and writes certificates, keys and configuration.

@@ -15,17 +15,17 @@ use crate::lifecycle::Stop;
 
 /// A demo service could not listen.
 #[derive(Debug, thiserror::Error)]
-#[error("listen on {address}: {source}; choose another with --listen")]
+#[error("listen on {address}: {reason}; choose another with --listen")]
 pub struct ListenError {
     /// The address asked for.
     pub address: SocketAddr,
     /// What the system says.
-    pub source: std::io::Error,
+    pub reason: std::io::Error,
 }
 
 /// Serves until the stop signal; open requests are finished first.
 async fn serve(address: SocketAddr, router: Router, stop: Stop) -> Result<(), ListenError> {
-    let failed = |source| ListenError { address, source };
+    let failed = |reason| ListenError { address, reason };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let served = axum::serve(listener, router).with_graceful_shutdown(async move { stop.wait().await });
     served.await.map_err(failed)

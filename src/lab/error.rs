@@ -42,27 +42,29 @@ pub enum LabError {
         path: PathBuf,
     },
     /// No block of addresses is free.
-    #[error("{address}:{port} is in use: {source}; stop what listens there (`ss -ltnp`), then try again")]
+    #[error(
+        "{address}:{port} cannot be listened on: {reason}; stop what listens there (`ss -ltnp`), then try again"
+    )]
     Busy {
         /// The address.
         address: Ipv4Addr,
         /// The port.
         port: u16,
         /// What the system says.
-        source: io::Error,
+        reason: io::Error,
     },
     /// All blocks of addresses belong to other labs.
     #[error("other labs hold all address blocks asked for; stop one with `causeway lab down --dir DIR`")]
     NoSlot,
     /// A file or folder of the lab.
-    #[error("{act} {}: {source}", path.display())]
+    #[error("{act} {}: {reason}", path.display())]
     File {
         /// What was to be done: `write`, `create`.
         act: &'static str,
         /// With what.
         path: PathBuf,
         /// What the system says.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The state file is damaged.
     #[error("{} is unreadable: {reason}; if no lab runs there, delete the folder", path.display())]
@@ -76,7 +78,7 @@ pub enum LabError {
     #[error("make the lab's certificates and keys: {0}")]
     Certificates(String),
     /// A program did not start.
-    #[error("{node}: start {process} ({}): {source}", program.display())]
+    #[error("{node}: start {process} ({}): {reason}", program.display())]
     Spawn {
         /// The node.
         node: String,
@@ -85,7 +87,7 @@ pub enum LabError {
         /// The program.
         program: PathBuf,
         /// What the system says.
-        source: io::Error,
+        reason: io::Error,
     },
     /// A step of the bring-up did not come about.
     #[error(transparent)]
@@ -128,5 +130,5 @@ pub struct StepFailed {
 
 /// For `map_err` on a file operation.
 pub(crate) fn file(act: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> LabError {
-    move |source| LabError::File { act, path: path.into(), source }
+    move |reason| LabError::File { act, path: path.into(), reason }
 }

@@ -19,8 +19,9 @@ use crate::lab::{
     state::{LabFile, LabState, ProcessRecord},
 };
 
-/// How long the processes of one stage may take to end by themselves. A Consul client takes two seconds to leave.
-const STAGE_LIMIT: Duration = Duration::from_secs(6);
+/// How long the processes of one stage may take to end by themselves. A Consul client takes 4.6 s to leave, most of
+/// it a fixed wait for its farewell to spread.
+const STAGE_LIMIT: Duration = Duration::from_secs(10);
 /// A killed process ends as soon as the system gets to it; this is for a machine under load.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
@@ -74,11 +75,11 @@ impl Runner {
 
     /// Starts any process on a node, and records it before returning.
     pub(crate) fn start_plan(&self, node: &str, plan: &ProcessPlan) -> Result<(), LabError> {
-        let started = process::start(node, plan, self.deaths.clone()).map_err(|source| LabError::Spawn {
+        let started = process::start(node, plan, self.deaths.clone()).map_err(|reason| LabError::Spawn {
             node: node.into(),
             process: plan.name.clone(),
             program: plan.program.clone(),
-            source,
+            reason,
         })?;
         let record =
             ProcessRecord { node: node.into(), name: plan.name.clone(), stage: plan.stage, id: started.id };
@@ -117,11 +118,11 @@ impl Runner {
     pub(crate) fn signal(&self, node: &str, name: &str, signal: Signal) -> Result<(), LabError> {
         let held = self.held();
         let running = held.running.get(&place(node, name)).ok_or_else(|| self.unknown(node, name))?;
-        running.id.signal(signal).map_err(|source| LabError::Spawn {
+        running.id.signal(signal).map_err(|reason| LabError::Spawn {
             node: node.into(),
             process: name.into(),
             program: running.plan.program.clone(),
-            source,
+            reason,
         })
     }
 

@@ -38,8 +38,8 @@ pub fn claim(options: &LabOptions) -> Result<Claim, LabError> {
 /// The first address that cannot be listened on.
 fn busy(plan: &Plan) -> Option<LabError> {
     plan.listeners().into_iter().find_map(|(address, port)| {
-        let source = try_listen(address, port).err()?;
-        Some(LabError::Busy { address, port, source })
+        let reason = try_listen(address, port).err()?;
+        Some(LabError::Busy { address, port, reason })
     })
 }
 
@@ -73,7 +73,7 @@ mod tests {
         let gateway = Plan::new(&options, FREE + 2).node("primary-gateway").unwrap().address;
         let _taken = TcpListener::bind((gateway, port::MESH_GATEWAY)).unwrap();
         let error = claim(&options).unwrap_err();
-        assert!(error.to_string().starts_with(&format!("{gateway}:8443 is in use")), "{error}");
+        assert!(error.to_string().starts_with(&format!("{gateway}:8443 cannot be listened on")), "{error}");
         options.slots = FREE + 2..=FREE + 3;
         assert_eq!(claim(&options).unwrap().plan.slot, FREE + 3);
     }
