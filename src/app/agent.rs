@@ -86,7 +86,8 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
 
     supervisor.start("catalog.watch", ended(catalog_task));
     supervisor.start("mesh.publish", publisher.run(stop.clone()));
-    supervisor.start("xds.serve", server::serve(listeners, Arc::new(interests), board, xds_metrics, stop.clone()));
+    supervisor
+        .start("xds.serve", server::serve(listeners, Arc::new(interests), board, xds_metrics, stop.clone()));
     supervisor.start("http.serve", api::serve(http, Arc::new(sources), stop.clone()));
     supervisor.start("systemd.ready", tell_ready(notify.clone(), catalog, stop.clone()));
     supervisor.start("systemd.watchdog", notify.clone().watch(|| true, stop.clone()));

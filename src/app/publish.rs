@@ -176,7 +176,8 @@ impl Serving {
 
     fn publish(&mut self, proxy: &ProxyId, built: Built, catalog: &Catalog) -> BTreeSet<Topic> {
         let needs = built.needs.clone();
-        let Assembled { resources, partial, waiting_for, complete, mut notes, .. } = self.world.assemble(built);
+        let Assembled { resources, partial, waiting_for, complete, mut notes, .. } =
+            self.world.assemble(built);
         notes.extend(heard_notes(catalog, &needs));
         for note in notes.difference(&self.notes) {
             warn!(%proxy, "{note}");
@@ -221,13 +222,16 @@ impl Serving {
 
 /// What was noted while the needed topics were read.
 fn heard_notes(catalog: &Catalog, needs: &BTreeSet<Topic>) -> Vec<Note> {
-    needs.iter().filter_map(|topic| catalog.heard(topic)).flat_map(|heard| heard.notes.iter().cloned()).collect()
+    needs
+        .iter()
+        .filter_map(|topic| catalog.heard(topic))
+        .flat_map(|heard| heard.notes.iter().cloned())
+        .collect()
 }
 
 /// Whether a snapshot made from another brings nothing new: entries of equal resources are shared between the two.
 fn is_same(next: &Snapshot, last: &Snapshot) -> bool {
-    next.is_complete() == last.is_complete()
-        && next.iter().map(Arc::as_ptr).eq(last.iter().map(Arc::as_ptr))
+    next.is_complete() == last.is_complete() && next.iter().map(Arc::as_ptr).eq(last.iter().map(Arc::as_ptr))
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -111,7 +111,8 @@ fn proxy(id: &ProxyId, report: &Report, streams: &[Arc<StreamStatus>], catalog: 
 
 fn topics(catalog: &Catalog, reports: &Reports) -> Vec<TopicStatus> {
     let needed = reports.values().flat_map(|report| report.needs.iter());
-    let all: std::collections::BTreeSet<&Topic> = needed.chain(catalog.topics().map(|(topic, _)| topic)).collect();
+    let all: std::collections::BTreeSet<&Topic> =
+        needed.chain(catalog.topics().map(|(topic, _)| topic)).collect();
     all.into_iter()
         .map(|topic| {
             let heard = catalog.heard(topic);

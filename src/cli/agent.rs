@@ -5,12 +5,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use anyhow::Context;
 use clap::Parser;
 
-use crate::{
-    app,
-    cli::check_config::refused,
-    config,
-    telemetry::logs,
-};
+use crate::{app, cli::check_config::refused, config, telemetry::logs};
 
 /// Runs the agent: reads Consul, configures every Envoy that connects.
 #[derive(Debug, Parser)]
@@ -29,7 +24,8 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(error) => return Ok(refused(&error)),
     };
-    let telemetry = logs::init(&config.log, &config.telemetry, &config::process_env).context("start logging")?;
+    let telemetry =
+        logs::init(&config.log, &config.telemetry, &config::process_env).context("start logging")?;
     let telemetry = Arc::new(telemetry);
     let ended = app::agent::run(args.config, config, telemetry.clone()).await;
     telemetry.shutdown().await;
