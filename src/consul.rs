@@ -4,6 +4,8 @@
 
 pub mod api;
 pub mod client;
+#[cfg(test)]
+mod fake;
 pub mod index;
 pub mod metrics;
 pub(crate) mod poller;
