@@ -38,7 +38,7 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a folder can be made");
         let [http, serf_lan, serf_wan, server] = free_ports();
         let config = folder.path().join("consul.json");
         let settings = json!({
@@ -47,7 +47,7 @@ impl Server {
             "ports": {"http": http, "serf_lan": serf_lan, "serf_wan": serf_wan, "server": server, "dns": -1, "grpc": -1},
             "connect": {"enabled": true}, "performance": {"raft_multiplier": 1}, "disable_update_check": true,
         });
-        std::fs::write(&config, settings.to_string()).unwrap();
+        std::fs::write(&config, settings.to_string()).expect("the folder can be written");
         let child = spawn(&config);
         Self { child, config, http, _folder: folder }
     }
@@ -58,8 +58,8 @@ impl Server {
     }
 
     fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.child.kill().expect("Consul can be killed");
+        self.child.wait().expect("Consul ends");
     }
 
     fn restart(&mut self) {
@@ -96,8 +96,8 @@ fn consul() -> PathBuf {
 
 /// Ports that were free a moment ago, all different.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind((HOST, 0)).unwrap());
-    held.each_ref().map(|listener| listener.local_addr().unwrap().port())
+    let held = [(); N].map(|()| TcpListener::bind((HOST, 0)).expect("a port is free"));
+    held.each_ref().map(|listener| listener.local_addr().expect("it is bound").port())
 }
 
 async fn until(watches: &Watches, seen: impl Fn(&Catalog) -> bool) -> Arc<Catalog> {
@@ -105,7 +105,7 @@ async fn until(watches: &Watches, seen: impl Fn(&Catalog) -> bool) -> Arc<Catalo
     let found =
         tokio::time::timeout(Duration::from_secs(30), catalog.wait_for(|catalog| seen(catalog))).await;
     match found {
-        Ok(found) => found.unwrap().clone(),
+        Ok(found) => found.expect("the watches go on").clone(),
         Err(_) => panic!("the catalog never said so: {:#?}", watches.catalog().borrow()),
     }
 }
@@ -188,4 +188,16 @@ async fn every_topic_of_a_real_consul_is_followed() {
     let since = lifecycle::now();
     until(&watches, |catalog| !is_blocking_stale(catalog) && catalog.heard(&Topic::Roots).is_some()).await;
     println!("from Consul's restart to a fresh catalog: {:?}", since.elapsed());
+
+    assert!(client.agent_service("w1").await.unwrap().is_some());
+    for id in ["w1", "w1-sidecar-proxy"] {
+        client.deregister_service(id).await.unwrap();
+    }
+    until(&watches, |catalog| {
+        healths(catalog).is_empty()
+            && catalog.registration(&"w1-sidecar-proxy".into()) == View::Known(&None)
+            && catalog.connect(&"dc1".into(), &"web".into()).known().is_some_and(Vec::is_empty)
+    })
+    .await;
+    assert_eq!(client.agent_service("w1").await.unwrap(), None);
 }

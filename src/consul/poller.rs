@@ -16,6 +16,7 @@ use tokio::{
 use crate::{
     consul::{
         client::Client,
+        fallback::agent_facts,
         index::{Ask, Cursor, Event, Fault, Poll},
         metrics::{ConsulMetrics, RequestLabels},
         topic::{self, Outcome, Question},
@@ -55,10 +56,10 @@ pub(crate) struct Desk {
     pub(crate) client: Client,
     pub(crate) metrics: ConsulMetrics,
     pub(crate) reports: mpsc::Sender<Report>,
-    pub(crate) turns: Option<Turns>,
+    pub(crate) turns: Turns,
 }
 
-/// Connections are few over HTTP/1.1: polls take turns, first come first served.
+/// Connections (over HTTP/2: streams) are few: polls take turns, first come first served.
 #[derive(Clone)]
 pub(crate) struct Turns {
     connections: Arc<Semaphore>,
@@ -174,7 +175,7 @@ fn hear(
 
 impl Desk {
     fn wait(&self, wait: Duration) -> Duration {
-        self.turns.as_ref().map_or(wait, |turns| turns.wait(wait))
+        self.turns.wait(wait)
     }
 
     /// One exchange, within a turn where connections are few.
@@ -184,10 +185,7 @@ impl Desk {
         topic: &Topic,
         ask: &Ask,
     ) -> (Outcome, Option<u64>, Option<String>) {
-        let _turn = match &self.turns {
-            Some(turns) => turns.connections.acquire().await.ok(),
-            None => None,
-        };
+        let _turn = self.turns.connections.acquire().await.ok();
         let mut query: Vec<(&str, String)> = question.query.clone();
         match &ask.cursor {
             Cursor::Now => {}
@@ -207,7 +205,16 @@ impl Desk {
             ask.deadline,
         );
         match exchange.await {
-            Ok(reply) => (topic::outcome(topic, &reply), reply.index, reply.content_hash),
+            Ok(reply) => {
+                let mut outcome = topic::outcome(topic, &reply);
+                if *topic == Topic::Agent
+                    && matches!(outcome, Outcome::Lost(Fault::Denied, _))
+                    && let Some((facts, notes)) = agent_facts(&self.client).await
+                {
+                    outcome = Outcome::Heard(Answer::Agent(facts), notes);
+                }
+                (outcome, reply.index, reply.content_hash)
+            }
             Err(error) => (topic::unanswered(&error, sent.elapsed()), None, None),
         }
     }

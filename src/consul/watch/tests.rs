@@ -239,3 +239,35 @@ async fn more_topics_than_connections_take_turns() {
     assert!(topics.iter().all(|topic| catalog.heard(topic).unwrap().stale.is_none()));
     assert!(matches!(&*catalog.heard(&health("s0")).unwrap().answer, Answer::Instances(_)));
 }
+
+#[tokio::test]
+async fn an_agent_that_may_not_be_read_is_known_by_its_services() {
+    let fake = Fake::tcp(
+        200,
+        handler(|asked| async move {
+            match asked.path.as_str() {
+                "/v1/agent/self" => reply(403, 0, "Permission denied"),
+                "/v1/agent/services" => reply(200, 0, r#"{"web-1":{"ID":"web-1","Service":"web"}}"#),
+                "/v1/discovery-chain/web" => reply(
+                    200,
+                    4,
+                    r#"{"Chain":{"ServiceName":"web","Datacenter":"dc1","StartNode":"resolver:web"}}"#,
+                ),
+                "/v1/health/service/web" => reply(
+                    200,
+                    4,
+                    r#"[{"Node":{"Node":"vm1","Address":"10.0.0.1"},"Service":{"ID":"web-1","Service":"web","Port":80}}]"#,
+                ),
+                _ => reply(404, 0, ""),
+            }
+        }),
+    )
+    .await;
+    let (watches, _task, _stop) = watch(fake.settings.clone());
+    watches.want("one", BTreeSet::from([Topic::Agent])).await;
+    let catalog = until(&watches, |catalog| catalog.agent().known().is_some()).await;
+    let facts = catalog.agent().known().unwrap();
+    assert_eq!((facts.datacenter.as_str(), facts.node.as_str()), ("dc1", "vm1"));
+    assert_eq!(facts.default_policy, crate::model::agent::DefaultPolicy::Unreadable);
+    assert!(catalog.heard(&Topic::Agent).unwrap().notes[0].remedy.contains("agent:read"));
+}
