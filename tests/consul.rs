@@ -18,9 +18,11 @@ use causeway::{
     },
     lifecycle::{self, Stop},
     model::{
+        agent::DefaultPolicy,
         catalog::{Catalog, Topic, View},
         chain::ChainRequest,
         instance::{Health, ServiceKind},
+        secret::SecretText,
     },
 };
 use serde_json::json;
@@ -33,23 +35,31 @@ struct Server {
     child: Child,
     config: PathBuf,
     http: u16,
+    https: u16,
     _folder: tempfile::TempDir,
 }
 
 impl Server {
-    fn start() -> Self {
+    /// Starts one; `more` is laid over its settings.
+    fn start(more: serde_json::Value) -> Self {
         let folder = tempfile::tempdir().expect("a folder can be made");
-        let [http, serf_lan, serf_wan, server] = free_ports();
+        let [http, https, serf_lan, serf_wan, server] = free_ports();
         let config = folder.path().join("consul.json");
-        let settings = json!({
+        let mut settings = json!({
             "datacenter": "dc1", "node_name": "s1", "server": true, "bootstrap": true,
             "data_dir": folder.path().join("data"), "bind_addr": HOST.to_string(), "client_addr": HOST.to_string(),
-            "ports": {"http": http, "serf_lan": serf_lan, "serf_wan": serf_wan, "server": server, "dns": -1, "grpc": -1},
+            "ports": {"http": http, "https": -1, "serf_lan": serf_lan, "serf_wan": serf_wan, "server": server, "dns": -1, "grpc": -1},
             "connect": {"enabled": true}, "performance": {"raft_multiplier": 1}, "disable_update_check": true,
         });
+        if let (Some(settings), serde_json::Value::Object(more)) = (settings.as_object_mut(), more) {
+            if more.contains_key("cert_file") {
+                settings["ports"]["https"] = json!(https);
+            }
+            settings.extend(more);
+        }
         std::fs::write(&config, settings.to_string()).expect("the folder can be written");
         let child = spawn(&config);
-        Self { child, config, http, _folder: folder }
+        Self { child, config, http, https, _folder: folder }
     }
 
     fn settings(&self) -> ConsulSettings {
@@ -150,7 +160,7 @@ fn topics() -> BTreeSet<Topic> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_topic_of_a_real_consul_is_followed() {
-    let mut server = Server::start();
+    let mut server = Server::start(json!({}));
     let client = Client::new(server.settings()).unwrap();
     let (_source, stop) = Stop::pair();
     let (watches, _task) = watch::start(client.clone(), ConsulMetrics::default(), stop);
@@ -200,4 +210,61 @@ async fn every_topic_of_a_real_consul_is_followed() {
     })
     .await;
     assert_eq!(client.agent_service("w1").await.unwrap(), None);
+}
+
+/// A policy with these rules and a token that has it.
+async fn token(client: &Client, name: &str, rules: &str) -> SecretText {
+    let ask = async |kind: &str, body| {
+        let path = causeway::consul::client::path(&["v1", "acl", kind]);
+        let reply = client.put(&path, &[], Some(body), DEADLINE).await.expect("Consul answers");
+        reply.ok().expect("Consul agrees").json::<serde_json::Value>().expect("Consul answers in JSON")
+    };
+    ask("policy", json!({"Name": name, "Rules": rules})).await;
+    let made = ask("token", json!({"Policies": [{"Name": name}]})).await;
+    SecretText::from(made["SecretID"].as_str().expect("a token has a secret"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_with_few_rights_is_served_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["server.dc1.consul".into()]).unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let root = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8a001";
+    let server = Server::start(json!({
+        "ca_file": cert, "cert_file": cert, "key_file": key,
+        "acl": {"enabled": true, "default_policy": "deny", "tokens": {"master": root, "agent": root}},
+    }));
+    let mut settings = server.settings();
+    settings.address = ConsulAddress::Https { authority: format!("{HOST}:{}", server.https) };
+    settings.token = Some(SecretText::from(root));
+    settings.tls.ca_file = Some(cert);
+    settings.tls.server_name = Some("server.dc1.consul".into());
+    let rooted = Client::new(settings.clone()).unwrap();
+
+    let (_source, stop) = Stop::pair();
+    let (watches, _task) = watch::start(rooted.clone(), ConsulMetrics::default(), stop.clone());
+    watches.want("root", BTreeSet::from([Topic::Agent, Topic::Roots])).await;
+    let ready = |catalog: &Catalog| catalog.agent().known().is_some() && catalog.roots().known().is_some();
+    let catalog = until(&watches, ready).await;
+    assert_eq!(catalog.agent().known().map(|facts| facts.default_policy), Some(DefaultPolicy::Deny));
+
+    let rules = r#"service_prefix "web" { policy = "write" } node_prefix "" { policy = "read" }"#;
+    settings.token = Some(token(&rooted, "web", rules).await);
+    let client = Client::new(settings).unwrap();
+    client.register_service(service("w1")).await.unwrap();
+    let (watches, _task) = watch::start(client, ConsulMetrics::default(), stop);
+    watches.want("web", topics()).await;
+    let catalog =
+        until(&watches, |catalog| topics().iter().all(|topic| catalog.heard(topic).is_some())).await;
+    let facts = catalog.agent().known().unwrap();
+    assert_eq!((facts.datacenter.as_str(), facts.node.as_str()), ("dc1", "s1"));
+    assert_eq!(facts.default_policy, DefaultPolicy::Unreadable);
+
+    watches.want("web", BTreeSet::from([Topic::Leaf("other".into())])).await;
+    let catalog = until(&watches, |catalog| catalog.trouble(&Topic::Leaf("other".into())).is_some()).await;
+    assert!(
+        catalog.trouble(&Topic::Leaf("other".into())).unwrap().contains("give the token the right it lacks")
+    );
 }
