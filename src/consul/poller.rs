@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -24,6 +24,7 @@ use crate::{
     lifecycle,
     model::{
         catalog::{Answer, Heard, Topic},
+        name::Datacenter,
         note::Note,
     },
 };
@@ -57,6 +58,8 @@ pub(crate) struct Desk {
     pub(crate) metrics: ConsulMetrics,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) turns: Turns,
+    /// The agent's own datacenter, once it is known.
+    pub(crate) local: Arc<OnceLock<Datacenter>>,
 }
 
 /// Connections (over HTTP/2: streams) are few: polls take turns, first come first served.
@@ -92,12 +95,12 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
     let question = topic::question(&topic);
     let started = lifecycle::now();
     let mut poll = Poll::new(question.follow);
-    let mut last: Option<Last> = None;
+    let mut last = Last { heard: None, lost: None, emptied: None };
     let mut ask = poll.first(desk.wait(question.wait));
     loop {
         tokio::time::sleep(ask.pause).await;
-        let (outcome, index, hash) = desk.ask(&question, &topic, &ask).await;
-        let (event, news) = digest(&topic, &poll, outcome, index, hash, &mut last);
+        let answered = desk.ask(&question, &topic, &ask).await;
+        let (event, news) = digest(&topic, &poll, answered, desk.local.get(), &mut last);
         desk.count(&topic, &event);
         if let Some(news) = news
             && desk.reports.send(Report { topic: topic.clone(), news }).await.is_err()
@@ -108,33 +111,36 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
     }
 }
 
+/// What came of a request, with the index and the hash to wait on.
+type Answered = (Outcome, Option<u64>, Option<String>);
+
 /// What was last reported.
 struct Last {
     heard: Option<Heard>,
     lost: Option<Arc<str>>,
+    /// The note on an answer that became empty; it stays as long as the answer does.
+    emptied: Option<Note>,
 }
 
 /// The event for the state machine, and what is news to the catalog's owner.
 fn digest(
     topic: &Topic,
     poll: &Poll,
-    outcome: Outcome,
-    index: Option<u64>,
-    hash: Option<String>,
-    last: &mut Option<Last>,
+    (outcome, index, hash): Answered,
+    local: Option<&Datacenter>,
+    last: &mut Last,
 ) -> (Event, Option<News>) {
     match outcome {
         Outcome::Heard(answer, notes) => {
-            let (changed, news) = hear(topic, answer, notes, last);
+            let (changed, news) = hear(topic, answer, notes, local, last);
             (Event::Reply { index, hash, changed }, news)
         }
-        Outcome::Absent(answer) => (Event::Absent, hear(topic, answer, Vec::new(), last).1),
+        Outcome::Absent(answer) => (Event::Absent, hear(topic, answer, Vec::new(), local, last).1),
         Outcome::Lost(fault, reason) => {
             let is_harmless = matches!(fault, Fault::Cut(after) if poll.is_first_timeout_cut(after));
-            let known = last.get_or_insert(Last { heard: None, lost: None });
-            let is_news = !is_harmless && known.lost.as_ref() != Some(&reason);
+            let is_news = !is_harmless && last.lost.as_ref() != Some(&reason);
             let news = is_news.then(|| {
-                known.lost = Some(reason.clone());
+                last.lost = Some(reason.clone());
                 News::Lost(reason)
             });
             (Event::Failed(fault), news)
@@ -146,19 +152,15 @@ fn hear(
     topic: &Topic,
     answer: Answer,
     mut notes: Vec<Note>,
-    last: &mut Option<Last>,
+    local: Option<&Datacenter>,
+    known: &mut Last,
 ) -> (bool, Option<News>) {
-    let known = last.get_or_insert(Last { heard: None, lost: None });
     let is_same_answer = known.heard.as_ref().is_some_and(|heard| *heard.answer == answer);
-    if let Some(before) = &known.heard {
-        if is_same_answer {
-            // An answer that became empty keeps its note as long as it stays so.
-            let kept = before.notes.iter().filter(|note| note.about == topic.to_string());
-            notes.extend(kept.filter(|note| !notes.contains(note)).cloned().collect::<Vec<_>>());
-        } else {
-            notes.extend(topic::emptied(topic, &before.answer, &answer));
-        }
+    if !is_same_answer {
+        let before = known.heard.as_ref().map(|heard| &*heard.answer);
+        known.emptied = before.and_then(|before| topic::emptied(topic, before, &answer, local));
     }
+    notes.extend(known.emptied.clone());
     let was_lost = known.lost.take().is_some();
     let has_same_notes = known.heard.as_ref().is_some_and(|heard| *heard.notes == *notes);
     if is_same_answer && has_same_notes && !was_lost {

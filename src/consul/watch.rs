@@ -24,7 +24,7 @@ use crate::{
         poller::{self, Desk, News, Report, Turns},
     },
     lifecycle::{self, Stop, Task},
-    model::catalog::{Catalog, Topic},
+    model::catalog::{Answer, Catalog, Topic},
 };
 
 /// How long a topic that nobody wants is still followed.
@@ -65,7 +65,7 @@ pub fn start(client: Client, metrics: ConsulMetrics, stop: Stop) -> (Watches, Ta
         wanted: BTreeMap::new(),
         followed: BTreeMap::new(),
         pollers: JoinSet::new(),
-        desk: Desk { client, metrics, reports: reports_in, turns },
+        desk: Desk { client, metrics, reports: reports_in, turns, local: Arc::default() },
         published,
     };
     let task = lifecycle::spawn("consul.watch", owner.run(wishes, reports, stop));
@@ -188,6 +188,10 @@ impl Owner {
             News::Heard(heard) => {
                 if was_silent {
                     tracing::info!(%topic, "Consul answers again");
+                }
+                if let Answer::Agent(facts) = &*heard.answer {
+                    // The datacenter of an agent never changes while it runs; a second value is the same.
+                    let _ = self.desk.local.set(facts.datacenter.clone());
                 }
                 self.catalog.hear(report.topic, heard)
             }

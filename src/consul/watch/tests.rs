@@ -11,7 +11,7 @@ use crate::{
     consul::fake::{Fake, handler, reply},
     lifecycle::StopSource,
     model::{
-        catalog::{Answer, View},
+        catalog::View,
         name::{Datacenter, ServiceName},
     },
 };
