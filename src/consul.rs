@@ -4,6 +4,9 @@
 
 pub mod api;
 pub mod client;
+#[cfg(test)]
+mod fake;
+mod fallback;
 pub mod index;
 pub mod metrics;
 pub(crate) mod poller;

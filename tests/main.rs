@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "in a test a panic is the report")]
 
 mod architecture;
+mod consul;
 mod xds_envoy;
 mod xds_rig;
 mod xds_stream;

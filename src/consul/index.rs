@@ -137,11 +137,6 @@ impl Poll {
         self.ask(Duration::ZERO, wait)
     }
 
-    /// Whether the last request failed in a way that makes the topic's last answer doubtful.
-    pub fn has_failed(&self) -> bool {
-        self.failures > 0
-    }
-
     /// What to do after `event`. `now` is the time since any fixed moment, `jitter` a random number from 0 up to 1,
     /// `wait` how long Consul may hold the next request.
     pub fn next(&mut self, event: &Event, now: Duration, jitter: f64, wait: Duration) -> Ask {

@@ -51,3 +51,23 @@ impl ConsulMetrics {
         metrics
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_as_promised() {
+        let mut registry = Registry::default();
+        let metrics = ConsulMetrics::register(&mut registry);
+        metrics.requests.get_or_create(&RequestLabels { topic: "health", outcome: "same" }).inc();
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        assert!(
+            text.contains("causeway_consul_requests_total{topic=\"health\",outcome=\"same\"} 1"),
+            "{text}"
+        );
+        assert!(text.contains("causeway_consul_publications_total 0"), "{text}");
+        assert!(text.contains("causeway_consul_topics_silent 0"), "{text}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -16,6 +16,7 @@ use tokio::{
 use crate::{
     consul::{
         client::Client,
+        fallback::agent_facts,
         index::{Ask, Cursor, Event, Fault, Poll},
         metrics::{ConsulMetrics, RequestLabels},
         topic::{self, Outcome, Question},
@@ -23,6 +24,7 @@ use crate::{
     lifecycle,
     model::{
         catalog::{Answer, Heard, Topic},
+        name::Datacenter,
         note::Note,
     },
 };
@@ -55,10 +57,12 @@ pub(crate) struct Desk {
     pub(crate) client: Client,
     pub(crate) metrics: ConsulMetrics,
     pub(crate) reports: mpsc::Sender<Report>,
-    pub(crate) turns: Option<Turns>,
+    pub(crate) turns: Turns,
+    /// The agent's own datacenter, once it is known.
+    pub(crate) local: Arc<OnceLock<Datacenter>>,
 }
 
-/// Connections are few over HTTP/1.1: polls take turns, first come first served.
+/// Connections (over HTTP/2: streams) are few: polls take turns, first come first served.
 #[derive(Clone)]
 pub(crate) struct Turns {
     connections: Arc<Semaphore>,
@@ -91,12 +95,12 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
     let question = topic::question(&topic);
     let started = lifecycle::now();
     let mut poll = Poll::new(question.follow);
-    let mut last: Option<Last> = None;
+    let mut last = Last { heard: None, lost: None, emptied: None };
     let mut ask = poll.first(desk.wait(question.wait));
     loop {
         tokio::time::sleep(ask.pause).await;
-        let (outcome, index, hash) = desk.ask(&question, &topic, &ask).await;
-        let (event, news) = digest(&topic, &poll, outcome, index, hash, &mut last);
+        let answered = desk.ask(&question, &topic, &ask).await;
+        let (event, news) = digest(&topic, &poll, answered, desk.local.get(), &mut last);
         desk.count(&topic, &event);
         if let Some(news) = news
             && desk.reports.send(Report { topic: topic.clone(), news }).await.is_err()
@@ -107,33 +111,36 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
     }
 }
 
+/// What came of a request, with the index and the hash to wait on.
+type Answered = (Outcome, Option<u64>, Option<String>);
+
 /// What was last reported.
 struct Last {
     heard: Option<Heard>,
     lost: Option<Arc<str>>,
+    /// The note on an answer that became empty; it stays as long as the answer does.
+    emptied: Option<Note>,
 }
 
 /// The event for the state machine, and what is news to the catalog's owner.
 fn digest(
     topic: &Topic,
     poll: &Poll,
-    outcome: Outcome,
-    index: Option<u64>,
-    hash: Option<String>,
-    last: &mut Option<Last>,
+    (outcome, index, hash): Answered,
+    local: Option<&Datacenter>,
+    last: &mut Last,
 ) -> (Event, Option<News>) {
     match outcome {
         Outcome::Heard(answer, notes) => {
-            let (changed, news) = hear(topic, answer, notes, last);
+            let (changed, news) = hear(topic, answer, notes, local, last);
             (Event::Reply { index, hash, changed }, news)
         }
-        Outcome::Absent(answer) => (Event::Absent, hear(topic, answer, Vec::new(), last).1),
+        Outcome::Absent(answer) => (Event::Absent, hear(topic, answer, Vec::new(), local, last).1),
         Outcome::Lost(fault, reason) => {
             let is_harmless = matches!(fault, Fault::Cut(after) if poll.is_first_timeout_cut(after));
-            let known = last.get_or_insert(Last { heard: None, lost: None });
-            let is_news = !is_harmless && known.lost.as_ref() != Some(&reason);
+            let is_news = !is_harmless && last.lost.as_ref() != Some(&reason);
             let news = is_news.then(|| {
-                known.lost = Some(reason.clone());
+                last.lost = Some(reason.clone());
                 News::Lost(reason)
             });
             (Event::Failed(fault), news)
@@ -145,19 +152,15 @@ fn hear(
     topic: &Topic,
     answer: Answer,
     mut notes: Vec<Note>,
-    last: &mut Option<Last>,
+    local: Option<&Datacenter>,
+    known: &mut Last,
 ) -> (bool, Option<News>) {
-    let known = last.get_or_insert(Last { heard: None, lost: None });
     let is_same_answer = known.heard.as_ref().is_some_and(|heard| *heard.answer == answer);
-    if let Some(before) = &known.heard {
-        if is_same_answer {
-            // An answer that became empty keeps its note as long as it stays so.
-            let kept = before.notes.iter().filter(|note| note.about == topic.to_string());
-            notes.extend(kept.filter(|note| !notes.contains(note)).cloned().collect::<Vec<_>>());
-        } else {
-            notes.extend(topic::emptied(topic, &before.answer, &answer));
-        }
+    if !is_same_answer {
+        let before = known.heard.as_ref().map(|heard| &*heard.answer);
+        known.emptied = before.and_then(|before| topic::emptied(topic, before, &answer, local));
     }
+    notes.extend(known.emptied.clone());
     let was_lost = known.lost.take().is_some();
     let has_same_notes = known.heard.as_ref().is_some_and(|heard| *heard.notes == *notes);
     if is_same_answer && has_same_notes && !was_lost {
@@ -174,7 +177,7 @@ fn hear(
 
 impl Desk {
     fn wait(&self, wait: Duration) -> Duration {
-        self.turns.as_ref().map_or(wait, |turns| turns.wait(wait))
+        self.turns.wait(wait)
     }
 
     /// One exchange, within a turn where connections are few.
@@ -184,10 +187,7 @@ impl Desk {
         topic: &Topic,
         ask: &Ask,
     ) -> (Outcome, Option<u64>, Option<String>) {
-        let _turn = match &self.turns {
-            Some(turns) => turns.connections.acquire().await.ok(),
-            None => None,
-        };
+        let _turn = self.turns.connections.acquire().await.ok();
         let mut query: Vec<(&str, String)> = question.query.clone();
         match &ask.cursor {
             Cursor::Now => {}
@@ -207,7 +207,16 @@ impl Desk {
             ask.deadline,
         );
         match exchange.await {
-            Ok(reply) => (topic::outcome(topic, &reply), reply.index, reply.content_hash),
+            Ok(reply) => {
+                let mut outcome = topic::outcome(topic, &reply);
+                if *topic == Topic::Agent
+                    && matches!(outcome, Outcome::Lost(Fault::Denied, _))
+                    && let Some((facts, notes)) = agent_facts(&self.client).await
+                {
+                    outcome = Outcome::Heard(Answer::Agent(facts), notes);
+                }
+                (outcome, reply.index, reply.content_hash)
+            }
             Err(error) => (topic::unanswered(&error, sent.elapsed()), None, None),
         }
     }

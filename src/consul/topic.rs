@@ -14,6 +14,7 @@ use crate::{
     model::{
         catalog::{Answer, Topic},
         instance::ServiceKind,
+        name::Datacenter,
         note::Note,
         registration::Defaults,
     },
@@ -136,12 +137,18 @@ pub(crate) fn unanswered(error: &ClientError, after: Duration) -> Outcome {
     lost(fault, error)
 }
 
-/// A note on an answer that became empty: where another datacenter refuses a token it answers with nothing, and
-/// before Consul 1.11 that cannot be told from the truth (hashicorp/consul#12623).
-pub(crate) fn emptied(topic: &Topic, before: &Answer, now: &Answer) -> Option<Note> {
-    let is_remote_list =
-        matches!(topic, Topic::Connect { .. } | Topic::Health { .. } | Topic::Services { .. });
-    (is_remote_list && !is_empty(before) && is_empty(now)).then(|| {
+/// A note on an answer of another datacenter than `local` that became empty: where another datacenter refuses a token
+/// it answers with nothing, and before Consul 1.11 that cannot be told from the truth (hashicorp/consul#12623).
+pub(crate) fn emptied(
+    topic: &Topic,
+    before: &Answer,
+    now: &Answer,
+    local: Option<&Datacenter>,
+) -> Option<Note> {
+    let (Topic::Connect { dc, .. } | Topic::Health { dc, .. } | Topic::Services { dc, .. }) = topic else {
+        return None;
+    };
+    (local != Some(dc) && !is_empty(before) && is_empty(now)).then(|| {
         Note::new(
             topic.to_string(),
             "its answer became empty, which Consul also says to a token that may not read it",

@@ -24,13 +24,16 @@ use crate::{
         poller::{self, Desk, News, Report, Turns},
     },
     lifecycle::{self, Stop, Task},
-    model::catalog::{Catalog, Topic},
+    model::catalog::{Answer, Catalog, Topic},
 };
 
 /// How long a topic that nobody wants is still followed.
 pub const LINGER: Duration = Duration::from_secs(30);
 /// Reports that may wait for the owner. It takes them within microseconds; a full queue only makes pollers wait.
 const REPORTS: usize = 256;
+/// Polls at once over HTTPS. Consul's HTTP/2 allows 250 streams on the one connection, and a request beyond them would
+/// wait unseen behind long polls; should only HTTP/1.1 be spoken, it is below Consul's 200 connections.
+const HTTPS_POLLS: usize = 180;
 /// Changes of wishes that may wait: one per proxy that changes its mind at the same moment.
 const WISHES: usize = 64;
 
@@ -53,19 +56,16 @@ pub fn start(client: Client, metrics: ConsulMetrics, stop: Stop) -> (Watches, Ta
     let (wishes_in, wishes) = mpsc::channel(WISHES);
     let (reports_in, reports) = mpsc::channel(REPORTS);
     let (published, catalog) = watch::channel(Arc::new(Catalog::default()));
-    let turns = match client.settings().address {
-        // HTTP/2 carries all polls over one connection.
-        ConsulAddress::Https { .. } => None,
-        ConsulAddress::Http { .. } | ConsulAddress::Unix { .. } => {
-            Some(Turns::new(client.settings().max_connections))
-        }
-    };
+    let turns = Turns::new(match client.settings().address {
+        ConsulAddress::Https { .. } => HTTPS_POLLS,
+        ConsulAddress::Http { .. } | ConsulAddress::Unix { .. } => client.settings().max_connections,
+    });
     let owner = Owner {
         catalog: Catalog::default(),
         wanted: BTreeMap::new(),
         followed: BTreeMap::new(),
         pollers: JoinSet::new(),
-        desk: Desk { client, metrics, reports: reports_in, turns },
+        desk: Desk { client, metrics, reports: reports_in, turns, local: Arc::default() },
         published,
     };
     let task = lifecycle::spawn("consul.watch", owner.run(wishes, reports, stop));
@@ -189,6 +189,10 @@ impl Owner {
                 if was_silent {
                     tracing::info!(%topic, "Consul answers again");
                 }
+                if let Answer::Agent(facts) = &*heard.answer {
+                    // The datacenter of an agent never changes while it runs; a second value is the same.
+                    let _ = self.desk.local.set(facts.datacenter.clone());
+                }
                 self.catalog.hear(report.topic, heard)
             }
             News::Lost(reason) => {
@@ -208,9 +212,7 @@ impl Owner {
     }
 
     fn count_topics(&self, topics: usize) {
-        if let Some(turns) = &self.desk.turns {
-            turns.set_topics(topics);
-        }
+        self.desk.turns.set_topics(topics);
         self.desk.metrics.topics.set(i64::try_from(topics).unwrap_or(i64::MAX));
     }
 

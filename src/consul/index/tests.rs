@@ -25,11 +25,8 @@ fn run(follow: Follow, script: &[Event]) -> Vec<(u64, Cursor)> {
 #[test]
 fn an_index_is_blocked_on_and_its_fall_is_a_relist() {
     let asks = run(Follow::Index, &[reply(7, true), reply(9, true), reply(3, true), reply(3, false)]);
-    let cursors: Vec<_> = asks.into_iter().map(|(pause, cursor)| (pause, cursor)).collect();
-    assert_eq!(
-        cursors,
-        [(0, Cursor::Index(7)), (0, Cursor::Index(9)), (0, Cursor::Now), (0, Cursor::Index(3))]
-    );
+
+    assert_eq!(asks, [(0, Cursor::Index(7)), (0, Cursor::Index(9)), (0, Cursor::Now), (0, Cursor::Index(3))]);
 }
 
 #[test]

@@ -1,1 +1,273 @@
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
 
+use tokio::sync::Notify;
+
+use super::*;
+use crate::{
+    config::consul::ConsulSettings,
+    consul::fake::{Fake, handler, reply},
+    lifecycle::StopSource,
+    model::{
+        catalog::View,
+        name::{Datacenter, ServiceName},
+    },
+};
+
+/// A key-value store of one answer that can be blocked on.
+#[derive(Default)]
+struct Store {
+    index: AtomicU64,
+    body: Mutex<String>,
+    changed: Notify,
+    asked: AtomicUsize,
+}
+
+impl Store {
+    fn set(&self, index: u64, body: &str) {
+        *self.body.lock().unwrap() = body.to_owned();
+        self.index.store(index, Ordering::SeqCst);
+        self.changed.notify_waiters();
+    }
+
+    async fn answer(
+        &self,
+        index: Option<&str>,
+        status: u16,
+    ) -> http::Response<http_body_util::Full<bytes::Bytes>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let beyond: u64 = index.map_or(0, |index| index.parse().unwrap());
+        loop {
+            let changed = self.changed.notified();
+            let now = self.index.load(Ordering::SeqCst);
+            // A real Consul whose index went back would hold the request; one that was restored answers.
+            if now != beyond || beyond == 0 {
+                return reply(status, now, self.body.lock().unwrap().clone());
+            }
+            changed.await;
+        }
+    }
+}
+
+async fn fake(store: &Arc<Store>) -> Fake {
+    let store = store.clone();
+    Fake::tcp(
+        200,
+        handler(move |asked| {
+            let store = store.clone();
+            async move { store.answer(asked.param("index"), 200).await }
+        }),
+    )
+    .await
+}
+
+fn watch(settings: ConsulSettings) -> (Watches, Task<()>, StopSource) {
+    let (source, stop) = Stop::pair();
+    let (watches, task) = start(Client::new(settings).unwrap(), ConsulMetrics::default(), stop);
+    (watches, task, source)
+}
+
+fn health(service: &str) -> Topic {
+    Topic::Health { dc: "dc1".into(), service: service.into() }
+}
+
+fn body(ids: &[&str]) -> String {
+    let entry = |id: &&str| {
+        format!(
+            r#"{{"Node":{{"Node":"n","Address":"10.0.0.1"}},"Service":{{"ID":"{id}","Service":"web","Port":80}},"Checks":[]}}"#
+        )
+    };
+    format!("[{}]", ids.iter().map(entry).collect::<Vec<_>>().join(","))
+}
+
+fn count(catalog: &Catalog, service: &str) -> Option<usize> {
+    catalog.health(&Datacenter::from("dc1"), &ServiceName::from(service)).known().map(Vec::len)
+}
+
+fn stale(catalog: &Catalog, service: &str) -> Option<String> {
+    catalog.heard(&health(service))?.stale.as_ref().map(ToString::to_string)
+}
+
+async fn until(watches: &Watches, seen: impl Fn(&Catalog) -> bool) -> Arc<Catalog> {
+    let mut catalog = watches.catalog();
+    let found =
+        tokio::time::timeout(Duration::from_secs(60), catalog.wait_for(|catalog| seen(catalog))).await;
+    found.expect("the catalog never said so").unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_change_is_published_and_owners_share_a_poller() {
+    let store = Arc::new(Store::default());
+    store.set(5, &body(&["a"]));
+    let fake = fake(&store).await;
+    let (watches, mut task, stop) = watch(fake.settings.clone());
+    watches.want("one", BTreeSet::from([health("web")])).await;
+    watches.want("two", BTreeSet::from([health("web")])).await;
+    until(&watches, |catalog| count(catalog, "web") == Some(1)).await;
+    store.set(6, &body(&["a", "b"]));
+    until(&watches, |catalog| count(catalog, "web") == Some(2)).await;
+    // The index goes back: a restored snapshot.
+    store.set(2, &body(&[]));
+    let emptied = until(&watches, |catalog| count(catalog, "web") == Some(0)).await;
+    assert_eq!(emptied.heard(&health("web")).unwrap().notes.len(), 1);
+    store.set(3, &body(&["c"]));
+    until(&watches, |catalog| count(catalog, "web") == Some(1)).await;
+    assert!(store.asked.load(Ordering::SeqCst) < 12);
+    stop.stop();
+    task.join().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_silent_consul_leaves_the_last_answer_and_is_seen_again() {
+    let store = Arc::new(Store::default());
+    store.set(5, &body(&["a"]));
+    let first = fake(&store).await;
+    let address = first.authority();
+    let (watches, _task, _stop) = watch(first.settings.clone());
+    watches.want("one", BTreeSet::from([health("web"), Topic::Roots])).await;
+    // The body is no roots answer: that topic is in trouble, the other is not.
+    let catalog = until(&watches, |c| count(c, "web").is_some() && c.trouble(&Topic::Roots).is_some()).await;
+    assert_eq!(catalog.roots(), View::Unknown);
+    drop(first);
+    let catalog = until(&watches, |catalog| stale(catalog, "web").is_some()).await;
+    assert_eq!(count(&catalog, "web"), Some(1));
+    store.set(9, &body(&["a", "b"]));
+    let again = store.clone();
+    let _second = Fake::tcp_at(
+        address,
+        200,
+        handler(move |asked| {
+            let store = again.clone();
+            async move { store.answer(asked.param("index"), 200).await }
+        }),
+    )
+    .await;
+    let catalog = until(&watches, |catalog| count(catalog, "web") == Some(2)).await;
+    assert_eq!(stale(&catalog, "web"), None);
+}
+
+#[tokio::test]
+async fn refusals_keep_topics_unknown_with_their_reason() {
+    for (status, text) in
+        [(429, "limits.rpc_rate"), (503, "no leader"), (500, "asked again"), (403, "give the token")]
+    {
+        let fake = Fake::tcp(200, handler(move |_| async move { reply(status, 0, "no") })).await;
+        let (watches, _task, _stop) = watch(fake.settings.clone());
+        watches.want("one", BTreeSet::from([health("web")])).await;
+        let catalog = until(&watches, |catalog| catalog.trouble(&health("web")).is_some()).await;
+        assert!(catalog.trouble(&health("web")).unwrap().contains(text), "{status}");
+        assert_eq!(count(&catalog, "web"), None);
+    }
+}
+
+#[tokio::test]
+async fn known_absences_are_answers() {
+    let fake = Fake::tcp(
+        200,
+        handler(|asked| async move {
+            match asked.path.as_str() {
+                "/v1/config/service-intentions" => {
+                    reply(500, 0, "invalid config entry kind: service-intentions")
+                }
+                _ if asked.param("index").is_some() => std::future::pending().await,
+                _ => reply(404, 3, "unknown service ID"),
+            }
+        }),
+    )
+    .await;
+    let (watches, _task, _stop) = watch(fake.settings.clone());
+    let topics = [
+        Topic::IntentionEntries,
+        Topic::Registration("web-proxy".into()),
+        Topic::ServiceDefaults("web".into()),
+        Topic::ProxyDefaults,
+    ];
+    watches.want("one", BTreeSet::from(topics)).await;
+    let catalog = until(&watches, |catalog| catalog.topics().count() == 4).await;
+    assert_eq!(catalog.intention_entries(), View::Known(&vec![]));
+    assert_eq!(catalog.registration(&"web-proxy".into()), View::Known(&None));
+    assert!(catalog.service_defaults(&"web".into()).known().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unwanted_topic_lingers_and_is_forgotten() {
+    // No socket: under a paused clock only the owner's own timers pass.
+    let (watches, _task, _stop) = watch(ConsulSettings {
+        address: ConsulAddress::Unix { path: "/nonexistent".into() },
+        ..Default::default()
+    });
+    watches.want("one", BTreeSet::from([health("web")])).await;
+    until(&watches, |catalog| catalog.trouble(&health("web")).is_some()).await;
+    let since = lifecycle::now();
+    watches.want("one", BTreeSet::new()).await;
+    until(&watches, |catalog| catalog.trouble(&health("web")).is_none()).await;
+    let after = since.elapsed();
+    assert!(after >= LINGER && after < LINGER + Duration::from_secs(2), "{after:?}");
+}
+
+#[tokio::test]
+async fn more_topics_than_connections_take_turns() {
+    const TOPICS: usize = 24;
+    let store = Arc::new(Store::default());
+    store.set(5, &body(&["a"]));
+    let shared = store.clone();
+    // A fifth connection would be closed, and its topic lost.
+    let fake = Fake::tcp(
+        4,
+        handler(move |asked| {
+            let store = shared.clone();
+            async move {
+                let wait = asked.param("wait").and_then(|wait| wait.strip_suffix("ms")?.parse().ok());
+                let held = Duration::from_millis(wait.unwrap_or(0).min(20));
+                match tokio::time::timeout(held, store.answer(asked.param("index"), 200)).await {
+                    Ok(reply) => reply,
+                    Err(_) => store.answer(None, 200).await,
+                }
+            }
+        }),
+    )
+    .await;
+    let (watches, _task, _stop) = watch(ConsulSettings { max_connections: 4, ..fake.settings.clone() });
+    let topics: BTreeSet<Topic> = (0..TOPICS).map(|n| health(&format!("s{n}"))).collect();
+    watches.want("one", topics.clone()).await;
+    let all = |catalog: &Catalog, n| (0..TOPICS).all(|s| count(catalog, &format!("s{s}")) == Some(n));
+    until(&watches, |catalog| all(catalog, 1)).await;
+    store.set(6, &body(&["a", "b"]));
+    let catalog = until(&watches, |catalog| all(catalog, 2)).await;
+    assert!(topics.iter().all(|topic| catalog.heard(topic).unwrap().stale.is_none()));
+    assert!(matches!(&*catalog.heard(&health("s0")).unwrap().answer, Answer::Instances(_)));
+}
+
+#[tokio::test]
+async fn an_agent_that_may_not_be_read_is_known_by_its_services() {
+    let fake = Fake::tcp(
+        200,
+        handler(|asked| async move {
+            match asked.path.as_str() {
+                "/v1/agent/self" => reply(403, 0, "Permission denied"),
+                "/v1/agent/services" => reply(200, 0, r#"{"web-1":{"ID":"web-1","Service":"web"}}"#),
+                "/v1/discovery-chain/web" => reply(
+                    200,
+                    4,
+                    r#"{"Chain":{"ServiceName":"web","Datacenter":"dc1","StartNode":"resolver:web"}}"#,
+                ),
+                "/v1/health/service/web" => reply(
+                    200,
+                    4,
+                    r#"[{"Node":{"Node":"vm1","Address":"10.0.0.1"},"Service":{"ID":"web-1","Service":"web","Port":80}}]"#,
+                ),
+                _ => reply(404, 0, ""),
+            }
+        }),
+    )
+    .await;
+    let (watches, _task, _stop) = watch(fake.settings.clone());
+    watches.want("one", BTreeSet::from([Topic::Agent])).await;
+    let catalog = until(&watches, |catalog| catalog.agent().known().is_some()).await;
+    let facts = catalog.agent().known().unwrap();
+    assert_eq!((facts.datacenter.as_str(), facts.node.as_str()), ("dc1", "vm1"));
+    assert_eq!(facts.default_policy, crate::model::agent::DefaultPolicy::Unreadable);
+    assert!(catalog.heard(&Topic::Agent).unwrap().notes[0].remedy.contains("agent:read"));
+}

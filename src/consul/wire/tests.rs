@@ -1,1 +1,267 @@
+//! Recorded answers in, typed topics out.
 
+use std::{fs, path::Path};
+
+use super::*;
+use crate::model::{
+    agent::DefaultPolicy,
+    chain::{ChainNode, ChainRequest, GatewayMode, Protocol},
+    instance::{Health, HostPort, ServiceKind},
+    intention::{Action, Party},
+    name::{Datacenter, ServiceName},
+    registration::UpstreamKind,
+};
+
+fn recorded(name: &str) -> Vec<u8> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded/consul-1.8.7").join(name);
+    fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+#[test]
+fn the_agent_tells_its_datacenter_and_policy() {
+    let (facts, notes) = agent::agent(&recorded("agent-self.json"), None).unwrap();
+    assert_eq!(facts.datacenter.as_str(), "primary");
+    assert_eq!(facts.primary_datacenter.unwrap().as_str(), "primary");
+    assert_eq!((facts.domain.as_str(), facts.version.as_str()), ("consul", "1.8.7"));
+    assert_eq!(facts.default_policy, DefaultPolicy::Allow);
+    assert!(!facts.acls_enabled && !facts.translates_wan_addresses);
+    assert_eq!(notes, []);
+}
+
+#[test]
+fn an_unreadable_policy_is_noted() {
+    let body = br#"{"Config":{"Datacenter":"dc1","NodeName":"n"},"DebugConfig":{"ACLsEnabled":true}}"#;
+    let (facts, notes) = agent::agent(body, None).unwrap();
+    assert_eq!((facts.default_policy, notes.len()), (DefaultPolicy::Unreadable, 1));
+    let (facts, notes) = agent::agent(body, Some("deny")).unwrap();
+    assert_eq!((facts.default_policy, notes.len()), (DefaultPolicy::Deny, 0));
+}
+
+#[test]
+fn a_sidecar_tells_its_upstreams() {
+    let (proxy, notes) = registration::registration(&recorded("agent-service-dashboard.json")).unwrap();
+    assert_eq!(notes, []);
+    assert_eq!((proxy.kind, proxy.address.as_str(), proxy.port), (ServiceKind::ConnectProxy, "", 20000));
+    assert_eq!(proxy.gateway_mode, Some(GatewayMode::Remote));
+    assert_eq!(proxy.settings.number("local_connect_timeout_ms"), Some(1234));
+    let destination = proxy.destination.unwrap();
+    assert_eq!(destination.service.as_str(), "dashboard");
+    assert_eq!(destination.local, Some(HostPort::new("127.0.0.1", 9002)));
+    let [counting, query] = &proxy.upstreams[..] else { panic!("two upstreams") };
+    assert_eq!(counting.destination, UpstreamKind::Service("counting".into()));
+    assert_eq!(counting.datacenter, Some("secondary".into()));
+    assert_eq!(counting.bind, HostPort::new("127.0.0.1", 9001));
+    assert_eq!(counting.gateway_mode, Some(GatewayMode::Local));
+    assert_eq!(query.destination, UpstreamKind::PreparedQuery("geo-counting".into()));
+    assert_eq!(query.bind, HostPort::new("127.0.0.9", 9005));
+}
+
+#[test]
+fn null_settings_and_upstreams_are_empty() {
+    let (proxy, notes) = registration::registration(&recorded("agent-service-counting.json")).unwrap();
+    assert_eq!(notes, []);
+    assert!(proxy.upstreams.is_empty() && proxy.settings.0.is_empty());
+    assert_eq!(proxy.gateway_mode, None);
+    assert_eq!(proxy.tagged["wan"], HostPort::new("203.0.113.7", 20001));
+    let (gateway, _) = registration::registration(&recorded("agent-service-gateway.json")).unwrap();
+    assert_eq!((gateway.kind, gateway.destination), (ServiceKind::MeshGateway, None));
+    assert_eq!(gateway.meta["consul-wan-federation"], "1");
+}
+
+#[test]
+fn a_bad_upstream_hides_no_other() {
+    let body = br#"{"Kind":"connect-proxy","ID":"w","Service":"w","Port":1,"Proxy":{"DestinationServiceName":"web","Config":null,
+        "Upstreams":[{"DestinationName":"a","LocalBindPort":70000},{"DestinationName":"b/c","LocalBindPort":1},
+        {"DestinationName":"sock","LocalBindSocketPath":"/x"},{"DestinationName":7},
+        {"DestinationName":"ok","LocalBindPort":2,"MeshGateway":{"Mode":"sideways"}}]}}"#;
+    let (proxy, notes) = registration::registration(body).unwrap();
+    assert_eq!(proxy.upstreams.len(), 1);
+    let shown: Vec<String> = notes.iter().map(ToString::to_string).collect();
+    assert_eq!(shown.len(), 5, "{shown:#?}");
+    assert!(
+        shown[0].contains("70000") && shown[1].contains("b/c") && shown[2].contains("LocalBindSocketPath")
+    );
+    assert!(shown[4].contains("sideways"));
+}
+
+#[test]
+fn roots_are_all_trusted() {
+    let (roots, notes) = ca::roots(&recorded("roots.json")).unwrap();
+    assert_eq!(notes, []);
+    assert!(roots.trust_domain.as_str().ends_with(".consul"));
+    assert_eq!(roots.pem.len(), 1);
+}
+
+#[test]
+fn an_empty_trust_domain_is_unknown() {
+    let body = br#"{"ActiveRootID":"","TrustDomain":"","Roots":null}"#;
+    assert!(matches!(ca::roots(body), Err(WireError::NotReady(_))));
+}
+
+#[test]
+fn a_leaf_has_each_certificate_once_and_hides_its_key() {
+    let mut wire: serde_json::Value = serde_json::from_slice(&recorded("leaf-dashboard.json")).unwrap();
+    let (once, _) = ca::leaf(&recorded("leaf-dashboard.json"), &ServiceName::from("dashboard")).unwrap();
+    let pem = wire["CertPEM"].as_str().unwrap().to_owned();
+    wire["CertPEM"] = format!("{pem}{}", pem.trim_end()).into();
+    let (twice, _) = ca::leaf(wire.to_string().as_bytes(), &ServiceName::from("dashboard")).unwrap();
+    assert_eq!(once, twice);
+    assert_eq!(once.valid_before_s, 1_795_490_710);
+    assert!(!format!("{once:?}").contains("PRIVATE"));
+    let garbage = br#"{"CertPEM":"x","PrivateKeyPEM":["hush"]}"#;
+    assert!(!format!("{:?}", ca::leaf(garbage, &ServiceName::from("a"))).contains("hush"));
+}
+
+#[test]
+fn a_chain_with_subset_and_failover_is_read() {
+    let (chain, notes) = chain::chain(&recorded("chain-counting.json")).unwrap();
+    assert_eq!(notes, []);
+    assert_eq!((chain.protocol, chain.customization_hash.as_deref()), (Protocol::Http, None));
+    let (resolver, target) = chain.single().unwrap();
+    assert_eq!((resolver.connect_timeout_ms, resolver.is_default), (7000, false));
+    assert_eq!(resolver.failover.len(), 2);
+    assert_eq!(target.subset.as_ref().unwrap().name, "v2");
+    assert!(target.subset.as_ref().unwrap().only_passing);
+    assert_eq!(target.gateway_mode, GatewayMode::None);
+    let failover = &chain.targets[&resolver.failover[0]];
+    assert_eq!((failover.datacenter.as_str(), failover.gateway_mode), ("secondary", GatewayMode::Remote));
+}
+
+#[test]
+fn overrides_customize_a_chain() {
+    let request = ChainRequest {
+        service: "counting".into(),
+        datacenter: "secondary".into(),
+        gateway_mode: Some(GatewayMode::Local),
+        protocol: Some(Protocol::Tcp),
+        connect_timeout_ms: Some(2000),
+    };
+    assert_eq!(
+        chain::question(&request).to_string(),
+        r#"{"OverrideConnectTimeout":"2000ms","OverrideMeshGateway":{"Mode":"local"},"OverrideProtocol":"tcp"}"#
+    );
+    let (chain, notes) = chain::chain(&recorded("chain-counting-remote.json")).unwrap();
+    assert_eq!(notes, []);
+    assert_eq!(chain.customization_hash.as_deref(), Some("7a7be31b"));
+    let (resolver, target) = chain.single().unwrap();
+    assert_eq!((resolver.connect_timeout_ms, target.gateway_mode), (2000, GatewayMode::Local));
+}
+
+#[test]
+fn routers_and_defaults_are_told_apart() {
+    let (chain, _) = chain::chain(&recorded("chain-split.json")).unwrap();
+    assert_eq!(chain.nodes[&chain.start], ChainNode::Router);
+    assert_eq!((chain.nodes.len(), chain.single()), (4, None));
+    let (chain, _) = chain::chain(&recorded("chain-dashboard.json")).unwrap();
+    let (resolver, target) = chain.single().unwrap();
+    assert!(resolver.is_default && target.subset.is_none());
+    assert_eq!(chain.protocol, Protocol::Tcp);
+}
+
+#[test]
+fn instances_have_both_addresses_and_their_worst_health() {
+    let (found, notes) = instance::instances(&recorded("connect-counting.json")).unwrap();
+    assert_eq!(notes, []);
+    let [sidecar] = &found[..] else { panic!("one instance") };
+    assert_eq!(
+        (&sidecar.lan, &sidecar.wan),
+        (&HostPort::new("127.50.0.21", 20000), &HostPort::new("203.0.113.7", 20001))
+    );
+    assert_eq!((sidecar.health, sidecar.kind), (Health::Warning, ServiceKind::ConnectProxy));
+    let (found, _) = instance::instances(&recorded("health-legacy.json")).unwrap();
+    assert_eq!(
+        (&found[0].lan, &found[0].wan),
+        (&HostPort::new("127.50.0.40", 5432), &HostPort::new("198.51.100.40", 5432))
+    );
+    assert_eq!(found[0].health, Health::Critical);
+    assert_eq!(instance::instances(&recorded("health-none.json")).unwrap(), (vec![], vec![]));
+    assert_eq!(instance::instances(b"null").unwrap(), (vec![], vec![]));
+}
+
+#[test]
+fn an_impossible_instance_hides_no_other() {
+    let mut wire: Vec<serde_json::Value> =
+        serde_json::from_slice(&recorded("connect-counting.json")).unwrap();
+    for (field, value) in [
+        ("Port", serde_json::json!(0)),
+        ("Port", serde_json::json!(65536)),
+        ("Port", serde_json::json!("http")),
+        ("Service", serde_json::json!("a/b")),
+        ("Service", serde_json::json!("a\nb")),
+        ("ID", serde_json::json!("")),
+        ("Address", serde_json::json!("10.0.0.300")),
+    ] {
+        let mut bad = wire[0].clone();
+        bad["Service"][field] = value;
+        wire.push(bad);
+    }
+    wire.push(serde_json::json!("nonsense"));
+    let (found, notes) = instance::instances(serde_json::to_string(&wire).unwrap().as_bytes()).unwrap();
+    assert_eq!((found.len(), notes.len()), (1, 8), "{notes:#?}");
+    assert!(notes.iter().all(|note| !note.remedy.is_empty() && !note.to_string().contains('\n')));
+}
+
+#[test]
+fn gateways_of_all_datacenters_are_read() {
+    let (states, notes) = instance::federation_states(&recorded("federation-states.json")).unwrap();
+    assert_eq!(notes, []);
+    let gateways = &states[&Datacenter::from("primary")];
+    assert_eq!(gateways[0].wan, HostPort::new("198.51.100.1", 8443));
+    assert_eq!(gateways[0].modify_index, 21);
+}
+
+#[test]
+fn service_names_come_with_their_kinds() {
+    let (all, _) = services::services(&recorded("services.json"), None).unwrap();
+    assert_eq!(all[&ServiceName::from("counting")], ServiceKind::Typical);
+    assert_eq!(all[&ServiceName::from("counting-sidecar-proxy")], ServiceKind::ConnectProxy);
+    let (gateways, _) =
+        services::services(&recorded("services-gateway.json"), Some(ServiceKind::MeshGateway)).unwrap();
+    assert_eq!(gateways.len(), 1);
+    let (dcs, notes) = services::datacenters(br#"["dc1","a/b",7]"#).unwrap();
+    assert_eq!((dcs.len(), notes.len()), (1, 2));
+    assert_eq!(services::datacenters(&recorded("datacenters.json")).unwrap().0.len(), 1);
+}
+
+#[test]
+fn intentions_are_read_from_both_sources() {
+    let (found, notes) = intention::intentions(&recorded("intentions.json")).unwrap();
+    assert_eq!(notes, []);
+    let allow = found.iter().find(|i| i.action == Action::Allow).unwrap();
+    assert_eq!(allow.source, Party::Service("dashboard".into()));
+    let deny = found.iter().find(|i| i.action == Action::Deny).unwrap();
+    assert_eq!((&deny.source, &deny.destination), (&Party::AnyService, &Party::AnyService));
+
+    let body = br#"[{"Kind":"service-intentions","Name":"api","Sources":[
+        {"Name":"web","Namespace":"default","Action":"allow","Precedence":9,"Type":"consul"},
+        {"Name":"l7","Permissions":[{"Action":"allow","HTTP":{"PathPrefix":"/"}}]},
+        {"Name":"far","Peer":"p","Action":"allow"},{"Name":"*","Action":"deny"}]}]"#;
+    let (found, notes) = intention::intention_entries(body).unwrap();
+    let actions: Vec<_> = found.iter().map(|i| i.action).collect();
+    assert_eq!(actions, [Action::Inexpressible, Action::Allow, Action::Deny]);
+    assert_eq!(notes.len(), 2, "{notes:#?}");
+    let body = br#"[{"SourceNS":"*","SourceName":"*","DestinationNS":"default","DestinationName":"*","Action":"deny"}]"#;
+    assert_eq!(intention::intentions(body).unwrap().0[0].source, Party::Anything);
+}
+
+#[test]
+fn central_defaults_are_read() {
+    let (defaults, _) = defaults::defaults(&recorded("proxy-defaults.json")).unwrap();
+    assert_eq!(defaults.gateway_mode, Some(GatewayMode::Local));
+    assert_eq!(defaults.settings.text("protocol"), Some("tcp"));
+    let (defaults, _) = defaults::defaults(&recorded("service-defaults-counting.json")).unwrap();
+    assert_eq!(
+        (defaults.protocol.as_deref(), defaults.gateway_mode),
+        (Some("http"), Some(GatewayMode::Remote))
+    );
+}
+
+#[test]
+fn garbage_is_an_error_and_no_panic() {
+    for body in [&b"<html>"[..], b"", b"[1", b"{}", b"\xff\xfe"] {
+        assert!(instance::instances(body).is_err());
+        assert!(chain::chain(body).is_err());
+        assert!(registration::registration(body).is_err());
+        assert!(agent::agent(body, None).is_err());
+    }
+}
