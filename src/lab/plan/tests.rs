@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 
 fn plan(slot: u8) -> Plan {
@@ -161,7 +163,7 @@ fn a_long_path_moves_the_sockets_to_the_runtime_folder() {
     let socket = plan.node("secondary-services").unwrap().xds.clone().unwrap();
     assert_eq!(socket, format!("unix:{}/secondary-services.sock", dir.display()));
     assert!(socket.len() < SOCKET_PATH_BYTES);
-    assert_eq!(super::Plan::new(&LabOptions::example(), 0).socket_dir, None);
+    assert_eq!(Plan::new(&LabOptions::example(), 0).socket_dir, None);
 }
 
 #[test]
