@@ -129,6 +129,8 @@ impl Sketch<'_> {
                 args.extend(["--register".into(), "--expose-servers".into()]);
                 args.extend(flags(&[("--address", &lan), ("--wan-address", &wan)]));
                 args.extend(flags(&[("--bind-address", &bind_lan), ("--bind-address", &bind_wan)]));
+                // A gateway is used once its check passes: the usual 10 s would be most of the bring-up.
+                args.extend(flags(&[("--check-interval", "1s")]));
                 args
             }
         };

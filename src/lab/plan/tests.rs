@@ -83,7 +83,8 @@ fn envoys_are_run_through_causeway() {
     assert!(
         gateway.starts_with(
             "envoy --gateway mesh --service mesh-gateway --register --expose-servers --address 127.1.0.2:8443 \
-             --wan-address 127.1.255.1:8443 --bind-address lan=127.1.0.2:8443 --bind-address wan=127.1.255.1:8443"
+             --wan-address 127.1.255.1:8443 --bind-address lan=127.1.0.2:8443 --bind-address wan=127.1.255.1:8443 \
+             --check-interval 1s"
         ),
         "{gateway}"
     );
