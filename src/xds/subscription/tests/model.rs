@@ -263,11 +263,12 @@ impl Client {
             of.refused.clear();
             of.last = of.cache.clone();
             of.causes.clear();
-            // A client that wants nothing of a type does not ask for it.
-            of.known = of.wildcard || !of.names.is_empty();
+            of.known = false;
         }
         for kind in Kind::ALL {
             let of = self.of(kind);
+            // A client that wants nothing of a type does not ask for it.
+            of.known = of.wildcard || !of.names.is_empty();
             if !of.known {
                 continue;
             }
