@@ -3,6 +3,7 @@
 
 mod architecture;
 mod consul;
+mod lab;
 mod xds_envoy;
 mod xds_rig;
 mod xds_stream;
