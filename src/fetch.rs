@@ -1,5 +1,6 @@
-//! One GET over plain HTTP with a deadline: for Envoy's admin interface and the agent's own HTTP interface, which
-//! both are on loopback. Consul has a client of its own.
+//! One GET over plain HTTP with a deadline, on a connection of its own: for Envoy's admin interface, the agent's own
+//! HTTP interface, and what the lab looks at. What is shown is the path as it is now, not as it was when some pooled
+//! connection was opened. The agent reads Consul through a client of its own.
 
 use std::time::Duration;
 
@@ -7,9 +8,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{StatusCode, Uri};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde::de::DeserializeOwned;
 
 /// The largest answer taken: a dump of a proxy with thousands of clusters is some tens of MB.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
+
+/// How much of an unwanted answer an error shows.
+const EXCERPT_BYTES: usize = 200;
 
 /// An answer, whatever its status.
 #[derive(Clone, Debug)]
@@ -33,6 +38,17 @@ pub async fn get(url: &str, deadline: Duration) -> Result<Answer, String> {
     tokio::time::timeout(deadline, asking)
         .await
         .unwrap_or_else(|_| Err(format!("no answer within {deadline:?}")))
+}
+
+/// Gets `url` and reads the answer as JSON. The error names the address: no answer in time, a status other than 200,
+/// or text of another shape.
+pub async fn get_json<T: DeserializeOwned>(url: &str, deadline: Duration) -> Result<T, String> {
+    let answer = get(url, deadline).await.map_err(|reason| format!("{url}: {reason}"))?;
+    if answer.status != StatusCode::OK {
+        let text = String::from_utf8_lossy(&answer.body[..answer.body.len().min(EXCERPT_BYTES)]).into_owned();
+        return Err(format!("{url}: {} {}", answer.status.as_u16(), text.trim()));
+    }
+    serde_json::from_slice(&answer.body).map_err(|error| format!("{url}: unreadable answer: {error}"))
 }
 
 /// `text` as one segment of a URL's path.

@@ -33,7 +33,6 @@ pub mod consul;
 pub mod demo;
 pub mod down;
 mod error;
-pub mod http;
 pub mod plan;
 pub mod process;
 mod runner;

@@ -11,12 +11,14 @@ use std::{
 use serde::Deserialize;
 use tokio::net::TcpStream;
 
-use crate::lab::{
-    LabError,
-    http::{self, Reason},
-    plan::{Node, PRIMARY, Role, SECONDARY, Stage, port},
-    runner::Runner,
-    wait::{self, Progress},
+use crate::{
+    fetch,
+    lab::{
+        LabError,
+        plan::{Node, PRIMARY, Role, SECONDARY, Stage, port},
+        runner::Runner,
+        wait::{self, Progress},
+    },
 };
 
 /// One question. Consul answers in milliseconds; one that hangs is asked again.
@@ -127,7 +129,7 @@ impl<F: FnMut(&str)> Up<'_, F> {
         probe: impl FnMut() -> Fut,
     ) -> Result<T, LabError>
     where
-        Fut: Future<Output = Result<T, Reason>>,
+        Fut: Future<Output = Result<T, String>>,
     {
         let answer = wait::until(self.runner, (&node.name, process), awaited, self.deadline, probe).await?;
         self.progress.done(&node.name, awaited);
@@ -208,53 +210,54 @@ impl<F: FnMut(&str)> Up<'_, F> {
     }
 }
 
-async fn asks(url: String) -> Result<(), Reason> {
-    http::get(&url, ASK).await.map(drop)
+async fn asks(url: String) -> Result<(), String> {
+    let answer = fetch::get(&url, ASK).await?;
+    if answer.status.is_success() { Ok(()) } else { Err(format!("{url}: {}", answer.status)) }
 }
 
-async fn leader(node: &Node) -> Result<(), Reason> {
-    let leader: String = http::get_json(&format!("{}/v1/status/leader", node.consul_http), ASK).await?;
+async fn leader(node: &Node) -> Result<(), String> {
+    let leader: String = fetch::get_json(&format!("{}/v1/status/leader", node.consul_http), ASK).await?;
     if leader.is_empty() { Err("no leader yet".into()) } else { Ok(()) }
 }
 
-async fn trust_domain(node: &Node) -> Result<(), Reason> {
+async fn trust_domain(node: &Node) -> Result<(), String> {
     let url = format!("{}/v1/agent/connect/ca/roots", node.consul_http);
     // Answered with 200 and an empty trust domain before the CA is there.
-    let roots: Roots = http::get_json(&url, ASK).await?;
+    let roots: Roots = fetch::get_json(&url, ASK).await?;
     if roots.trust_domain.is_empty() { Err("no trust domain yet".into()) } else { Ok(()) }
 }
 
-async fn joined(node: &Node) -> Result<(), Reason> {
+async fn joined(node: &Node) -> Result<(), String> {
     leader(node).await?;
     let url = format!("{}/v1/catalog/node/{}", node.consul_http, node.name);
-    let entry: Option<serde_json::Value> = http::get_json(&url, ASK).await?;
+    let entry: Option<serde_json::Value> = fetch::get_json(&url, ASK).await?;
     entry.map(drop).ok_or_else(|| "not in the catalog yet".into())
 }
 
-async fn wan_alive(node: &Node, names: &[String]) -> Result<(), Reason> {
+async fn wan_alive(node: &Node, names: &[String]) -> Result<(), String> {
     let url = format!("{}/v1/agent/members?wan=1", node.consul_http);
-    let members: Vec<Member> = http::get_json(&url, ASK).await?;
+    let members: Vec<Member> = fetch::get_json(&url, ASK).await?;
     let members: BTreeMap<_, _> = members.into_iter().map(|member| (member.name, member.status)).collect();
     let missing = names.iter().find(|name| members.get(*name) != Some(&MEMBER_ALIVE));
     missing.map_or(Ok(()), |name| Err(format!("{name} is not alive in the WAN pool: {members:?}")))
 }
 
-async fn catalog(node: &Node, datacenter: &str, expected: &BTreeSet<String>) -> Result<(), Reason> {
+async fn catalog(node: &Node, datacenter: &str, expected: &BTreeSet<String>) -> Result<(), String> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Entry {
         node: String,
     }
     let url = format!("{}/v1/catalog/nodes?dc={datacenter}", node.consul_http);
-    let entries: Vec<Entry> = http::get_json(&url, ASK).await?;
+    let entries: Vec<Entry> = fetch::get_json(&url, ASK).await?;
     let found: BTreeSet<String> = entries.into_iter().map(|entry| entry.node).collect();
     let missing = expected.difference(&found).next();
     missing.map_or(Ok(()), |name| Err(format!("{name} is not in the catalog of {datacenter}")))
 }
 
-async fn passing(node: &Node, expected: &BTreeSet<String>) -> Result<(), Reason> {
+async fn passing(node: &Node, expected: &BTreeSet<String>) -> Result<(), String> {
     let url = format!("{}/v1/health/state/any", node.consul_http);
-    let checks: Vec<Check> = http::get_json(&url, ASK).await?;
+    let checks: Vec<Check> = fetch::get_json(&url, ASK).await?;
     if let Some(bad) = checks.iter().find(|check| check.status != "passing") {
         return Err(format!("{}: check \"{}\" is {}", bad.node, bad.name, bad.status));
     }
@@ -263,8 +266,8 @@ async fn passing(node: &Node, expected: &BTreeSet<String>) -> Result<(), Reason>
     missing.map_or(Ok(()), |name| Err(format!("{name} has no check yet")))
 }
 
-async fn counts(url: String) -> Result<(), Reason> {
-    let state: DashboardState = http::get_json(&format!("{url}/api/state"), ASK).await?;
+async fn counts(url: String) -> Result<(), String> {
+    let state: DashboardState = fetch::get_json(&format!("{url}/api/state"), ASK).await?;
     match (state.link.up, state.count) {
         (true, Some(count)) if count > 0 => Ok(()),
         _ => Err(state.link.error.unwrap_or_else(|| "the dashboard has no count yet".into())),

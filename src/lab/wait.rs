@@ -11,7 +11,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    lab::{LabError, error::StepFailed, http::Reason, runner::Runner},
+    lab::{LabError, error::StepFailed, runner::Runner},
     lifecycle,
 };
 
@@ -55,7 +55,7 @@ pub(crate) async fn until<T, Fut>(
     mut probe: impl FnMut() -> Fut,
 ) -> Result<T, LabError>
 where
-    Fut: Future<Output = Result<T, Reason>>,
+    Fut: Future<Output = Result<T, String>>,
 {
     let (mut ended, log) = runner.watch(node, process)?;
     let mut last = String::new();

@@ -68,7 +68,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::{lab::http, lifecycle};
+    use crate::{fetch, lifecycle};
 
     #[tokio::test]
     async fn counts_requests_and_not_health_checks() {
@@ -79,8 +79,8 @@ mod tests {
             lifecycle::spawn("test.serve", async move { axum::serve(listener, router).await.unwrap() });
         let deadline = Duration::from_secs(5);
         for expected in 1..=3 {
-            http::get(&format!("{url}/health"), deadline).await.unwrap();
-            let answer: Count = http::get_json(&url, deadline).await.unwrap();
+            fetch::get(&format!("{url}/health"), deadline).await.unwrap();
+            let answer: Count = fetch::get_json(&url, deadline).await.unwrap();
             assert_eq!(
                 answer,
                 Count { count: expected, instance: "one".into(), datacenter: "secondary".into() }

@@ -14,14 +14,12 @@ use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, time::MissedTickBehavior};
 
 use crate::{
-    lab::{
-        demo::{
-            ListenError,
-            link::{Attempt, Link, Sample, Watched},
-            path::{self, EnvoyClusters, Hop},
-            serve,
-        },
-        http,
+    fetch,
+    lab::demo::{
+        ListenError,
+        link::{Attempt, Link, Sample, Watched},
+        path::{self, EnvoyClusters, Hop},
+        serve,
     },
     lifecycle::{self, Stop},
 };
@@ -106,14 +104,14 @@ async fn ask_forever(options: DashboardOptions, states: watch::Sender<Arc<Dashbo
 
 async fn ask(counting: &str) -> Attempt {
     let began = lifecycle::now();
-    let answer = http::get_json(counting, ANSWER).await;
+    let answer = fetch::get_json(counting, ANSWER).await;
     let latency = lifecycle::now() - began;
     Attempt { at_ms: wall_ms(), latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX), answer }
 }
 
 async fn clusters(options: &DashboardOptions) -> Option<EnvoyClusters> {
     let admin = options.envoy_admin.as_deref()?;
-    http::get_json(&format!("{admin}/clusters?format=json"), ADMIN).await.ok()
+    fetch::get_json(&format!("{admin}/clusters?format=json"), ADMIN).await.ok()
 }
 
 fn picture(

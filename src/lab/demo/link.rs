@@ -28,7 +28,7 @@ pub struct Link {
     pub up: bool,
     /// Since when it is so, milliseconds since the Unix epoch; none before the first attempt ended.
     pub since_ms: Option<u64>,
-    /// Why the last attempt was not answered, or the last one that was not.
+    /// Why the last attempt was not answered; none while the link is up.
     pub error: Option<String>,
     /// How long the last attempt took, milliseconds.
     pub latency_ms: Option<u64>,
@@ -78,7 +78,7 @@ impl Watched {
         let count = answer.as_ref().ok().map(|answer| answer.count);
         self.history.push_back(Sample { at_ms, latency_ms, count });
         match answer {
-            Ok(answer) => self.last = Some(answer),
+            Ok(answer) => (self.last, self.link.error) = (Some(answer), None),
             Err(reason) => self.link.error = Some(reason),
         }
     }
@@ -100,6 +100,11 @@ mod tests {
         for (at, count) in [(10, None), (20, None), (30, Some(1)), (40, Some(2)), (50, None)] {
             watched.record(attempt(at, count));
             seen.push((watched.link.up, watched.link.since_ms));
+            assert_eq!(
+                watched.link.error.is_none(),
+                watched.link.up,
+                "an error is told while the link is down"
+            );
         }
         let expected =
             [(false, Some(10)), (false, Some(10)), (true, Some(30)), (true, Some(30)), (false, Some(50))];
