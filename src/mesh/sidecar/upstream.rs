@@ -111,6 +111,12 @@ impl<'a> Making<'a> {
 
     /// The one target of the chain, or why the chain cannot be expressed.
     fn single<'c>(&self, chain: &'c Chain) -> Result<(&'c Resolver, &'c Target), Note> {
+        if !chain.nodes.contains_key(&chain.start) {
+            return Err(self.note(
+                "has a chain that starts or ends where this version cannot follow",
+                "correct what another note says of the chain, or reach the service it leads to directly",
+            ));
+        }
         let Some((resolver, target)) = chain.single() else {
             return Err(self.note(
                 "has a service-router or service-splitter in its chain, which is not built yet",
