@@ -29,12 +29,12 @@ fn the_agent_tells_its_datacenter_and_policy() {
 }
 
 #[test]
-fn an_unreadable_policy_is_noted() {
+fn an_unreadable_policy_is_told_from_deny() {
     let body = br#"{"Config":{"Datacenter":"dc1","NodeName":"n"},"DebugConfig":{"ACLsEnabled":true}}"#;
     let (facts, notes) = agent::agent(body, None).unwrap();
-    assert_eq!((facts.default_policy, notes.len()), (DefaultPolicy::Unreadable, 1));
+    assert_eq!((facts.default_policy, notes), (DefaultPolicy::Unreadable, vec![]));
     let (facts, notes) = agent::agent(body, Some("deny")).unwrap();
-    assert_eq!((facts.default_policy, notes.len()), (DefaultPolicy::Deny, 0));
+    assert_eq!((facts.default_policy, notes), (DefaultPolicy::Deny, vec![]));
 }
 
 #[test]
