@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// Settings of an upstream that are not built yet.
+const UNBUILT: &[&str] = &["envoy_cluster_json", "envoy_listener_json", "limits", "passive_health_check"];
+
 /// One upstream while it is being built.
 struct Making<'a> {
     sidecar: &'a Sidecar<'a>,
@@ -44,6 +47,7 @@ pub(super) fn build(
         Ok(found) => found,
         Err(note) => return Some(Err(note)),
     };
+    notes.extend(sidecar.unbuilt(&format!("upstream {id}"), &wanted.settings, UNBUILT));
     let (roots, leaf) = (reader.roots(), reader.leaf(&sidecar.destination.service));
     let chain = reader.chain(&making.request(service));
     let (roots, _, chain) = (roots?, leaf?, chain?);
