@@ -239,7 +239,7 @@ fn intentions_are_read_from_both_sources() {
     let (found, notes) = intention::intention_entries(body).unwrap();
     let actions: Vec<_> = found.iter().map(|i| i.action).collect();
     assert_eq!(actions, [Action::Inexpressible, Action::Allow, Action::Deny]);
-    assert_eq!(notes.len(), 2, "{notes:#?}");
+    assert_eq!(notes.len(), 1, "{notes:#?}");
     let body = br#"[{"SourceNS":"*","SourceName":"*","DestinationNS":"default","DestinationName":"*","Action":"deny"}]"#;
     assert_eq!(intention::intentions(body).unwrap().0[0].source, Party::Anything);
 }
