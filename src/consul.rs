@@ -10,6 +10,6 @@ mod fallback;
 pub mod index;
 pub mod metrics;
 pub(crate) mod poller;
-pub(crate) mod topic;
+pub mod topic;
 pub mod watch;
 pub mod wire;

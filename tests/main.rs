@@ -3,6 +3,8 @@
 
 mod architecture;
 mod consul;
+mod golden;
+mod golden_envoy;
 mod lab;
 mod xds_envoy;
 mod xds_rig;

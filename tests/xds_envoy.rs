@@ -28,7 +28,7 @@ const PROXY: &str = "web-sidecar-proxy";
 /// A cluster whose endpoints do not follow warms for 15 s.
 const NO_WARMING: Duration = Duration::from_secs(1);
 
-fn envoy_binary() -> PathBuf {
+pub(crate) fn envoy_binary() -> PathBuf {
     let local = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/envoy/envoy");
     let on_path =
         env::split_paths(&env::var_os("PATH").unwrap_or_default()).map(|dir| dir.join("envoy")).collect();
@@ -38,10 +38,10 @@ fn envoy_binary() -> PathBuf {
     found.expect("no Envoy: run `make tools`, or set ENVOY_BIN")
 }
 
-fn bootstrap(socket: &Path) -> serde_json::Value {
+pub(crate) fn bootstrap(proxy: &str, socket: &Path) -> serde_json::Value {
     let ads = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
     json!({
-        "node": {"id": PROXY, "cluster": "web"},
+        "node": {"id": proxy, "cluster": "web"},
         "admin": {"address": {"socket_address": {"address": "127.51.0.8", "port_value": 0}}},
         "dynamic_resources": {
             "ads_config": {
@@ -79,7 +79,7 @@ impl Rig {
         let source = Source::default();
         let server = Server::start(&socket, &source);
         let config = dir.path().join("envoy.json");
-        std::fs::write(&config, bootstrap(&socket).to_string()).unwrap();
+        std::fs::write(&config, bootstrap(PROXY, &socket).to_string()).unwrap();
         let log = std::fs::File::create(dir.path().join("envoy.log")).unwrap();
         let envoy = Command::new(envoy_binary())
             .args(["--disable-hot-restart", "--concurrency", "1", "-l", "warn", "-c"])

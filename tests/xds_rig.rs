@@ -138,8 +138,15 @@ pub(crate) fn snapshot(resources: impl IntoIterator<Item = Resource>) -> Arc<Sna
     Snapshot::empty().next(draft(resources))
 }
 
-/// Certificates of a mesh: roots, and a leaf for `web`.
+/// Certificates of a mesh: a leaf for `web`, and the roots.
 pub(crate) fn secrets() -> [Resource; 2] {
+    let [leaf, roots] = certificates("spiffe://td.consul/ns/default/dc/dc1/svc/web");
+    let secret = |name: &str, content| Resource::Secret(Secret { name: name.into(), content });
+    [secret("leaf", leaf), secret("roots", roots)]
+}
+
+/// A leaf with that SPIFFE id, and the roots it comes from.
+pub(crate) fn certificates(id: &str) -> [SecretContent; 2] {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -147,16 +154,11 @@ pub(crate) fn secrets() -> [Resource; 2] {
     let issuer = Issuer::from_params(&ca, &ca_key);
     let leaf_key = KeyPair::generate().unwrap();
     let mut leaf = CertificateParams::default();
-    let id = "spiffe://td.consul/ns/default/dc/dc1/svc/web";
     leaf.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
     let leaf = leaf.signed_by(&leaf_key, &issuer).unwrap();
-    let secret = |name: &str, content| Resource::Secret(Secret { name: name.into(), content });
     [
-        secret(
-            "leaf",
-            SecretContent::Leaf { chain_pem: leaf.pem(), key_pem: leaf_key.serialize_pem().into() },
-        ),
-        secret("roots", SecretContent::Roots { pem: root.pem() }),
+        SecretContent::Leaf { chain_pem: leaf.pem(), key_pem: leaf_key.serialize_pem().into() },
+        SecretContent::Roots { pem: root.pem() },
     ]
 }
 

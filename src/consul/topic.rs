@@ -27,11 +27,16 @@ const AGENT_EVERY: Duration = Duration::from_secs(60);
 
 /// What is asked for a topic, without cursor.
 #[derive(Debug)]
-pub(crate) struct Question {
-    pub(crate) method: Method,
-    pub(crate) path: String,
-    pub(crate) query: Vec<(&'static str, String)>,
-    pub(crate) body: Option<Value>,
+pub struct Question {
+    /// GET, or POST where the question has a body.
+    pub method: Method,
+    /// The path, encoded.
+    pub path: String,
+    /// The query's parameters, not encoded.
+    pub query: Vec<(&'static str, String)>,
+    /// The body, in JSON.
+    pub body: Option<Value>,
+    /// How the topic is followed after the first answer.
     pub(crate) follow: Follow,
     /// How long Consul may hold it.
     pub(crate) wait: Duration,
@@ -39,7 +44,7 @@ pub(crate) struct Question {
 
 /// What an answer means.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// The topic's answer.
     Heard(Answer, Vec<Note>),
     /// The topic's answer for this version of Consul, which does not have it.
@@ -69,7 +74,7 @@ pub(crate) fn kind(topic: &Topic) -> &'static str {
 }
 
 /// The question that a topic asks.
-pub(crate) fn question(topic: &Topic) -> Question {
+pub fn question(topic: &Topic) -> Question {
     let local = |parts: &[&str]| get(path(parts), Follow::Index);
     match topic {
         Topic::Agent => get("/v1/agent/self".into(), Follow::Every(AGENT_EVERY)),
@@ -105,7 +110,7 @@ pub(crate) fn question(topic: &Topic) -> Question {
 }
 
 /// What `reply` means for `topic`.
-pub(crate) fn outcome(topic: &Topic, reply: &Reply) -> Outcome {
+pub fn outcome(topic: &Topic, reply: &Reply) -> Outcome {
     if let Some(known) = known_absence(topic, reply) {
         return known;
     }

@@ -123,7 +123,7 @@ fn inexpressible(intention: &Intention, service: &ServiceName) -> Option<Note> {
     (intention.action == Action::Inexpressible).then(|| {
         Note::new(
             format!("intention {source} -> {service}"),
-            "has permissions, JWT requirements or a peered source, which are not built yet; its source is denied",
+            "has L7 permissions, JWT requirements or an unknown action, which are not built yet; its source is denied",
             "give the intention a plain allow or deny",
         )
     })

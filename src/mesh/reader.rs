@@ -151,8 +151,20 @@ impl<'a> Reader<'a> {
             }
             (Some((live, _)), None) => Some(live),
             (None, Some(replicated)) if !replicated.is_empty() => Some(replicated),
-            (None, _) => {
+            (None, None) => {
                 self.missing.insert(Topic::FederationStates);
+                None
+            }
+            // The servers replicate no gateway from there, so only its own catalog can tell.
+            (None, Some(_)) => {
+                let is_of_dc = |topic: &&Topic| match topic {
+                    Topic::Services { dc: of, .. } | Topic::Health { dc: of, .. } => of == dc,
+                    _ => false,
+                };
+                let is_unknown = |topic: &&Topic| self.catalog.heard(topic).is_none();
+                let unknown: Vec<_> =
+                    self.asked.iter().filter(is_of_dc).filter(is_unknown).cloned().collect();
+                self.missing.extend(unknown);
                 None
             }
         }

@@ -100,6 +100,15 @@ fn merged_settings(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>) -> Option<Set
 }
 
 impl Sidecar<'_> {
+    /// A note on those of `unbuilt` that `settings` has: Consul's own proxies honour them.
+    fn unbuilt(&self, about: &str, settings: &Settings, unbuilt: &[&str]) -> Option<Note> {
+        let found: Vec<&str> = unbuilt.iter().copied().filter(|key| settings.0.contains_key(*key)).collect();
+        (!found.is_empty()).then(|| {
+            let problem = format!("has settings without effect, not built yet: {}", found.join(", "));
+            self.note(about, problem, "remove them, or do not count on them")
+        })
+    }
+
     fn note(&self, about: &str, problem: impl Into<String>, remedy: &str) -> Note {
         Note::new(format!("{about} of {}", self.registration.id), problem, remedy)
     }

@@ -44,6 +44,6 @@ pub enum Action {
     Allow,
     /// The connection is denied.
     Deny,
-    /// It has L7 permissions, JWT requirements or a peered source, which cannot be expressed: its source is denied.
+    /// It has L7 permissions, JWT requirements or an unknown action, which cannot be expressed: its source is denied.
     Inexpressible,
 }

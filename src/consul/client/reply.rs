@@ -37,10 +37,25 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// An answer that was kept: no exchange took place. `act` names it in errors.
+    pub fn recorded(act: String, status: StatusCode, headers: &HeaderMap, body: Bytes) -> Self {
+        Self::read(act, status, headers, body, None)
+    }
+
     pub(crate) fn new(act: String, head: &response::Parts, body: Bytes, token: Option<SecretText>) -> Self {
-        let text = |name: &str| header(&head.headers, name);
+        Self::read(act, head.status, &head.headers, body, token)
+    }
+
+    fn read(
+        act: String,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: Bytes,
+        token: Option<SecretText>,
+    ) -> Self {
+        let text = |name: &str| header(headers, name);
         Self {
-            status: head.status,
+            status,
             index: text("x-consul-index").and_then(|index| index.parse().ok()),
             content_hash: text("x-consul-contenthash").map(str::to_owned),
             filtered_by_acls: text("x-consul-results-filtered-by-acls") == Some("true"),

@@ -10,7 +10,6 @@ use crate::{
     model::{
         agent::{AgentFacts, DefaultPolicy},
         name::{Datacenter, NodeName},
-        note::Note,
     },
 };
 
@@ -63,7 +62,7 @@ struct WireResolver {
 }
 
 /// The agent's facts. `header` is `X-Consul-Default-ACL-Policy` of the same answer (Consul 1.9+); where it and the
-/// configuration dump are silent the policy is unreadable, with a note.
+/// configuration dump are silent the policy is unreadable: what that means is for whoever applies it to say.
 pub fn agent(body: &[u8], header: Option<&str>) -> Result<Read<AgentFacts>, WireError> {
     let WireSelf { config, debug_config: debug } = whole(body)?;
     if !is_name(&config.datacenter) || !is_name(&config.node_name) {
@@ -78,14 +77,6 @@ pub fn agent(body: &[u8], header: Option<&str>) -> Result<Read<AgentFacts>, Wire
         (None, Some(false)) => DefaultPolicy::Allow,
         (None, _) => policy_named(header.or(configured.as_deref())),
     };
-    let mut notes = Vec::new();
-    if default_policy == DefaultPolicy::Unreadable {
-        notes.push(Note::new(
-            "default intention policy",
-            "Consul does not tell whether connections without an intention are allowed, so they are denied",
-            "give the token agent:read, or set the default policy in the configuration",
-        ));
-    }
     let primary = config.primary_datacenter.or(debug.primary_datacenter).filter(|dc| is_name(dc));
     let domain = debug.dns_domain.unwrap_or_default();
     let domain = domain.trim_end_matches('.');
@@ -99,7 +90,7 @@ pub fn agent(body: &[u8], header: Option<&str>) -> Result<Read<AgentFacts>, Wire
         default_policy,
         translates_wan_addresses: debug.translate_wan_addrs.unwrap_or(false),
     };
-    Ok((facts, notes))
+    Ok((facts, Vec::new()))
 }
 
 fn policy_named(policy: Option<&str>) -> DefaultPolicy {

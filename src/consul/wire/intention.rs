@@ -88,13 +88,13 @@ pub fn intention_entries(body: &[u8]) -> Result<Read<Vec<Intention>>, WireError>
 }
 
 fn push(rule: WireRule, about: &str, intentions: &mut Vec<Intention>, notes: &mut Vec<Note>) {
-    match intention(&rule, about, notes) {
+    match intention(&rule, about) {
         Ok(intention) => intentions.push(intention),
         Err(note) => notes.push(note),
     }
 }
 
-fn intention(rule: &WireRule, about: &str, notes: &mut Vec<Note>) -> Result<Intention, Note> {
+fn intention(rule: &WireRule, about: &str) -> Result<Intention, Note> {
     let is_foreign = !rule.source_peer.is_empty()
         || !rule.source_sameness_group.is_empty()
         || !matches!(rule.source_partition.as_str(), "" | "default")
@@ -110,7 +110,7 @@ fn intention(rule: &WireRule, about: &str, notes: &mut Vec<Note>) -> Result<Inte
     Ok(Intention {
         source: party(&rule.source_name, &rule.source_ns, about)?,
         destination: party(&rule.destination_name, &rule.destination_ns, about)?,
-        action: action(rule, about, notes),
+        action: action(rule),
     })
 }
 
@@ -128,21 +128,12 @@ fn party(name: &str, namespace: &str, about: &str) -> Result<Party, Note> {
     }
 }
 
-fn action(rule: &WireRule, about: &str, notes: &mut Vec<Note>) -> Action {
+/// Whoever is served by the intention notes what is inexpressible: the list is that of all services.
+fn action(rule: &WireRule) -> Action {
     let has_jwt = rule.jwt.as_ref().is_some_and(|jwt| !jwt.is_null());
-    let (problem, remedy) = match rule.action.as_str() {
-        "deny" if rule.permissions.is_empty() => return Action::Deny,
-        "allow" if rule.permissions.is_empty() && !has_jwt => return Action::Allow,
-        _ if !rule.permissions.is_empty() => (
-            "it has L7 permissions, which are not built yet, so its source is denied",
-            "allow or deny the source as a whole",
-        ),
-        _ if has_jwt => (
-            "it asks for JWTs, which are not built yet, so its source is denied",
-            "allow or deny the source as a whole",
-        ),
-        _ => ("its action is unknown, so its source is denied", "set its action to allow or deny"),
-    };
-    notes.push(Note::new(about, problem, remedy));
-    Action::Inexpressible
+    match rule.action.as_str() {
+        "deny" if rule.permissions.is_empty() => Action::Deny,
+        "allow" if rule.permissions.is_empty() && !has_jwt => Action::Allow,
+        _ => Action::Inexpressible,
+    }
 }

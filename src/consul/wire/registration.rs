@@ -63,6 +63,17 @@ struct WireProxy {
     upstreams: Vec<Value>,
     #[serde(deserialize_with = "nullable")]
     mesh_gateway: WireGateway,
+    #[serde(deserialize_with = "nullable")]
+    expose: WireExpose,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct WireExpose {
+    #[serde(deserialize_with = "nullable")]
+    checks: bool,
+    #[serde(deserialize_with = "nullable")]
+    paths: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -148,6 +159,13 @@ fn destination(
             about,
             format!("the proxy mode `{}` is not supported", shown(&proxy.mode)),
             "name its upstreams in the registration and leave Proxy.Mode out",
+        ));
+    }
+    if proxy.expose.checks || !proxy.expose.paths.is_empty() {
+        notes.push(Note::new(
+            about,
+            "exposed paths and checks are not built yet and have no effect",
+            "let what needs the path reach the service itself",
         ));
     }
     if !is_name(&proxy.destination_service_name) {

@@ -27,6 +27,16 @@ use crate::{
 /// Consul's name and statistics prefix of the listener.
 const NAME: &str = "public_listener";
 
+/// Settings of a proxy that are not built yet.
+const UNBUILT: &[&str] = &[
+    "envoy_listener_tracing_json",
+    "envoy_local_cluster_json",
+    "envoy_public_listener_json",
+    "local_idle_timeout_ms",
+    "local_request_timeout_ms",
+    "max_inbound_connections",
+];
+
 /// Where the public listener binds: `bind_address` and `bind_port` of the proxy's settings, else the registered
 /// address and port, else every address. `None` when no port is known.
 pub(super) fn address(registration: &Registration) -> Option<SocketAddr> {
@@ -50,6 +60,7 @@ pub(super) fn build(
     let rbac = rbac(sidecar, reader, notes);
     let (settings, _, _, rbac) = (settings?, roots?, leaf?, rbac?);
 
+    notes.extend(sidecar.unbuilt("public listener", &settings, UNBUILT));
     let protocol = protocol(sidecar, &settings, notes);
     Some(addresses(sidecar).map(|(public, local)| parts(sidecar, &settings, protocol, rbac, public, local)))
 }

@@ -24,6 +24,9 @@ use crate::{
     },
 };
 
+/// Settings of an upstream that are not built yet.
+const UNBUILT: &[&str] = &["envoy_cluster_json", "envoy_listener_json", "limits", "passive_health_check"];
+
 /// One upstream while it is being built.
 struct Making<'a> {
     sidecar: &'a Sidecar<'a>,
@@ -44,6 +47,7 @@ pub(super) fn build(
         Ok(found) => found,
         Err(note) => return Some(Err(note)),
     };
+    notes.extend(sidecar.unbuilt(&format!("upstream {id}"), &wanted.settings, UNBUILT));
     let (roots, leaf) = (reader.roots(), reader.leaf(&sidecar.destination.service));
     let chain = reader.chain(&making.request(service));
     let (roots, _, chain) = (roots?, leaf?, chain?);
@@ -111,6 +115,12 @@ impl<'a> Making<'a> {
 
     /// The one target of the chain, or why the chain cannot be expressed.
     fn single<'c>(&self, chain: &'c Chain) -> Result<(&'c Resolver, &'c Target), Note> {
+        if !chain.nodes.contains_key(&chain.start) {
+            return Err(self.note(
+                "has a chain that starts or ends where this version cannot follow",
+                "correct what another note says of the chain, or reach the service it leads to directly",
+            ));
+        }
         let Some((resolver, target)) = chain.single() else {
             return Err(self.note(
                 "has a service-router or service-splitter in its chain, which is not built yet",

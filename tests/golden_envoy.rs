@@ -1,0 +1,174 @@
+//! Every golden is served to a real Envoy, which must acknowledge all of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    process::Stdio,
+    sync::Arc,
+    time::Duration,
+};
+
+use causeway::xds::{
+    resource::{
+        Key, Kind, Resource,
+        secret::{Secret, SecretContent},
+    },
+    server::Offer,
+    snapshot::{Draft, Snapshot},
+    status::{ResourceState, StreamStatus},
+};
+use futures_util::{StreamExt, stream};
+use tokio::process::{Child, Command};
+
+use crate::{
+    golden::{self, case::Case},
+    xds_envoy::{bootstrap, envoy_binary},
+    xds_rig::{Server, Source, certificates},
+};
+
+/// An Envoy starts and takes a snapshot within a fraction of a second; a busy machine gets time.
+const DEADLINE: Duration = Duration::from_secs(15);
+/// The machines that run this have two cores.
+const AT_ONCE: usize = 2;
+
+/// What an Envoy on this machine can take: listeners on free ports of loopback, certificates whose keys exist.
+fn servable(snapshot: &Snapshot) -> Arc<Snapshot> {
+    let mut draft = Draft { complete: snapshot.is_complete(), ..Draft::default() };
+    let leaf = snapshot.of_kind(Kind::Secret).find_map(|entry| entry.key.name.strip_prefix("leaf/"));
+    let id = format!("spiffe://td.consul/ns/default/dc/primary/svc/{}", leaf.unwrap_or("none"));
+    let [leaf, roots] = certificates(&id);
+    for (at, entry) in (1..).zip(snapshot.iter()) {
+        let resource = match &entry.resource {
+            Resource::Secret(Secret { name, content }) => {
+                let is_leaf = matches!(content, SecretContent::Leaf { .. });
+                let content = if is_leaf { leaf.clone() } else { roots.clone() };
+                Resource::Secret(Secret { name: name.clone(), content })
+            }
+            // An address of its own for each, since Envoy refuses two listeners on one.
+            Resource::Listener(listener) => {
+                let mut listener = listener.clone();
+                listener.address = ([127, 0, 1, at], 0).into();
+                Resource::Listener(listener)
+            }
+            other => other.clone(),
+        };
+        if entry.partial {
+            draft.partial.insert(entry.key.clone());
+        }
+        draft.resources.insert(entry.key.clone(), resource);
+    }
+    Snapshot::empty().next(draft)
+}
+
+/// Whatever Envoy asks for: clusters and listeners all, and what they name.
+fn expected(snapshot: &Snapshot) -> BTreeSet<Key> {
+    let roots: Vec<_> =
+        [Kind::Cluster, Kind::Listener].into_iter().flat_map(|kind| snapshot.of_kind(kind)).collect();
+    let named = roots.iter().flat_map(|entry| &entry.refers_to).cloned();
+    roots.iter().map(|entry| entry.key.clone()).chain(named).collect()
+}
+
+fn start_envoy(dir: &Path, proxy: &str, socket: &Path) -> Child {
+    let config = dir.join("envoy.json");
+    std::fs::write(&config, bootstrap(proxy, socket).to_string()).unwrap();
+    let log = std::fs::File::create(dir.join("envoy.log")).unwrap();
+    Command::new(envoy_binary())
+        .args(["--disable-hot-restart", "--concurrency", "1", "-l", "warn", "-c"])
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+/// The names that Envoy has acknowledged in the intended version, or its refusal.
+fn progress(status: &StreamStatus) -> Result<BTreeSet<(String, String)>, String> {
+    let mut synced = BTreeSet::new();
+    for of_type in &status.types {
+        if of_type.nacks > 0 {
+            let message = of_type.last_nack.as_ref().map(|nack| nack.message.as_str());
+            return Err(format!("Envoy refuses {}: {}", of_type.kind, message.unwrap_or("?")));
+        }
+        let current = of_type.resources.iter().filter(|it| it.state == ResourceState::Synced);
+        synced.extend(current.map(|it| (of_type.kind.clone(), it.name.clone())));
+    }
+    Ok(synced)
+}
+
+/// Serves a snapshot to an Envoy of its own until all of it is acknowledged.
+async fn serve(proxy: &str, snapshot: &Arc<Snapshot>) -> Result<usize, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("xds.sock");
+    let source = Source::default();
+    source.offer(proxy, Offer::Ready(snapshot.clone()));
+    let server = Server::start(&socket, &source);
+    let mut envoy = start_envoy(dir.path(), proxy, &socket);
+    let wanted: BTreeSet<_> =
+        expected(snapshot).into_iter().map(|key| (key.kind.short().to_owned(), key.name)).collect();
+    let mut changes = server.board.changes();
+    let look = || match server.board.streams().first() {
+        Some(status) => progress(status),
+        None => Ok(BTreeSet::new()),
+    };
+    let is_over = |seen: &Result<BTreeSet<_>, String>| seen.as_ref().map_or(true, |s| s.is_superset(&wanted));
+    let waited =
+        tokio::time::timeout(DEADLINE, changes.wait_for(|streams| !streams.is_empty() && is_over(&look())));
+    let is_late = waited.await.is_err();
+    let seen = look();
+    envoy.kill().await.unwrap();
+    server.stop().await;
+    let log = || std::fs::read_to_string(dir.path().join("envoy.log")).unwrap_or_default();
+    match seen {
+        Err(refusal) => Err(refusal),
+        Ok(seen) if is_late => {
+            let missing: Vec<_> = wanted.difference(&seen).collect();
+            Err(format!("not acknowledged within {DEADLINE:?}: {missing:?}\n{}", log()))
+        }
+        Ok(_) => Ok(wanted.len()),
+    }
+}
+
+async fn served(name: String, case: Case) -> (String, Result<Option<usize>, String>) {
+    let outcome = match golden::make(&case) {
+        Err(problems) => Err(problems.join("\n")),
+        Ok(made) if !made.is_offered => Ok(None),
+        Ok(made) => serve(case.proxy.as_str(), &servable(&made.snapshot)).await.map(Some),
+    };
+    (name, outcome)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envoy_acknowledges_every_golden() {
+    let cases = golden::all_cases().into_iter().map(|(name, case)| served(name, case));
+    let outcomes: BTreeMap<_, _> = stream::iter(cases).buffer_unordered(AT_ONCE).collect().await;
+    let acknowledged: Vec<usize> = outcomes.values().filter_map(|it| it.clone().ok().flatten()).collect();
+    println!(
+        "goldens served to Envoy: {} with {} resources; not offered: {}",
+        acknowledged.len(),
+        acknowledged.iter().sum::<usize>(),
+        outcomes.values().filter(|outcome| **outcome == Ok(None)).count()
+    );
+    let failing: Vec<String> = outcomes
+        .iter()
+        .filter_map(|(name, outcome)| Some(format!("{name}: {}", outcome.as_ref().err()?)))
+        .collect();
+    assert!(failing.is_empty(), "{} cases\n{}", failing.len(), failing.join("\n\n"));
+}
+
+/// The check itself is checked: what Envoy refuses is told with Envoy's words.
+#[tokio::test]
+async fn a_golden_that_envoy_refuses_is_reported() {
+    let case = &golden::all_cases()["recorded/tcp-local"];
+    let snapshot = servable(&golden::make(case).unwrap().snapshot);
+    let mut draft = Draft { complete: true, ..Draft::default() };
+    for entry in snapshot.iter() {
+        let mut resource = entry.resource.clone();
+        if let Resource::Listener(listener) = &mut resource {
+            listener.chains.clear();
+        }
+        draft.resources.insert(entry.key.clone(), resource);
+    }
+    let refusal = serve(case.proxy.as_str(), &Snapshot::empty().next(draft)).await.unwrap_err();
+    assert!(refusal.contains("Envoy refuses LDS") && refusal.contains("no filter chains"), "{refusal}");
+}
