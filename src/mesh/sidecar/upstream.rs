@@ -49,14 +49,15 @@ pub(super) fn build(
     };
     notes.extend(sidecar.unbuilt(&format!("upstream {id}"), &wanted.settings, UNBUILT));
     let (roots, leaf) = (reader.roots(), reader.leaf(&sidecar.destination.service));
-    let chain = reader.chain(&making.request(service));
-    let (roots, _, chain) = (roots?, leaf?, chain?);
+    let chain = reader.chain(&making.request(service))?;
     let (resolver, target) = match making.single(chain) {
         Ok(found) => found,
         Err(note) => return Some(Err(note)),
     };
     let cluster_name = name::target_cluster(chain, target);
-    let endpoints = making.endpoints(&cluster_name, target, reader, notes)?;
+    // Asked before anything is given up for lack of certificates: all answers are fetched at once.
+    let endpoints = making.endpoints(&cluster_name, target, reader, notes);
+    let (roots, _, endpoints) = (roots?, leaf?, endpoints?);
     let tls = cluster::upstream_tls(
         &target.sni,
         name::spiffe_id(&target.service, &target.datacenter, &roots.trust_domain),
