@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "in a test a panic is the report")]
 
 mod architecture;
+mod bad_input;
 mod consul;
+mod rig;
 mod xds_envoy;
 mod xds_rig;
 mod xds_stream;
