@@ -4,6 +4,7 @@
 mod architecture;
 mod bad_input;
 mod consul;
+mod metrics_golden;
 mod rig;
 mod xds_envoy;
 mod xds_rig;

@@ -32,7 +32,10 @@ fn every_commands_help_has_an_example() {
 #[test]
 fn the_version_is_that_of_the_package() {
     let ended = run(&["--version"]);
-    assert_eq!((ended.code, ended.out), (Some(0), concat!("causeway ", env!("CARGO_PKG_VERSION"), "\n").into()));
+    assert_eq!(
+        (ended.code, ended.out),
+        (Some(0), concat!("causeway ", env!("CARGO_PKG_VERSION"), "\n").into())
+    );
 }
 
 #[test]
@@ -49,9 +52,8 @@ fn a_sidecar_that_is_not_one_is_not_guessed() {
     let consul = Consul::start(host(10), json!({}));
     consul.register(&web());
     let consul_url = consul.address();
-    let bootstrap = |id: &str| {
-        run(&["envoy", "--sidecar-for", id, "--bootstrap", "--http-addr", &consul_url])
-    };
+    let bootstrap =
+        |id: &str| run(&["envoy", "--sidecar-for", id, "--bootstrap", "--http-addr", &consul_url]);
     let one = bootstrap("web");
     assert_eq!(one.code, Some(0), "{one:?}");
     assert_says(&one.out, &["\"id\": \"web-sidecar-proxy\""]);

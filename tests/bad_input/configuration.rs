@@ -58,7 +58,8 @@ fn what_is_no_toml_is_told_with_its_line() {
 
 #[test]
 fn a_missing_file_is_no_input() {
-    for args in [&["check-config", "/nowhere/agent.toml"][..], &["agent", "--config", "/nowhere/agent.toml"]] {
+    for args in [&["check-config", "/nowhere/agent.toml"][..], &["agent", "--config", "/nowhere/agent.toml"]]
+    {
         let ended = run(args);
         assert_eq!(ended.code, Some(66), "{ended:?}");
         assert_says(&ended.err, &["/nowhere/agent.toml", "check the path"]);

@@ -18,7 +18,10 @@ async fn an_unknown_proxy_is_refused_until_it_is_registered() {
     let refused = Stream::over_unix(&socket, "web-sidecar-proxy").await.unwrap().names().await.unwrap_err();
     assert_eq!(refused.code(), Code::NotFound);
     let remedy = "register it there, or correct node.id in Envoy's bootstrap";
-    assert_says(refused.message(), &["web-sidecar-proxy", "not registered with the local Consul agent", remedy]);
+    assert_says(
+        refused.message(),
+        &["web-sidecar-proxy", "not registered with the local Consul agent", remedy],
+    );
     agent.log().line(&["WARN", "proxy=web-sidecar-proxy", remedy]);
     let status = agent.proxy_status(&[]);
     assert_says(&status.out, &["web-sidecar-proxy", "no Envoy connected", remedy]);

@@ -27,8 +27,7 @@ async fn a_signal_drains_and_the_manager_is_told() {
         let length = manager.recv(&mut buffer).unwrap();
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     };
-    let mut agent =
-        Agent::with(home, &consul.address(), "", &[("NOTIFY_SOCKET", notify.to_str().unwrap())]);
+    let mut agent = Agent::with(home, &consul.address(), "", &[("NOTIFY_SOCKET", notify.to_str().unwrap())]);
     assert_says(&hear(), &["READY=1\n"]);
     let mut stream = Stream::over_unix(&agent.home.socket(), "web-sidecar-proxy").await.unwrap();
     assert!(!stream.names().await.unwrap().is_empty());

@@ -89,7 +89,10 @@ fn a_group_that_is_not_there_is_named() {
 fn a_folder_that_is_not_there_is_named() {
     let home = Home::new(host(36));
     let file = home.path("agent.toml");
-    let text = format!("http.listen = \"{}\"\nxds.socket = \"/nowhere/xds.sock\"\nxds.socket_group = \"\"\n", home.http);
+    let text = format!(
+        "http.listen = \"{}\"\nxds.socket = \"/nowhere/xds.sock\"\nxds.socket_group = \"\"\n",
+        home.http
+    );
     std::fs::write(&file, text).unwrap();
     let ended = run(&["agent", "--config", file.to_str().unwrap()]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -103,7 +106,10 @@ fn an_address_of_another_machine_is_named() {
     let home = Home::new(host(37));
     let file = home.path("agent.toml");
     let socket = home.socket();
-    let text = format!("http.listen = \"{foreign}\"\nxds.socket = \"{}\"\nxds.socket_group = \"\"\n", socket.display());
+    let text = format!(
+        "http.listen = \"{foreign}\"\nxds.socket = \"{}\"\nxds.socket_group = \"\"\n",
+        socket.display()
+    );
     std::fs::write(&file, text).unwrap();
     let ended = run(&["agent", "--config", file.to_str().unwrap()]);
     assert_eq!(ended.code, Some(1), "{ended:?}");

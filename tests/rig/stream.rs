@@ -1,6 +1,6 @@
 //! A raw client of delta ADS: one stream that asks for clusters.
 
-use std::{net::SocketAddr, path::Path};
+use std::{collections::BTreeSet, net::SocketAddr, path::Path};
 
 use causeway::xds::resource::Kind;
 use envoy_types::pb::envoy::{
@@ -22,7 +22,7 @@ use crate::rig::parts::PATIENCE;
 
 /// An open stream; dropping it closes it.
 pub(crate) struct Stream {
-    _requests: mpsc::Sender<DeltaDiscoveryRequest>,
+    requests: mpsc::Sender<DeltaDiscoveryRequest>,
     responses: Streaming<DeltaDiscoveryResponse>,
 }
 
@@ -44,7 +44,7 @@ impl Stream {
     }
 
     async fn open(channel: Channel, proxy: &str) -> Result<Self, Status> {
-        let (requests, outgoing) = mpsc::channel(1);
+        let (requests, outgoing) = mpsc::channel(8);
         let clusters = DeltaDiscoveryRequest {
             node: Some(Node { id: proxy.into(), ..Node::default() }),
             type_url: Kind::Cluster.type_url().into(),
@@ -54,13 +54,29 @@ impl Stream {
         let mut client = Client::new(channel);
         let opened = client.delta_aggregated_resources(ReceiverStream::new(outgoing));
         let responses = timeout(PATIENCE, opened).await.unwrap()?.into_inner();
-        Ok(Self { _requests: requests, responses })
+        Ok(Self { requests, responses })
     }
 
-    /// The names of the next response's resources, or the refusal.
+    /// Reads on until a resource with each of these beginnings has come; gives the names of all that came.
+    pub(crate) async fn until(&mut self, beginnings: &[&str]) -> Result<BTreeSet<String>, Status> {
+        let mut all = BTreeSet::new();
+        while !beginnings.iter().all(|start| all.iter().any(|name: &String| name.starts_with(start))) {
+            all.extend(self.names().await?);
+        }
+        Ok(all)
+    }
+
+    /// The names of the next response's resources, which is acknowledged; or the refusal.
     pub(crate) async fn names(&mut self) -> Result<Vec<String>, Status> {
         let response = timeout(PATIENCE, self.responses.message()).await.unwrap()?;
         let response = response.ok_or_else(|| Status::aborted("the stream ended"))?;
+        let ack = DeltaDiscoveryRequest {
+            type_url: response.type_url,
+            response_nonce: response.nonce,
+            ..DeltaDiscoveryRequest::default()
+        };
+        // A server that closed the stream says so at the next read.
+        let _ = self.requests.send(ack).await;
         Ok(response.resources.into_iter().map(|resource| resource.name).collect())
     }
 }
