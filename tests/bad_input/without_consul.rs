@@ -53,8 +53,9 @@ async fn a_consul_that_goes_away_leaves_the_last_values() {
     assert_eq!(agent.get("/healthz").status, 200);
     let after = Stream::over_unix(&socket, "web-sidecar-proxy").await.unwrap().until(&both).await.unwrap();
     assert_eq!(after, served, "a proxy that connects during the outage has the last values");
-    let table = agent.proxy_status(&[]).out;
-    assert_says(&table, &["Silent sources:", "last value kept", "connect to Consul"]);
+    let is_told = |table: &String| table.contains("connect to Consul");
+    let table = until("the reason is told", || Some(agent.proxy_status(&[]).out).filter(is_told));
+    assert_says(&table, &["Silent sources:", "last value kept"]);
     assert!(agent.process.is_running());
 
     consul.run();

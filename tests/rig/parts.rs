@@ -93,6 +93,11 @@ impl Log {
         self.0.0.lock().unwrap().clone()
     }
 
+    /// Forgets what was written so far.
+    pub(crate) fn clear(&self) {
+        self.0.0.lock().unwrap().clear();
+    }
+
     /// Waits for a line with all of these in it, and gives it.
     pub(crate) fn line(&self, parts: &[&str]) -> String {
         self.find(|text| text.lines().find(|line| parts.iter().all(|p| line.contains(p))).map(str::to_owned))
