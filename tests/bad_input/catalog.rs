@@ -37,7 +37,7 @@ async fn what_cannot_be_is_noted_and_the_rest_is_served() {
     );
     let mut registration = web();
     let proxy = &mut registration["Connect"]["SidecarService"]["Proxy"];
-    proxy["Config"] = json!({"protocol": ["tcp"], "local_connect_timeout_ms": "soon", "bind_port": "x"});
+    proxy["Config"] = json!({"protocol": ["tcp"], "local_connect_timeout_ms": "soon", "bind_port": "x", "bind_address": "everywhere"});
     proxy["Upstreams"] = json!([
         {"DestinationName": "api", "LocalBindPort": 5000, "Config": {"connect_timeout_ms": {"a": 1}}},
         {"DestinationName": "no such/service", "LocalBindPort": 5001},
@@ -48,7 +48,20 @@ async fn what_cannot_be_is_noted_and_the_rest_is_served() {
     let mut agent = Agent::start(host(70), &consul);
     let mut stream = Stream::over_unix(&agent.home.socket(), "web-sidecar-proxy").await.unwrap();
     stream.until(&["local_app", "api.default.dc1"]).await.unwrap();
-    let noted = ["api-zero", "api-huge", "api slash", "bad name/x", "no such/service", "70000"];
+    let noted = [
+        "api-zero",
+        "api-huge",
+        "api-host",
+        "api slash",
+        "bad name/x",
+        "no such/service",
+        "70000",
+        "setting protocol",
+        "setting local_connect_timeout_ms",
+        "setting bind_port",
+        "bind_address",
+        "setting connect_timeout_ms",
+    ];
     let table = until("everything odd is noted", || {
         Some(agent.proxy_status(&[]).out).filter(|text| noted.iter().all(|part| text.contains(part)))
     });
