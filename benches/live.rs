@@ -41,9 +41,10 @@ const LOG: &str = "log.level = \"warn,causeway=info,causeway::xds::server=debug\
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results/live.txt");
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // The raw query gets a thread of its own: on one thread it and the write would be read in one go.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let world = World::start();
-    let mut report = String::new();
+    let mut report = machine();
     let runs: Vec<Run> = (0..RUNS).map(|_| runtime.block_on(world.run())).collect();
     write_live(&mut report, &runs);
     // The raw poll of the last run is over; what is left is the agent beside one sidecar.
@@ -56,6 +57,14 @@ fn main() {
     }
     fs::write(RESULTS, report).unwrap();
     println!("\nevery single time: {RESULTS}");
+}
+
+/// What it ran on: times are worth little without it.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().unwrap();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Vec<&str> = load.split_whitespace().take(1).collect();
+    format!("{cores} cores for all parts, load {} at the start\n\n", load.concat())
 }
 
 /// The parts, running.
@@ -128,11 +137,12 @@ impl World {
     async fn change(&self, client: &Client, status: &str) -> (i64, i64) {
         let index = client.get(HEALTH, &[], DEADLINE).await.unwrap().index.unwrap().to_string();
         self.agent.log().clear();
-        let polled = async {
+        let asking = client.clone();
+        let mut polled = lifecycle::spawn("poll", async move {
             let query = [("index", index.as_str()), ("wait", "20s")];
-            client.get(HEALTH, &query, DEADLINE).await.unwrap().ok().unwrap();
+            asking.get(HEALTH, &query, DEADLINE).await.unwrap().ok().unwrap();
             day_us()
-        };
+        });
         let written = async {
             // A change after quiet, at no fixed beat with anything's timers.
             tokio::time::sleep(Duration::from_millis(20 + fastrand::u64(..20))).await;
@@ -140,7 +150,8 @@ impl World {
             client.put("/v1/catalog/register", &[], Some(body), DEADLINE).await.unwrap().ok().unwrap();
             day_us()
         };
-        let (polled, written) = tokio::join!(polled, written);
+        let written = written.await;
+        let polled = polled.join().await.unwrap();
         let acked = self.agent.log().find(|text| text.lines().find_map(ack_us));
         let acked = acked.unwrap_or_else(|| panic!("no ACK in\n{}", self.agent.log().text()));
         (since(written, acked), since(written, polled))

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -75,10 +76,11 @@ pub(crate) fn http(to: SocketAddr, method: &str, path: &str, body: &str) -> io::
 pub(crate) struct Log(Arc<(Mutex<String>, Condvar)>);
 
 impl Log {
-    fn of(child: &mut Child) -> Self {
+    /// The log, and the thread that fills it, which ends with the process.
+    fn of(child: &mut Child) -> (Self, JoinHandle<()>) {
         let log = Self(Arc::default());
         let (shared, stderr) = (log.0.clone(), child.stderr.take().unwrap());
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
                 let mut text = shared.0.lock().unwrap();
                 text.push_str(&String::from_utf8_lossy(&line));
@@ -86,7 +88,7 @@ impl Log {
                 shared.1.notify_all();
             }
         });
-        log
+        (log, reader)
     }
 
     pub(crate) fn text(&self) -> String {
@@ -121,13 +123,14 @@ impl Log {
 pub(crate) struct Process {
     child: Child,
     pub(crate) log: Log,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Process {
     pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let log = Log::of(&mut child);
-        Self { child, log }
+        let (log, reader) = Log::of(&mut child);
+        Self { child, log, reader: Some(reader) }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -138,12 +141,14 @@ impl Process {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
+    /// Waits for its end; its log is then whole.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let log = self.log.clone();
         let child = &mut self.child;
         let end = lifecycle::now() + PATIENCE;
         loop {
             if let Some(status) = child.try_wait().unwrap() {
+                self.reader.take().into_iter().for_each(|reader| reader.join().unwrap());
                 return status;
             }
             assert!(lifecycle::now() < end, "it does not end:\n{}", log.text());
@@ -188,8 +193,6 @@ pub(crate) fn run(args: &[&str]) -> Ended {
     });
     let code = process.ended().code();
     let out = reader.join().unwrap().unwrap();
-    // The log's reader ends with the process, and may be a moment behind it.
-    std::thread::sleep(LOOK_EVERY);
     Ended { code, out, err: process.log.text() }
 }
 
