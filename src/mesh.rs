@@ -94,7 +94,7 @@ pub fn build(catalog: &Catalog, proxy: &ProxyId, options: Options) -> Proxy {
         },
         ServiceKind::MeshGateway => gateway::build(catalog, agent, registration),
         kind => {
-            let problem = format!("is of kind {kind:?}, which cannot be served");
+            let problem = format!("is of kind {kind}, which cannot be served");
             return unsupported(
                 reader,
                 registration,

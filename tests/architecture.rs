@@ -59,7 +59,7 @@ const LAYERS: &[Layer] = &[
     layer("envoy", &["envoy::bootstrap", "envoy::report", "fault", "fetch", "model", "xds::resource", "xds::status"], SHELL),
 
     // Doors and drivers.
-    layer("api", &["config", "fault", "lifecycle", "model", "xds::status"], SHELL),
+    layer("api", &["config", "fault", "lifecycle", "model", "telemetry", "xds::status"], SHELL),
     layer("lab", &["api", "config", "consul", "envoy", "fault", "fetch", "lifecycle", "model", "tls"], SHELL),
 
     // Wiring. Nothing imports `app` but `cli`, nothing imports `cli` but `main`.

@@ -6,6 +6,7 @@ mod bad_input;
 mod consul;
 mod metrics_golden;
 mod rig;
+mod lab;
 mod xds_envoy;
 mod xds_rig;
 mod xds_stream;

@@ -11,7 +11,7 @@ use std::{
 use causeway::{
     lifecycle,
     xds::{
-        resource::{Resource, cluster::Cluster},
+        resource::{Resource, cluster::Cluster, endpoints::Endpoints},
         server::Offer,
         snapshot::Snapshot,
         status::{ResourceState, StreamStatus, TypeStatus},
@@ -21,7 +21,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::xds_rig::{Server, Source, draft, secrets, world};
+use crate::xds_rig::{Server, Source, draft, secrets, tcp, world};
 
 const PROXY: &str = "web-sidecar-proxy";
 
@@ -139,6 +139,40 @@ fn slower_db(resources: &[Resource]) -> Vec<Resource> {
         other => other.clone(),
     };
     resources.iter().map(change).collect()
+}
+
+/// Everything that named `db` names `db2`.
+fn moved(resources: &[Resource]) -> Vec<Resource> {
+    let moved = |resource: &Resource| match resource.clone() {
+        Resource::Cluster(cluster) if cluster.name == "db" => {
+            Resource::Cluster(Cluster { name: "db2".into(), ..cluster })
+        }
+        Resource::Endpoints(endpoints) if endpoints.cluster == "db" => {
+            Resource::Endpoints(Endpoints { cluster: "db2".into(), ..endpoints })
+        }
+        Resource::Listener(mut listener) => {
+            for filter in listener.chains.iter_mut().flat_map(|chain| &mut chain.filters) {
+                if *filter == tcp("db") {
+                    *filter = tcp("db2");
+                }
+            }
+            Resource::Listener(listener)
+        }
+        other => other,
+    };
+    resources.iter().map(moved).collect()
+}
+
+#[tokio::test]
+async fn envoy_moves_to_a_new_cluster_before_the_old_one_goes() {
+    let resources = world();
+    let mut rig = Rig::start(resources.clone()).await;
+    let before = lifecycle::now();
+    rig.offer(moved(&resources));
+    let status = rig.settled(13).await;
+    assert!(before.elapsed() < NO_WARMING, "took {:?}", before.elapsed());
+    let listeners = status.types.iter().find(|t| t.kind == "LDS").unwrap();
+    assert_eq!(listeners.acks, 2);
 }
 
 #[tokio::test]

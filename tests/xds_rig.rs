@@ -87,11 +87,15 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(socket: &Path, source: &Source) -> Self {
+        let unix = Some(bind_unix(socket, None, 0o600).unwrap());
+        Self::start_on(Listeners { unix, tcp: None }, source)
+    }
+
+    pub(crate) fn start_on(listeners: Listeners, source: &Source) -> Self {
         let mut registry = Registry::default();
         let metrics = XdsMetrics::register(&mut registry);
         let board = StatusBoard::new();
         let (stop, stopped) = Stop::pair();
-        let listeners = Listeners { unix: Some(bind_unix(socket, None, 0o600).unwrap()), tcp: None };
         let task =
             spawn("xds.serve", serve(listeners, Arc::new(source.clone()), board.clone(), metrics, stopped));
         Self { board, registry, stop, task }

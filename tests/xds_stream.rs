@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use causeway::xds::{
     resource::Kind,
-    server::{BindError, Offer, bind_tcp, bind_unix},
+    server::{BindError, Listeners, Offer, bind_tcp, bind_unix},
 };
 use envoy_types::pb::envoy::{
     config::core::v3::Node,
@@ -244,4 +244,20 @@ async fn tcp_is_for_loopback_and_says_who_is_in_the_way() {
     let address = first.local_addr().unwrap();
     let busy = bind_tcp(address).unwrap_err().to_string();
     assert!(busy.contains(&address.to_string()), "{busy}");
+}
+
+#[tokio::test]
+async fn tcp_is_served_as_well() {
+    let listener = bind_tcp(([127, 51, 0, 21], 0).into()).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let source = Source::default();
+    source.offer("web", ready());
+    let server = Server::start_on(Listeners { unix: None, tcp: Some(listener) }, &source);
+    let (requests, outgoing) = mpsc::channel(8);
+    requests.send(clusters("web")).await.unwrap();
+    let mut client = Client::connect(url).await.unwrap();
+    let opened = client.delta_aggregated_resources(ReceiverStream::new(outgoing)).await;
+    let mut stream = Stream { requests, responses: opened.unwrap().into_inner() };
+    assert_eq!(stream.names().await, ["local_app"]);
+    server.stop().await;
 }

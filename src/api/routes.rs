@@ -9,7 +9,7 @@ use axum::{
     Extension, Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, Path, State, rejection::BytesRejection},
-    response::{Html, IntoResponse, Response},
+    response::{Html, IntoResponse, Redirect, Response},
     routing::get,
 };
 use http::{HeaderMap, Method, StatusCode, Uri, header};
@@ -34,6 +34,8 @@ type Shared = State<Arc<dyn Sources>>;
 
 pub(crate) fn router(sources: Arc<dyn Sources>) -> Router {
     Router::new()
+        // Who types just the address wants to look.
+        .route("/", get(|| async { Redirect::temporary("/status") }))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))

@@ -83,7 +83,7 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
         .start("xds.serve", server::serve(listeners, Arc::new(interests), board, metrics.xds, stop.clone()));
     supervisor.start("http.serve", api::serve(http, Arc::new(sources), stop.clone()));
     supervisor.start("systemd.ready", tell_ready(notify.clone(), catalog, stop.clone()));
-    supervisor.start("systemd.watchdog", notify.clone().watch(|| true, stop.clone()));
+    supervisor.start("systemd.watchdog", notify.clone().watch(stop.clone()));
     let reload = Reload { file, config: config.clone(), telemetry, options, notify: notify.clone() };
     supervisor.start("config.reload", reload.run(signals.reloads(), stop));
     info!(http = %config.http.listen, xds = %shown(&config.xds), consul = %config.consul.address, "agent started");

@@ -46,8 +46,11 @@ Examples:
 Exit codes: 1 when the agent cannot be asked, does not know the proxy, or the proxy has no such
 resource; 2 for a wrong command line.";
 
-/// Show what the Envoys of this agent were sent and what they run
+/// Show what the Envoys of this agent were sent and what they are meant to run
 #[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Examples:\n  causeway proxy status\n  causeway proxy config web-sidecar-proxy --type cds"
+)]
 pub struct ProxyArgs {
     #[command(subcommand)]
     command: Command,

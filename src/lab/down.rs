@@ -103,3 +103,44 @@ async fn kill_all(processes: &[ProcessId], what: &str) -> Result<(), LabError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::CommandExt, process::Command};
+
+    use super::*;
+    use crate::lab::{
+        LabOptions,
+        plan::{Plan, Stage},
+        state::ProcessRecord,
+    };
+
+    fn record(id: ProcessId) -> ProcessRecord {
+        ProcessRecord { node: "primary-server".into(), name: "consul".into(), stage: Stage::Server, id }
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_lab_left_is_ended_and_a_reused_pid_is_spared() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut left = Command::new("/bin/sleep").arg("600").process_group(0).spawn().unwrap();
+        let left_id = ProcessId::of(left.id()).unwrap();
+        let own = ProcessId::own().unwrap();
+        let mut file = LabFile::starting(&Plan::new(&LabOptions::example(), 0));
+        file.supervisor = None;
+        // This very process stands for one that was given the pid of a lab's process later.
+        file.processes = vec![record(left_id), record(ProcessId { start_ticks: own.start_ticks - 1, ..own })];
+        file.write(dir.path()).unwrap();
+
+        assert_eq!(down(dir.path()).await.unwrap(), Down::Cleaned(1));
+        assert!(!left.wait().unwrap().success());
+        assert_eq!(state::status(dir.path()).unwrap().state, LabState::Stopped);
+        assert_eq!(down(dir.path()).await.unwrap(), Down::WasStopped);
+    }
+
+    #[tokio::test]
+    async fn a_folder_without_a_lab_has_nothing_to_stop() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(down(dir.path()).await.unwrap(), Down::WasStopped);
+        assert_eq!(down(&dir.path().join("none")).await.unwrap(), Down::WasStopped);
+    }
+}

@@ -213,3 +213,79 @@ impl Drop for Runner {
 fn place(node: &str, name: &str) -> Place {
     (node.to_owned(), name.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::{LabOptions, process::ProcessId, state};
+
+    struct Bench {
+        runner: Runner,
+        news: mpsc::Receiver<Death>,
+        dir: tempfile::TempDir,
+    }
+
+    const NODE: &str = "primary-server";
+
+    fn bench() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        let options = LabOptions { dir: dir.path().to_owned(), ..LabOptions::example() };
+        let (deaths, news) = mpsc::channel(8);
+        Bench { runner: Runner::new(Plan::new(&options, 0), deaths).unwrap(), news, dir }
+    }
+
+    fn sleeper(dir: &tempfile::TempDir, name: &str, stage: Stage) -> ProcessPlan {
+        ProcessPlan {
+            name: name.into(),
+            stage,
+            program: "/bin/sleep".into(),
+            args: vec!["600".into()],
+            env: BTreeMap::new(),
+            log: dir.path().join(name),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_killed_process_degrades_the_lab_until_it_is_started_again() {
+        let Bench { runner, mut news, dir } = bench();
+        runner.start_plan(NODE, &sleeper(&dir, "one", Stage::Client)).unwrap();
+        runner.set_state(LabState::Ready).unwrap();
+        let seen = || state::status(dir.path()).unwrap().state;
+        assert_eq!(seen(), LabState::Ready);
+        let first = runner.pid(NODE, "one").unwrap();
+        runner.end(NODE, "one", Signal::SIGKILL).await.unwrap();
+        assert_eq!(seen(), LabState::Degraded);
+        runner.start(NODE, "one").unwrap();
+        assert_eq!(seen(), LabState::Ready);
+        assert_ne!(runner.pid(NODE, "one").unwrap(), first);
+        assert!(news.try_recv().is_err(), "an end that was asked for is no news");
+        runner.stop().await.unwrap();
+        assert_eq!(seen(), LabState::Stopped);
+    }
+
+    #[tokio::test]
+    async fn dropping_kills_everything() {
+        let Bench { runner, news: _news, dir } = bench();
+        runner.start_plan(NODE, &sleeper(&dir, "one", Stage::Client)).unwrap();
+        runner.start_plan(NODE, &sleeper(&dir, "two", Stage::Envoy)).unwrap();
+        let file = LabFile::read(dir.path()).unwrap().unwrap();
+        let ids: Vec<ProcessId> = file.processes.iter().map(|process| process.id).collect();
+        assert!(ids.len() == 2 && ids.iter().all(ProcessId::is_alive));
+        let ends = ["one", "two"].map(|name| runner.watch(NODE, name).unwrap().0);
+        drop(runner);
+        for end in ends {
+            assert!(process::ended_within(end, KILL_LIMIT).await);
+        }
+        assert_eq!(state::status(dir.path()).unwrap().state, LabState::Stopped);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_process_is_answered_with_those_there_are() {
+        let Bench { runner, .. } = bench();
+        let error = runner.start(NODE, "envoy").unwrap_err().to_string();
+        assert!(
+            error.contains("no primary-server/envoy") && error.contains("primary-gateway/envoy"),
+            "{error}"
+        );
+    }
+}

@@ -53,18 +53,16 @@ impl Notify {
         self.send(&[NotifyState::Status(&one_line(text))]);
     }
 
-    /// Pings the watchdog at half its interval for as long as `is_alive` says so, until the stop. Without a watchdog
-    /// it only waits for the stop.
-    pub async fn watch(self, is_alive: impl Fn() -> bool + Send + 'static, stop: Stop) {
+    /// Pings the watchdog at half its interval until the stop. The runtime that carries every task sends the ping, so
+    /// one that schedules no longer pings no longer. Without a watchdog it only waits for the stop.
+    pub async fn watch(self, stop: Stop) {
         let Some(interval) = self.watchdog else { return stop.wait().await };
         let mut ticks = tokio::time::interval(interval / 2);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = stop.wait() => return,
-                _ = ticks.tick() => if is_alive() {
-                    self.send(&[NotifyState::Watchdog]);
-                }
+                _ = ticks.tick() => self.send(&[NotifyState::Watchdog]),
             }
         }
     }

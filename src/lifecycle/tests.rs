@@ -117,7 +117,7 @@ async fn the_watchdog_is_fed_at_half_its_time() {
         _ => None,
     });
     let (source, stop) = Stop::pair();
-    let mut task = super::spawn("watchdog", notify.watch(|| true, stop));
+    let mut task = super::spawn("watchdog", notify.watch(stop));
     tokio::time::sleep(Duration::from_secs(5)).await;
     source.stop();
     task.join().await.expect("ends");
@@ -144,7 +144,7 @@ async fn without_systemd_nothing_is_told_and_another_process_watchdog_is_not_our
     });
     let (source, stop) = Stop::pair();
     source.stop();
-    notify.watch(|| true, stop).await;
+    notify.watch(stop).await;
     socket.set_nonblocking(true).expect("no waiting");
     assert!(socket.recv(&mut [0; 8]).is_err());
 }

@@ -291,7 +291,7 @@ impl fmt::Display for Topic {
             Self::Connect { dc, service } => write!(f, "connect/{service}@{dc}"),
             Self::Health { dc, service } => write!(f, "health/{service}@{dc}"),
             Self::Services { dc, kind: None } => write!(f, "services@{dc}"),
-            Self::Services { dc, kind: Some(kind) } => write!(f, "services/{kind:?}@{dc}"),
+            Self::Services { dc, kind: Some(kind) } => write!(f, "services/{kind}@{dc}"),
             Self::Intentions => f.write_str("intentions"),
             Self::IntentionEntries => f.write_str("intention-entries"),
             Self::Datacenters => f.write_str("datacenters"),

@@ -25,6 +25,20 @@ pub enum ServiceKind {
     Other,
 }
 
+impl fmt::Display for ServiceKind {
+    /// As Consul spells it; an ordinary service, which Consul leaves blank, is `typical`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Typical => "typical",
+            Self::ConnectProxy => "connect-proxy",
+            Self::MeshGateway => "mesh-gateway",
+            Self::TerminatingGateway => "terminating-gateway",
+            Self::IngressGateway => "ingress-gateway",
+            Self::Other => "other",
+        })
+    }
+}
+
 /// One instance as a health query gives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Instance {

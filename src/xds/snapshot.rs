@@ -7,7 +7,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
+    fmt::{self, Write as _},
     sync::Arc,
 };
 
@@ -31,7 +31,7 @@ pub struct Draft {
 }
 
 /// One resource, ready to be sent.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Entry {
     /// Its identity.
     pub key: Key,
@@ -55,6 +55,13 @@ pub struct Snapshot {
     entries: BTreeMap<Key, Arc<Entry>>,
     versions: BTreeMap<Kind, Version>,
     complete: bool,
+}
+
+// The bytes of a secret hold its private key.
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}{}", self.key, self.version, if self.partial { " (partial)" } else { "" })
+    }
 }
 
 impl Entry {

@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 
 fn plan(slot: u8) -> Plan {
@@ -81,7 +83,8 @@ fn envoys_are_run_through_causeway() {
     assert!(
         gateway.starts_with(
             "envoy --gateway mesh --service mesh-gateway --register --expose-servers --address 127.1.0.2:8443 \
-             --wan-address 127.1.255.1:8443 --bind-address lan=127.1.0.2:8443 --bind-address wan=127.1.255.1:8443"
+             --wan-address 127.1.255.1:8443 --bind-address lan=127.1.0.2:8443 --bind-address wan=127.1.255.1:8443 \
+             --check-interval 1s"
         ),
         "{gateway}"
     );
@@ -161,7 +164,7 @@ fn a_long_path_moves_the_sockets_to_the_runtime_folder() {
     let socket = plan.node("secondary-services").unwrap().xds.clone().unwrap();
     assert_eq!(socket, format!("unix:{}/secondary-services.sock", dir.display()));
     assert!(socket.len() < SOCKET_PATH_BYTES);
-    assert_eq!(super::Plan::new(&LabOptions::example(), 0).socket_dir, None);
+    assert_eq!(Plan::new(&LabOptions::example(), 0).socket_dir, None);
 }
 
 #[test]

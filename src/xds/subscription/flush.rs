@@ -1,5 +1,5 @@
 //! Sending what is due, in the order that breaks nothing: secrets, clusters, endpoints, listeners, routes, and at the
-//! very end the removal of clusters and endpoints (rule 42).
+//! very end the removal of clusters, endpoints and secrets (rule 42).
 
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
@@ -18,7 +18,7 @@ impl Subscription {
                 self.send(kind, due, now, actions);
             }
         }
-        for kind in [Kind::Cluster, Kind::Endpoints] {
+        for kind in [Kind::Cluster, Kind::Endpoints, Kind::Secret] {
             if self.state(kind).known {
                 let due = self.due_removals(kind, now, &mut gated);
                 self.send(kind, due, now, actions);
@@ -42,7 +42,7 @@ impl Subscription {
         }
         due.removed = self.due_absences(kind);
         // A renamed listener's successor may be gated: its predecessor keeps the address until both can go at once.
-        if kind != Kind::Cluster && kind != Kind::Endpoints && !any_gated {
+        if matches!(kind, Kind::Listener | Kind::Route) && !any_gated {
             let absences: BTreeSet<String> = due.removed.iter().cloned().collect();
             due.removed.extend(self.gone(kind).filter(|name| !absences.contains(name)));
         }

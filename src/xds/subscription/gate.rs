@@ -67,20 +67,26 @@ impl Subscription {
         whole && state.is_subscribed(&key.name) && !self.is_withheld(cluster)
     }
 
-    /// Whether a cluster, or the endpoints of one, that is gone must stay at the client for now.
+    /// Whether a cluster, or the endpoints or secrets of one, that is gone must stay at the client for now.
     pub(super) fn keeps(&mut self, kind: Kind, name: &str, now: Instant, gated: &mut BTreeSet<Key>) -> bool {
-        // The endpoints of a cluster that goes away go after it.
-        if kind == Kind::Endpoints {
-            let cluster = Self::key(Kind::Cluster, name);
-            let clusters = self.state(Kind::Cluster);
-            let leaving = self.snapshot.get(&cluster).is_none();
-            return leaving && clusters.may_hold(name) && clusters.is_subscribed(name);
+        match kind {
+            Kind::Cluster => self.keeps_cluster(name, now, gated),
+            // The endpoints of a cluster that goes away go after it.
+            Kind::Endpoints => {
+                let clusters = self.state(Kind::Cluster);
+                let leaving = self.snapshot.get(&Key::new(Kind::Cluster, name)).is_none();
+                leaving && clusters.may_hold(name) && clusters.is_subscribed(name)
+            }
+            Kind::Secret | Kind::Listener | Kind::Route => false,
         }
+    }
+
+    fn keeps_cluster(&mut self, name: &str, now: Instant, gated: &mut BTreeSet<Key>) -> bool {
         match self.usage(name) {
             Use::No => false,
             Use::Firm => true,
             Use::UntilAnswered => {
-                let key = Self::key(kind, name);
+                let key = Key::new(Kind::Cluster, name);
                 gated.insert(key.clone());
                 self.is_gated(&key, now)
             }
@@ -88,7 +94,7 @@ impl Subscription {
     }
 
     fn usage(&self, cluster: &str) -> Use {
-        let cluster = Self::key(Kind::Cluster, cluster);
+        let cluster = Key::new(Kind::Cluster, cluster);
         [Kind::Listener, Kind::Route]
             .into_iter()
             .map(|kind| self.usage_by(kind, &cluster))
@@ -106,7 +112,7 @@ impl Subscription {
     }
 
     fn usage_of(&self, kind: Kind, name: &str, record: &Record, cluster: &Key) -> Use {
-        let intended = self.snapshot.get(&Self::key(kind, name));
+        let intended = self.snapshot.get(&Key::new(kind, name));
         let names_it = match &record.held {
             Held::Nothing => false,
             Held::Entry(entry) => entry.refers_to.contains(cluster),
@@ -120,7 +126,7 @@ impl Subscription {
             return Use::No;
         }
         let state = self.state(kind);
-        if state.is_in_flight(name) || is_current(intended.map(AsRef::as_ref), state, name) {
+        if state.in_flight().contains(name) || is_current(intended.map(AsRef::as_ref), state, name) {
             Use::UntilAnswered
         } else {
             Use::Firm

@@ -29,10 +29,14 @@ impl Subscription {
             .chain(state.records.keys())
             .filter(|n| state.is_subscribed(n))
             .collect();
+        let in_flight = state.in_flight();
+        let standing =
+            |name: &String| self.resource_status(kind, state, name, in_flight.contains(name.as_str()));
+        let resources = names.into_iter().map(standing).collect();
         let tally = &state.tally;
         TypeStatus {
             kind: kind.short().to_owned(),
-            resources: names.into_iter().map(|name| self.resource_status(kind, state, name)).collect(),
+            resources,
             sent_at_ms: tally.sent_at.map(ms),
             acked_at_ms: tally.acked_at.map(ms),
             acks: tally.acks,
@@ -45,14 +49,14 @@ impl Subscription {
         }
     }
 
-    fn resource_status(&self, kind: Kind, state: &TypeState, name: &str) -> ResourceStatus {
+    fn resource_status(&self, kind: Kind, state: &TypeState, name: &str, in_flight: bool) -> ResourceStatus {
         let intended = self.snapshot.get(&Key::new(kind, name)).map(|entry| &entry.version);
         let given = state.records.get(name).map(|record| &record.given);
         let (sent, standing) = match intended {
             Some(version) if state.is_rejected(name, version) => (Some(version), ResourceState::Rejected),
             Some(version) => {
                 let sent = given.and_then(Given::version);
-                (sent, present(state, name, version, sent))
+                (sent, present(version, sent, in_flight))
             }
             None => {
                 let sent = given.and_then(Given::version);
@@ -70,10 +74,10 @@ impl Subscription {
     }
 }
 
-fn present(state: &TypeState, name: &str, intended: &Version, sent: Option<&Version>) -> ResourceState {
+fn present(intended: &Version, sent: Option<&Version>, in_flight: bool) -> ResourceState {
     if sent != Some(intended) {
         ResourceState::Waiting
-    } else if state.is_in_flight(name) {
+    } else if in_flight {
         ResourceState::Sent
     } else {
         ResourceState::Synced

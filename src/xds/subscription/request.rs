@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use crate::xds::{
-    resource::{Key, Kind},
+    resource::Kind,
     snapshot::Snapshot,
     subscription::{
         Action, Request, Subscription,
@@ -156,11 +156,4 @@ impl TypeState {
 /// Secrets are never handed out by wildcard (rule 50): there the star is a name like any other.
 fn is_wildcard(kind: Kind, name: &str) -> bool {
     name == WILDCARD && kind != Kind::Secret
-}
-
-impl Subscription {
-    /// The key that a name of a kind has.
-    pub(super) fn key(kind: Kind, name: &str) -> Key {
-        Key::new(kind, name)
-    }
 }

@@ -111,11 +111,11 @@ impl TypeState {
         self.asked.contains(name) || self.owed.contains(name)
     }
 
-    /// A response with this resource, or with its removal, is under way.
-    pub(super) fn is_in_flight(&self, name: &str) -> bool {
-        let mut outstanding = self.outstanding.values();
-        outstanding
-            .any(|o| o.resources.iter().any(|e| e.key.name == name) || o.removed.iter().any(|r| r == name))
+    /// The names in responses that are not answered yet.
+    pub(super) fn in_flight(&self) -> BTreeSet<&str> {
+        let outstanding = self.outstanding.values();
+        let names = outstanding.flat_map(|o| o.resources.iter().map(|e| &e.key.name).chain(&o.removed));
+        names.map(String::as_str).collect()
     }
 
     /// The client has it in some version, and is not about to lose it.

@@ -1,0 +1,63 @@
+//! The whole, on real parts: two federated datacenters of real Consul servers and agents, real Envoys and Causeway
+//! agents, as `causeway lab` brings them up.
+//!
+//! One lab serves all scenarios that clean up after themselves. They run one after the other in one test, since a
+//! process of libtest has no place to stop a shared lab; each is told by name, and one that fails hides no other.
+
+mod command;
+mod live;
+mod recovery;
+mod rig;
+mod traffic;
+
+use std::{future::Future, pin::Pin};
+
+use crate::lab::rig::Rig;
+
+type Scenario = for<'a> fn(&'a mut Rig) -> Pin<Box<dyn Future<Output = anyhow::Result<()>> + 'a>>;
+
+/// Names a scenario after its function.
+macro_rules! scenarios {
+    ($($module:ident::$name:ident),* $(,)?) => {
+        [$((stringify!($module::$name), (|rig| Box::pin($module::$name(rig))) as Scenario)),*]
+    };
+}
+
+#[test]
+fn two_federated_datacenters() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let failures = runtime.block_on(async {
+        let mut rig = Rig::start().await;
+        let scenarios = scenarios![
+            traffic::the_dashboard_counts_over_the_mesh,
+            traffic::bytes_pass_both_gateways_and_both_sidecars_speak_mtls,
+            traffic::servers_know_each_other_only_through_the_gateways,
+            traffic::every_envoy_is_synced,
+            traffic::no_private_key_is_shown,
+            live::an_instance_comes_and_goes_in_the_other_datacenter,
+            live::a_check_turns_critical_and_back,
+            live::an_intention_denies_and_allows,
+            live::an_upstream_is_added_and_removed,
+            live::the_gateway_of_the_other_datacenter_moves,
+            live::no_envoy_was_restarted,
+            recovery::the_other_gateway_goes_and_comes_back,
+            recovery::the_counter_goes_and_comes_back,
+            recovery::an_agent_killed_and_restarted_sends_nothing_again,
+        ];
+        let mut failures = Vec::new();
+        for (name, scenario) in scenarios {
+            let started = causeway::lifecycle::now();
+            let outcome = scenario(&mut rig).await;
+            let took = started.elapsed().as_secs_f32();
+            println!("{name}: {} ({took:.1} s)", if outcome.is_ok() { "ok" } else { "FAILED" });
+            failures.extend(outcome.err().map(|error| format!("{name}: {error:#}")));
+        }
+        println!("\n{}", rig.table());
+        if !failures.is_empty() {
+            rig.keep_logs();
+        }
+        rig.stop().await;
+        failures
+    });
+    assert!(failures.is_empty(), "\n{}", failures.join("\n"));
+}

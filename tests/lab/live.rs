@@ -1,0 +1,220 @@
+//! Changes of the catalog, live at Envoy.
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+use crate::lab::rig::{Rig, eventually};
+
+pub(super) async fn an_instance_comes_and_goes_in_the_other_datacenter(rig: &mut Rig) -> anyhow::Result<()> {
+    let address = rig.lab.node("secondary-services")?.address;
+    let wanted = format!("{address}:21001 HEALTHY");
+    // In mode none the sidecar in the other datacenter dials the instances themselves, so it sees them too.
+    let plain =
+        rig.consul("primary-services")?.agent_service(DASHBOARD).await?.context("dashboard's sidecar")?;
+    change_upstreams(rig, |upstreams| upstreams[0]["MeshGateway"]["Mode"] = "none".into()).await?;
+    eventually("the sidecar has the instances themselves", async || {
+        let all = every_endpoint(rig, "primary-services").await?;
+        Ok(all.contains(&format!("{address}:21000 HEALTHY")).then_some(()))
+    })
+    .await?;
+
+    for (node, what) in
+        [("secondary-gateway", "its gateway"), ("primary-services", "the other datacenter's sidecar")]
+    {
+        rig.live(
+            &format!("instance registered, at {what}"),
+            node,
+            "EDS",
+            async |rig| register_second(rig).await,
+            async |rig| Ok(every_endpoint(rig, node).await?.contains(&wanted)),
+        )
+        .await?;
+        rig.live(
+            &format!("instance deregistered, at {what}"),
+            node,
+            "EDS",
+            async |rig| deregister_second(rig).await,
+            async |rig| Ok(!every_endpoint(rig, node).await?.contains(&wanted)),
+        )
+        .await?;
+    }
+    restore(rig, plain).await
+}
+
+pub(super) async fn a_check_turns_critical_and_back(rig: &mut Rig) -> anyhow::Result<()> {
+    let address = rig.lab.node("secondary-services")?.address;
+    register_second(rig).await?;
+    let is = |health: &str| format!("{address}:21001 {health}");
+    let healthy = is("HEALTHY");
+    eventually("the second instance", async || {
+        Ok(every_endpoint(rig, "secondary-gateway").await?.contains(&healthy).then_some(()))
+    })
+    .await?;
+    for (update, health) in [("fail", "UNHEALTHY"), ("pass", "HEALTHY")] {
+        let wanted = is(health);
+        rig.live(
+            &format!("check turned to {update}, at the gateway"),
+            "secondary-gateway",
+            "EDS",
+            async |rig| {
+                rig.put("secondary-services", &format!("/v1/agent/check/{update}/second"), None).await
+            },
+            async |rig| Ok(every_endpoint(rig, "secondary-gateway").await?.contains(&wanted)),
+        )
+        .await?;
+    }
+    deregister_second(rig).await
+}
+
+pub(super) async fn an_intention_denies_and_allows(rig: &mut Rig) -> anyhow::Result<()> {
+    let intention = |action: &str| json!({ "SourceName": "dashboard", "DestinationName": "counting", "SourceType": "consul", "Action": action });
+    let consul = rig.consul("primary-services")?;
+    let created = consul.post("/v1/connect/intentions", &[], Some(intention("allow")), ASK).await?.ok()?;
+    let id = created.json::<Value>()?["ID"].as_str().context("the intention's id")?.to_owned();
+    let path = format!("/v1/connect/intentions/{id}");
+    for (action, up) in [("deny", false), ("allow", true)] {
+        rig.live(
+            &format!("intention set to {action} in the other datacenter"),
+            "secondary-services",
+            "LDS",
+            async |rig| rig.put("primary-services", &path, Some(intention(action))).await,
+            async |rig| {
+                let listeners =
+                    rig.envoy("secondary-services")?.get("/config_dump?resource=dynamic_listeners").await?;
+                let text = String::from_utf8_lossy(&listeners).into_owned();
+                Ok(text.contains("svc/dashboard$") != up)
+            },
+        )
+        .await?;
+        rig.link(up).await?;
+    }
+    consul.delete(&path, &[], ASK).await?.ok()?;
+    Ok(())
+}
+
+pub(super) async fn an_upstream_is_added_and_removed(rig: &mut Rig) -> anyhow::Result<()> {
+    let plain =
+        rig.consul("primary-services")?.agent_service(DASHBOARD).await?.context("dashboard's sidecar")?;
+    let address = format!("{}:5002", rig.lab.node("primary-services")?.address);
+    rig.live(
+        "upstream added",
+        "primary-services",
+        "LDS",
+        async |rig| {
+            let bind = rig.lab.node("primary-services")?.address.to_string();
+            let added =
+                json!({ "DestinationName": "dashboard", "LocalBindPort": 5002, "LocalBindAddress": bind });
+            change_upstreams(rig, |upstreams| upstreams.push(added)).await
+        },
+        async |rig| listens(rig, &address).await,
+    )
+    .await?;
+    let answer =
+        causeway::fetch::get(&format!("http://{address}/"), ASK).await.map_err(anyhow::Error::msg)?;
+    ensure!(answer.status.is_success(), "the new upstream answers {}", answer.status);
+    rig.live(
+        "upstream removed",
+        "primary-services",
+        "LDS",
+        async |rig| restore(rig, plain).await,
+        async |rig| Ok(!listens(rig, &address).await?),
+    )
+    .await
+}
+
+pub(super) async fn the_gateway_of_the_other_datacenter_moves(rig: &mut Rig) -> anyhow::Result<()> {
+    let old = rig.lab.node("secondary-gateway")?.wan_address.context("the gateway's WAN address")?;
+    let new = std::net::Ipv4Addr::from(u32::from(old) + 1);
+    for (from, to) in [(old, new), (new, old)] {
+        let wanted = format!("{to}:8443 HEALTHY");
+        rig.live(
+            &format!("gateway's address changed to {to}, at the other gateway"),
+            "primary-gateway",
+            "EDS",
+            async |rig| move_gateway(rig, old, to).await,
+            async |rig| Ok(every_endpoint(rig, "primary-gateway").await?.contains(&wanted)),
+        )
+        .await?;
+        let stale = format!("{from}:8443 HEALTHY");
+        eventually("the old address is gone", async || {
+            Ok((!every_endpoint(rig, "primary-gateway").await?.contains(&stale)).then_some(()))
+        })
+        .await?;
+        rig.link(true).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn no_envoy_was_restarted(rig: &mut Rig) -> anyhow::Result<()> {
+    for node in ["primary-gateway", "primary-services", "secondary-gateway", "secondary-services"] {
+        let info = rig.envoy(node)?.json("/server_info").await?;
+        ensure!(info["uptime_current_epoch"] == info["uptime_all_epochs"], "{node}: {info}");
+        let rejected = rig.envoy(node)?.stats(r".*update_rejected").await?;
+        ensure!(rejected.values().all(|count| *count == 0), "{node}: {rejected:?}");
+        rig.lab.pid(node, "envoy").context("Envoy's first process still runs")?;
+    }
+    Ok(())
+}
+
+const DASHBOARD: &str = "dashboard-sidecar-proxy";
+const ASK: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A second instance of the counter: only its registration, which is what this is about.
+async fn register_second(rig: &Rig) -> anyhow::Result<()> {
+    let address = rig.lab.node("secondary-services")?.address.to_string();
+    let service = json!({
+        "ID": "counting-2", "Name": "counting", "Address": address, "Port": 9003,
+        "Connect": { "SidecarService": {
+            "Address": address, "Port": 21001,
+            "Checks": [{ "CheckID": "second", "Name": "second", "TTL": "1h", "Status": "passing" }],
+        }},
+    });
+    rig.put("secondary-services", "/v1/agent/service/register", Some(service)).await
+}
+
+async fn deregister_second(rig: &Rig) -> anyhow::Result<()> {
+    rig.put("secondary-services", "/v1/agent/service/deregister/counting-2", None).await
+}
+
+/// Registers the dashboard's sidecar with other upstreams.
+async fn change_upstreams(rig: &Rig, change: impl FnOnce(&mut Vec<Value>)) -> anyhow::Result<()> {
+    let mut service = rig.consul("primary-services")?.agent_service(DASHBOARD).await?.context("sidecar")?;
+    change(service["Proxy"]["Upstreams"].as_array_mut().context("upstreams")?);
+    restore(rig, service).await
+}
+
+/// Registers a sidecar as `/v1/agent/service/:id` told it.
+async fn restore(rig: &Rig, service: Value) -> anyhow::Result<()> {
+    let definition = json!({
+        "Kind": service["Kind"], "ID": service["ID"], "Name": service["Service"], "Address": service["Address"],
+        "Port": service["Port"], "Proxy": service["Proxy"],
+    });
+    rig.put("primary-services", "/v1/agent/service/register", Some(definition)).await
+}
+
+/// Registers the gateway with another WAN address, as an operator would; its Envoy is left alone.
+async fn move_gateway(rig: &Rig, old: std::net::Ipv4Addr, to: std::net::Ipv4Addr) -> anyhow::Result<()> {
+    let plan = rig.lab.node("secondary-gateway")?.process("envoy").context("the gateway's Envoy")?;
+    let own = plan.args.iter().take_while(|arg| *arg != "--");
+    let args = own.map(|arg| arg.replace(&old.to_string(), &to.to_string()));
+    let command = tokio::process::Command::new(&plan.program)
+        .args(args)
+        .arg("--bootstrap")
+        .envs(&plan.env)
+        .output()
+        .await?;
+    ensure!(command.status.success(), "{}", String::from_utf8_lossy(&command.stderr));
+    Ok(())
+}
+
+async fn every_endpoint(rig: &Rig, node: &str) -> anyhow::Result<Vec<String>> {
+    let all = rig.envoy(node)?.json("/clusters?format=json").await?;
+    let clusters = all["cluster_statuses"].as_array().context("cluster_statuses")?;
+    let hosts = clusters.iter().flat_map(|c| c["host_statuses"].as_array().into_iter().flatten());
+    Ok(hosts.map(crate::lab::rig::endpoint).collect())
+}
+
+async fn listens(rig: &Rig, address: &str) -> anyhow::Result<bool> {
+    let listeners = rig.envoy("primary-services")?.get("/listeners").await?;
+    Ok(String::from_utf8_lossy(&listeners).contains(address))
+}
