@@ -4,9 +4,9 @@
 mod architecture;
 mod bad_input;
 mod consul;
+mod lab;
 mod metrics_golden;
 mod rig;
-mod lab;
 mod xds_envoy;
 mod xds_rig;
 mod xds_stream;
