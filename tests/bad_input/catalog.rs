@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{assert_says, host, web};
 use crate::rig::{
-    parts::{Agent, Consul, until},
+    parts::{Agent, Consul, run, until},
     stream::Stream,
 };
 
@@ -68,6 +68,12 @@ async fn what_cannot_be_is_noted_and_the_rest_is_served() {
     println!("{table}");
     for note in table.lines().filter(|line| line.trim_start().starts_with("note: ")) {
         assert_says(note, &["; "]);
+    }
+    let url = format!("http://{}", agent.home.http);
+    let served = run(&["proxy", "config", "web-sidecar-proxy", "--type", "eds", "--http-addr", &url]);
+    assert_says(&served.out, &["10.0.0.1"]);
+    for odd in ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"] {
+        assert!(!served.out.contains(odd), "{}", served.out);
     }
     assert!(agent.process.is_running());
 }
