@@ -2,5 +2,6 @@
 
 pub mod agent;
 mod interest;
+pub mod metrics;
 mod publish;
 mod sources;

@@ -2,10 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "in a test a panic is the report")]
 
 mod architecture;
+mod bad_input;
 mod consul;
 mod golden;
 mod golden_envoy;
 mod lab;
+mod metrics_golden;
+mod rig;
 mod xds_envoy;
 mod xds_rig;
 mod xds_stream;

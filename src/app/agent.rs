@@ -9,14 +9,12 @@ use crate::{
     api,
     app::{
         interest::Interests,
+        metrics,
         publish::Publisher,
         sources::{AgentSources, readiness},
     },
     config::{self, Config, ConfigError, xds::XdsSettings},
-    consul::{
-        client::{Client, ClientError},
-        metrics::ConsulMetrics,
-    },
+    consul::client::{Client, ClientError},
     lifecycle::{
         self, Stop,
         notify::Notify,
@@ -25,11 +23,8 @@ use crate::{
     },
     mesh::Options,
     model::catalog::{Catalog, Topic},
-    telemetry::{logs::Telemetry, metrics::Metrics},
-    xds::{
-        metrics::XdsMetrics,
-        server::{self, BindError, Listeners, StatusBoard},
-    },
+    telemetry::logs::Telemetry,
+    xds::server::{self, BindError, Listeners, StatusBoard},
 };
 
 /// The owner under which the agent itself watches topics.
@@ -59,7 +54,7 @@ pub enum AgentError {
 pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry>) -> Result<(), AgentError> {
     let signals = Signals::listen().map_err(AgentError::Signals)?;
     let notify = Notify::from_env(&config::process_env);
-    let mut metrics = Metrics::new();
+    let metrics = metrics::register();
     let client = Client::new(config.consul.clone())?;
     let listeners = bind(&config.xds)?;
     let http = api::bind(config.http.listen).await?;
@@ -67,13 +62,11 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
 
     let mut supervisor = Supervisor::new();
     let stop = supervisor.stop();
-    let (watches, catalog_task) =
-        crate::consul::watch::start(client, ConsulMetrics::register(metrics.registry_mut()), stop.clone());
+    let (watches, catalog_task) = crate::consul::watch::start(client, metrics.consul, stop.clone());
     watches.want(OWNER, [Topic::Agent].into()).await;
     let interests = Interests::new();
     let (publisher, reports) = Publisher::new(watches.clone(), interests.clone(), watch_options);
     let board = StatusBoard::default();
-    let xds_metrics = XdsMetrics::register(metrics.registry_mut());
     let catalog = watches.catalog();
     let sources = AgentSources {
         started_at: lifecycle::wall_clock(),
@@ -81,13 +74,13 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
         reports,
         board: board.clone(),
         telemetry: telemetry.clone(),
-        metrics,
+        metrics: metrics.registry,
     };
 
     supervisor.start("catalog.watch", ended(catalog_task));
     supervisor.start("mesh.publish", publisher.run(stop.clone()));
     supervisor
-        .start("xds.serve", server::serve(listeners, Arc::new(interests), board, xds_metrics, stop.clone()));
+        .start("xds.serve", server::serve(listeners, Arc::new(interests), board, metrics.xds, stop.clone()));
     supervisor.start("http.serve", api::serve(http, Arc::new(sources), stop.clone()));
     supervisor.start("systemd.ready", tell_ready(notify.clone(), catalog, stop.clone()));
     supervisor.start("systemd.watchdog", notify.clone().watch(stop.clone()));
@@ -180,7 +173,7 @@ impl Reload {
     fn apply(&mut self, new: &Config) {
         let diff = Config::reload_diff(&self.config, new);
         self.config = self.config.reloaded(new);
-        if let Err(error) = self.telemetry.set_level(&self.config.log.level.directives()) {
+        if let Err(error) = self.telemetry.set_level(&self.config.log.level.to_string()) {
             warn!(%error, "log level not changed");
         }
         self.options.send_replace(options(&self.config));

@@ -67,12 +67,14 @@ pub enum ClientError {
         path: String,
     },
     /// No connection came about.
-    #[error("connect to Consul at {address}: {reason}; check that the agent runs and listens there")]
+    #[error("connect to Consul at {address}: {reason}; {remedy}")]
     Connect {
         /// Where.
         address: String,
         /// What the system or TLS says.
         reason: String,
+        /// What to do about it.
+        remedy: &'static str,
     },
     /// The connection ended before the answer did.
     #[error("{act}: the connection ended before the answer did: {reason}")]
@@ -282,7 +284,8 @@ impl Client {
 
     fn transport(&self, error: &hyper_util::client::legacy::Error, act: &str) -> ClientError {
         if error.is_connect() {
-            ClientError::Connect { address: self.0.settings.address.to_string(), reason: causes(error) }
+            let address = self.0.settings.address.to_string();
+            ClientError::Connect { address, reason: causes(error), remedy: connect::remedy(error) }
         } else {
             ClientError::Cut { act: act.to_owned(), reason: causes(error) }
         }

@@ -6,6 +6,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::consul::topic::KINDS;
+
 /// `causeway_consul_requests_total`
 const REQUESTS: &str = "causeway_consul_requests";
 /// `causeway_consul_publications_total`
@@ -23,6 +25,9 @@ pub struct ConsulMetrics {
     pub(crate) topics: Gauge,
     pub(crate) topics_silent: Gauge,
 }
+
+/// What can come of a request: a new value, the same one, none.
+const OUTCOMES: [&str; 3] = ["changed", "same", "failed"];
 
 /// What a request was for and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -48,6 +53,12 @@ impl ConsulMetrics {
             "Watched topics whose source does not answer: never heard of, or stale",
             metrics.topics_silent.clone(),
         );
+        // Every series is there from the start: a rate over its first increment is then one.
+        for topic in KINDS {
+            for outcome in OUTCOMES {
+                drop(metrics.requests.get_or_create(&RequestLabels { topic, outcome }));
+            }
+        }
         metrics
     }
 }

@@ -53,7 +53,25 @@ pub enum Outcome {
     Lost(Fault, Arc<str>),
 }
 
-/// A topic's kind, as metrics label it.
+/// Every kind of topic.
+pub(crate) const KINDS: [&str; 14] = [
+    "agent",
+    "registration",
+    "roots",
+    "leaf",
+    "chain",
+    "connect",
+    "health",
+    "services",
+    "intentions",
+    "intention_entries",
+    "datacenters",
+    "federation_states",
+    "proxy_defaults",
+    "service_defaults",
+];
+
+/// A topic's kind, one of [`KINDS`], as metrics label it.
 pub(crate) fn kind(topic: &Topic) -> &'static str {
     match topic {
         Topic::Agent => "agent",
@@ -268,5 +286,33 @@ fn kind_name(kind: ServiceKind) -> Option<&'static str> {
         ServiceKind::TerminatingGateway => Some("terminating-gateway"),
         ServiceKind::IngressGateway => Some("ingress-gateway"),
         ServiceKind::Other => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_listed() {
+        let (dc, service) = (Datacenter::from("dc1"), "web");
+        let topics = [
+            Topic::Agent,
+            Topic::Registration("web".into()),
+            Topic::Roots,
+            Topic::Leaf(service.into()),
+            Topic::Connect { dc: dc.clone(), service: service.into() },
+            Topic::Health { dc: dc.clone(), service: service.into() },
+            Topic::Services { dc, kind: None },
+            Topic::Intentions,
+            Topic::IntentionEntries,
+            Topic::Datacenters,
+            Topic::FederationStates,
+            Topic::ProxyDefaults,
+            Topic::ServiceDefaults(service.into()),
+        ];
+        let kinds: Vec<&str> = topics.iter().map(kind).chain(["chain"]).collect();
+        let listed: Vec<&str> = KINDS.into_iter().filter(|name| kinds.contains(name)).collect();
+        assert_eq!((listed.len(), kinds.len()), (KINDS.len(), KINDS.len()));
     }
 }

@@ -1,7 +1,7 @@
 //! The registry of metrics: who owns it, how it is written out, and what the process tells of itself. Each area
 //! registers its own metrics.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use prometheus_client::{
     collector::Collector,
@@ -53,28 +53,37 @@ impl Metrics {
         text
     }
 
-    /// One Markdown table row per metric that has a value: name, type, meaning. Sorted by name.
+    /// One Markdown table row per metric that has a value: name, type, labels, meaning. Sorted by name.
     pub fn describe(&self) -> String {
         let text = self.encode();
-        let mut rows: Vec<String> = Vec::new();
-        let mut lines = text.lines().peekable();
-        while let Some(line) = lines.next() {
-            let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' '))
-            else {
-                continue;
-            };
-            let kind = lines.peek().and_then(|next| next.strip_prefix("# TYPE ")?.split_once(' '));
-            let (kind, suffix) = match kind.map_or("", |(_, kind)| kind) {
-                "counter" => ("counter", "_total"),
-                "info" => ("info", "_info"),
-                other => (other, ""),
-            };
-            rows.push(format!("| `{name}{suffix}` | {kind} | {} |", help.trim_end_matches('.')));
-        }
+        let mut rows: Vec<String> = text.split("# HELP ").skip(1).map(row).collect();
         rows.sort();
         rows.dedup();
         rows.join("\n")
     }
+}
+
+/// The row of one metric: `NAME HELP`, then its type and its samples, a line each.
+fn row(family: &str) -> String {
+    let mut lines = family.lines();
+    let (name, help) = lines.next().and_then(|line| line.split_once(' ')).unwrap_or((family, ""));
+    let kind = lines.next().and_then(|line| line.rsplit_once(' ')).map_or("", |(_, kind)| kind);
+    let suffix = match kind {
+        "counter" => "_total",
+        "info" => "_info",
+        _ => "",
+    };
+    let labels: BTreeSet<&str> = lines.flat_map(label_names).collect();
+    let labels: Vec<String> = labels.into_iter().map(|label| format!("`{label}`")).collect();
+    format!("| `{name}{suffix}` | {kind} | {} | {} |", labels.join(", "), help.trim_end_matches('.'))
+}
+
+/// The names of a sample's labels; `le` is a histogram's own.
+fn label_names(sample: &str) -> Vec<&str> {
+    let Some((_, rest)) = sample.split_once('{') else { return Vec::new() };
+    let (labels, _) = rest.rsplit_once('}').unwrap_or((rest, ""));
+    let names = labels.split("\",").filter_map(|label| label.split_once('=')).map(|(name, _)| name);
+    names.filter(|name| *name != "le").collect()
 }
 
 /// What every Prometheus client tells of its process, by the usual names. Read when asked for.
@@ -176,13 +185,9 @@ mod tests {
     #[test]
     fn metrics_are_described_by_the_names_they_are_scraped_under() {
         let described = Metrics::new().describe();
-        assert!(
-            described.starts_with("| `causeway_build_info` | info | The version of Causeway that runs |\n")
-        );
-        assert!(
-            described.contains(
-                "| `process_cpu_seconds_total` | counter | User and system CPU time of the process |"
-            )
-        );
+        let build = "| `causeway_build_info` | info | `version` | The version of Causeway that runs |\n";
+        assert!(described.starts_with(build), "{described}");
+        let cpu = "| `process_cpu_seconds_total` | counter |  | User and system CPU time of the process |";
+        assert!(described.contains(cpu), "{described}");
     }
 }

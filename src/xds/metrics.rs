@@ -60,7 +60,19 @@ impl XdsMetrics {
             "From sending a response to its ACK, by type",
             metrics.ack_delay.clone(),
         );
+        metrics.start_at_zero();
         metrics
+    }
+
+    /// Every series is there from the start: a rate over its first increment is then one.
+    fn start_at_zero(&self) {
+        for kind in Kind::ALL.iter().copied().map(label) {
+            drop(self.responses.get_or_create(&kind));
+            drop(self.resources.get_or_create(&kind));
+            drop(self.acks.get_or_create(&kind));
+            drop(self.nacks.get_or_create(&kind));
+            drop(self.ack_delay.get_or_create(&kind));
+        }
     }
 
     /// Counts a stream for as long as the returned value lives.

@@ -20,7 +20,7 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use rustls::pki_types::ServerName;
+use rustls::{CertificateError, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -56,6 +56,47 @@ pub(crate) fn tls_files(settings: &ConsulSettings) -> ClientFiles {
         },
         _ => ClientFiles { ca_file: None, ca_path: None, cert_file: None, key_file: None, verify: true },
     }
+}
+
+/// What to do about a connection that did not come about: TLS has reasons of its own.
+pub(crate) fn remedy(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    let Some(tls) = tls_cause(error) else { return "check that the agent runs and listens there" };
+    match tls {
+        rustls::Error::InvalidCertificate(problem) => match problem {
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "set [consul] tls_server_name (CONSUL_TLS_SERVER_NAME) to a name that the certificate has"
+            }
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => {
+                "renew Consul's certificate, or set this machine's clock"
+            }
+            _ => {
+                "let [consul] ca_file or ca_path (CONSUL_CACERT, CONSUL_CAPATH) hold the CA of Consul's certificate"
+            }
+        },
+        rustls::Error::InvalidMessage(_) => {
+            "check that this is Consul's HTTPS port, or write http:// in its address"
+        }
+        rustls::Error::AlertReceived(_) => {
+            "Consul refused this side: check [consul] cert_file and key_file (CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY)"
+        }
+        _ => "check the TLS settings of [consul] and those of Consul",
+    }
+}
+
+/// The TLS error among the causes. An `io::Error` does not give the error it wraps as its source.
+fn tls_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(tls) = wrapped.and_then(|inner| inner.downcast_ref()).or_else(|| cause.downcast_ref()) {
+            return Some(tls);
+        }
+        next = cause.source();
+    }
+    None
 }
 
 /// A pool for these settings; reads the TLS files.

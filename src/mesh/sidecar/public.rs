@@ -61,6 +61,7 @@ pub(super) fn build(
     let (settings, _, _, rbac) = (settings?, roots?, leaf?, rbac?);
 
     notes.extend(sidecar.unbuilt("public listener", &settings, UNBUILT));
+    note_misfits(sidecar, &settings, notes);
     let protocol = protocol(sidecar, &settings, notes);
     Some(addresses(sidecar).map(|(public, local)| parts(sidecar, &settings, protocol, rbac, public, local)))
 }
@@ -116,6 +117,21 @@ fn addresses(sidecar: &Sidecar<'_>) -> Result<(SocketAddr, SocketAddr), Note> {
             "has no port",
             "set Proxy.LocalServicePort, or register the service with a port before its sidecar",
         )),
+    }
+}
+
+/// Settings that are written and cannot be read.
+fn note_misfits(sidecar: &Sidecar<'_>, settings: &Settings, notes: &mut Vec<Note>) {
+    for (key, kind) in
+        settings.misfits(&["protocol", "bind_address"], &["bind_port", "local_connect_timeout_ms"])
+    {
+        let problem = format!("has a setting {key} that is not {kind}, and goes without it");
+        notes.push(sidecar.note("public listener", problem, "correct it in Proxy.Config or proxy-defaults"));
+    }
+    let bind = sidecar.registration.settings.text("bind_address");
+    if let Some(text) = bind.filter(|text| text.parse::<IpAddr>().is_err()) {
+        let problem = format!("has the bind_address {text:?}, and listens on every address");
+        notes.push(sidecar.note("public listener", problem, "set it to an IP address"));
     }
 }
 

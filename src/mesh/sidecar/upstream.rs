@@ -43,6 +43,7 @@ pub(super) fn build(
     notes: &mut Vec<Note>,
 ) -> Option<Result<Parts, Note>> {
     let making = Making { sidecar, wanted, id };
+    making.note_misfits(notes);
     let (service, bind) = match making.service().and_then(|service| Ok((service, making.bind(taken)?))) {
         Ok(found) => found,
         Err(note) => return Some(Err(note)),
@@ -72,6 +73,19 @@ pub(super) fn build(
 impl<'a> Making<'a> {
     fn note(&self, problem: impl Into<String>, remedy: &str) -> Note {
         self.sidecar.note(&format!("upstream {}", self.id), problem, remedy)
+    }
+
+    /// Settings that are written and cannot be read.
+    fn note_misfits(&self, notes: &mut Vec<Note>) {
+        let settings = &self.wanted.settings;
+        for (key, kind) in settings.misfits(&["protocol"], &["connect_timeout_ms"]) {
+            let problem = format!("has a setting {key} that is not {kind}, and goes without it");
+            notes.push(self.note(problem, "correct it in the upstream's Config"));
+        }
+        if let Some(text) = settings.text("protocol").filter(|text| Protocol::parse(text).is_none()) {
+            let problem = format!("has the unknown protocol {text:?}, and goes without it");
+            notes.push(self.note(problem, "use tcp, http, http2 or grpc"));
+        }
     }
 
     fn service(&self) -> Result<&'a ServiceName, Note> {

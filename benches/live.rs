@@ -1,0 +1,287 @@
+//! Measurements on real parts: one Consul as local agent, one Causeway, one Envoy with an upstream.
+//!
+//! From the return of a Consul write that changes an instance's health to Envoy's ACK at the agent, beside the
+//! wake-up of a raw blocking query on the same health, which is the floor for whoever reads Consul over HTTP (Consul's
+//! own xDS is no peer: of version 2, it cannot speak to this Envoy). Then what the agent takes at rest. Prints all
+//! beside the figures to reach, and keeps every single time in a file. It judges nothing.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a measurement that cannot be made ends with a panic"
+)]
+
+#[path = "../tests/rig/parts.rs"]
+mod parts;
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::Ipv4Addr,
+    path::Path,
+    process::Stdio,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use causeway::{config::consul::ConsulSettings, consul::client::Client, lifecycle};
+use serde_json::{Value, json};
+
+use crate::parts::{Agent, Consul, Home, Process, causeway, free_ports, tool, until};
+
+const HOST: Ipv4Addr = Ipv4Addr::new(127, 58, 1, 1);
+const RUNS: usize = 5;
+const CHANGES: usize = 200;
+/// Of which the first warm caches and connections up and are not counted.
+const WARM_UP: usize = 20;
+const AT_REST: Duration = Duration::from_secs(30);
+const HEALTH: &str = "/v1/health/connect/api";
+const DEADLINE: Duration = Duration::from_secs(30);
+const DAY_US: i64 = 86_400_000_000;
+/// Each ACK of endpoints is a line of this target, with the time to the microsecond.
+const LOG: &str = "log.level = \"warn,causeway=info,causeway::xds::server=debug\"";
+const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results/live.txt");
+
+fn main() {
+    // The raw query gets a thread of its own: on one thread it and the write would be read in one go.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let world = World::start();
+    let mut report = machine();
+    let runs: Vec<Run> = (0..RUNS).map(|_| runtime.block_on(world.run())).collect();
+    write_live(&mut report, &runs);
+    // The raw poll of the last run is over; what is left is the agent beside one sidecar.
+    let rest = world.rest();
+    write_rest(&mut report, &rest);
+    print!("{report}");
+    for (number, run) in runs.iter().enumerate() {
+        let _ = writeln!(report, "\nrun {number}: write to ACK, us: {:?}", run.acks);
+        let _ = writeln!(report, "run {number}: write to blocking query, us: {:?}", run.polls);
+    }
+    fs::write(RESULTS, report).unwrap();
+    println!("\nevery single time: {RESULTS}");
+}
+
+/// What it ran on: times are worth little without it.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().unwrap();
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: Vec<&str> = load.split_whitespace().take(1).collect();
+    format!("{cores} cores for all parts, load {} at the start\n\n", load.concat())
+}
+
+/// The parts, running.
+struct World {
+    consul: Consul,
+    agent: Agent,
+    _envoy: Process,
+}
+
+/// Times of one run, in microseconds, in the order of the changes.
+struct Run {
+    acks: Vec<i64>,
+    polls: Vec<i64>,
+}
+
+impl World {
+    fn start() -> Self {
+        let consul = Consul::start(HOST, json!({}));
+        let [public, upstream, admin] = free_ports(HOST);
+        consul.register(&json!({"Name": "web", "ID": "web", "Port": 8080, "Connect": {"SidecarService": {
+            "Address": HOST, "Port": public, "Checks": [],
+            "Proxy": {"Upstreams": [{"DestinationName": "api", "LocalBindAddress": HOST, "LocalBindPort": upstream}]}}}}));
+        consul.put(
+            "/v1/catalog/register",
+            &json!({"Node": "other", "Address": "127.58.1.2", "Service":
+            {"ID": "api-1", "Service": "api", "Port": 8080}}),
+        );
+        consul.put("/v1/catalog/register", &json!({"Node": "other", "Address": "127.58.1.2", "Service":
+            {"Kind": "connect-proxy", "ID": "api-1-sidecar-proxy", "Service": "api-sidecar-proxy", "Port": 21000,
+            "Proxy": {"DestinationServiceName": "api", "DestinationServiceID": "api-1"}}, "Check": check("passing")}));
+        let agent = Agent::with(Home::new(HOST), &consul.address(), LOG, &[]);
+        agent.until_ready();
+        let socket = format!("unix:{}", agent.home.socket().display());
+        let mut envoy = causeway();
+        envoy.args(["envoy", "--sidecar-for", "web", "--http-addr", &consul.address(), "--xds", &socket]);
+        envoy.args(["--admin-bind", &format!("{HOST}:{admin}"), "--bootstrap-dir"]).arg(agent.home.path(""));
+        envoy.arg("--envoy-binary").arg(tool("envoy", "ENVOY_BIN"));
+        envoy.args(["--", "--concurrency", "1", "--log-level", "warn"]).stdout(Stdio::null());
+        let envoy = Process::start(&mut envoy);
+        until("Envoy has everything", || {
+            let status: Value = agent.get("/status").json();
+            let proxies = status["proxies"].as_array()?;
+            let types = proxies.first()?["streams"].as_array()?.first()?["types"].as_array()?.clone();
+            let is_whole = proxies[0]["complete"] == true && types.iter().any(|kind| kind["kind"] == "EDS");
+            let is_synced = |kind: &Value| {
+                kind["resources"].as_array().is_some_and(|all| all.iter().all(|r| r["state"] == "synced"))
+            };
+            (is_whole && types.iter().all(is_synced)).then_some(())
+        });
+        Self { consul, agent, _envoy: envoy }
+    }
+
+    async fn run(&self) -> Run {
+        let authority = self.consul.http.to_string();
+        let address = causeway::config::consul::ConsulAddress::Http { authority };
+        let client = Client::new(ConsulSettings { address, ..ConsulSettings::default() }).unwrap();
+        let mut run = Run { acks: Vec::new(), polls: Vec::new() };
+        for number in 0..CHANGES + WARM_UP {
+            let status = if number % 2 == 0 { "critical" } else { "passing" };
+            let (ack, poll) = self.change(&client, status).await;
+            if number >= WARM_UP {
+                run.acks.push(ack);
+                run.polls.push(poll);
+            }
+        }
+        run
+    }
+
+    /// One change: from the return of the write to the ACK and to the return of the raw blocking query.
+    async fn change(&self, client: &Client, status: &str) -> (i64, i64) {
+        let index = client.get(HEALTH, &[], DEADLINE).await.unwrap().index.unwrap().to_string();
+        self.agent.log().clear();
+        let asking = client.clone();
+        let mut polled = lifecycle::spawn("poll", async move {
+            let query = [("index", index.as_str()), ("wait", "20s")];
+            asking.get(HEALTH, &query, DEADLINE).await.unwrap().ok().unwrap();
+            day_us()
+        });
+        let written = async {
+            // A change after quiet, at no fixed beat with anything's timers.
+            tokio::time::sleep(Duration::from_millis(20 + fastrand::u64(..20))).await;
+            let body = json!({"Node": "other", "Address": "127.58.1.2", "SkipNodeUpdate": true, "Check": check(status)});
+            client.put("/v1/catalog/register", &[], Some(body), DEADLINE).await.unwrap().ok().unwrap();
+            day_us()
+        };
+        let written = written.await;
+        let polled = polled.join().await.unwrap();
+        let acked = self.agent.log().find(|text| text.lines().find_map(ack_us));
+        let acked = acked.unwrap_or_else(|| panic!("no ACK in\n{}", self.agent.log().text()));
+        (since(written, acked), since(written, polled))
+    }
+
+    fn rest(&self) -> Rest {
+        let pid = self.agent.process.pid();
+        let (cpu, switches) = (cpu_us(pid), switches(pid));
+        std::thread::sleep(AT_REST);
+        let memory = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let kib = |field: &str| {
+            let line = memory.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+            line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse::<u64>().unwrap()
+        };
+        Rest {
+            cpu_us: cpu_us(pid) - cpu,
+            switches: self::switches(pid) - switches,
+            rss_kib: kib("VmRSS"),
+            anon_kib: kib("RssAnon"),
+            file_kib: kib("RssFile"),
+        }
+    }
+}
+
+fn check(status: &str) -> Value {
+    json!({"Node": "other", "CheckID": "api", "Name": "api", "Status": status, "ServiceID": "api-1-sidecar-proxy"})
+}
+
+/// The time of day in microseconds, which is what a line of the log begins with.
+fn day_us() -> i64 {
+    let since_epoch = lifecycle::wall_clock().duration_since(UNIX_EPOCH).unwrap().as_micros();
+    i64::try_from(since_epoch % u128::from(DAY_US.unsigned_abs())).unwrap()
+}
+
+fn since(start: i64, end: i64) -> i64 {
+    // Over midnight the end is a day behind. An ACK may come before the write returns.
+    (end - start + DAY_US / 2).rem_euclid(DAY_US) - DAY_US / 2
+}
+
+/// When endpoints were acknowledged, if this line of the log says so.
+fn ack_us(line: &str) -> Option<i64> {
+    if !line.contains("acknowledged") || !line.contains("ClusterLoadAssignment") {
+        return None;
+    }
+    let (_, time) = line.split_whitespace().next()?.split_once('T')?;
+    let mut parts = time.trim_end_matches('Z').split([':', '.']);
+    let mut next = || parts.next()?.parse::<i64>().ok();
+    let (hours, minutes, seconds, us) = (next()?, next()?, next()?, next()?);
+    Some(((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + us)
+}
+
+/// What the agent took at rest.
+struct Rest {
+    cpu_us: u64,
+    switches: u64,
+    rss_kib: u64,
+    anon_kib: u64,
+    file_kib: u64,
+}
+
+/// What a file of every thread says, added up.
+fn of_threads(pid: u32, file: &str, read: impl Fn(&str) -> u64) -> u64 {
+    let threads = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task")).unwrap();
+    threads
+        .map(|thread| read(&fs::read_to_string(thread.unwrap().path().join(file)).unwrap_or_default()))
+        .sum()
+}
+
+/// User and system time. `stat` counts hundredths of a second, too coarse for so little; `schedstat` nanoseconds.
+fn cpu_us(pid: u32) -> u64 {
+    of_threads(pid, "schedstat", |text| {
+        text.split_whitespace().next().and_then(|ns| ns.parse::<u64>().ok()).unwrap() / 1_000
+    })
+}
+
+fn switches(pid: u32) -> u64 {
+    of_threads(pid, "status", |text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+    })
+}
+
+fn percentile(times: &[i64], percent: usize) -> i64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    sorted[(sorted.len() * percent).div_ceil(100) - 1]
+}
+
+fn median(mut values: Vec<i64>) -> i64 {
+    values.sort_unstable();
+    values[values.len() / 2]
+}
+
+fn write_live(report: &mut String, runs: &[Run]) {
+    let _ = writeln!(
+        report,
+        "From the return of a Consul write (health change, same datacenter), {RUNS} runs of {CHANGES} changes, in ms\n"
+    );
+    let _ = writeln!(report, "{:<42} {:>8} {:>8} {:>8}", "", "p50", "p99", "max");
+    type Times = fn(&Run) -> &Vec<i64>;
+    let kinds: [(&str, Times); 2] =
+        [("to Envoy's ACK", |run| &run.acks), ("to a raw blocking query (floor)", |run| &run.polls)];
+    for (name, times) in kinds {
+        for (number, run) in runs.iter().enumerate() {
+            write_row(report, &format!("  {name}, run {number}"), |percent| percentile(times(run), percent));
+        }
+        let of_runs = |percent| median(runs.iter().map(|run| percentile(times(run), percent)).collect());
+        write_row(report, &format!("{name}, median"), of_runs);
+    }
+    let _ = writeln!(report, "{:<42} {:>8} {:>8}", "to reach, to Envoy's ACK", "5.000", "20.000");
+}
+
+fn write_row(report: &mut String, name: &str, percentile: impl Fn(usize) -> i64) {
+    let ms = |percent| percentile(percent) as f64 / 1_000.0;
+    let _ = writeln!(report, "{name:<42} {:>8.3} {:>8.3} {:>8.3}", ms(50), ms(99), ms(100));
+}
+
+fn write_rest(report: &mut String, rest: &Rest) {
+    let mib = |kib: u64| kib as f64 / 1_024.0;
+    let percent = rest.cpu_us as f64 / AT_REST.as_micros() as f64 * 100.0;
+    let _ = writeln!(
+        report,
+        "\nAt rest beside one sidecar, {} s after these {} changes\n\n\
+         memory (VmRSS)   {:>7.1} MB, of it the agent's own (RssAnon) {:.1} MB, of files (RssFile) {:.1} MB; to reach: 20 MB\n\
+         CPU              {percent:>7.3} %, {} context switches; to reach: 0.1 %",
+        AT_REST.as_secs(),
+        RUNS * (CHANGES + WARM_UP),
+        mib(rest.rss_kib),
+        mib(rest.anon_kib),
+        mib(rest.file_kib),
+        rest.switches,
+    );
+}

@@ -1,0 +1,4 @@
+//! What tests of the whole program need: real parts on loopback, and a raw client of the xDS server.
+
+pub(crate) mod parts;
+pub(crate) mod stream;

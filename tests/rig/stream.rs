@@ -1,0 +1,82 @@
+//! A raw client of delta ADS: one stream that asks for clusters.
+
+use std::{collections::BTreeSet, net::SocketAddr, path::Path};
+
+use causeway::xds::resource::Kind;
+use envoy_types::pb::envoy::{
+    config::core::v3::Node,
+    service::discovery::v3::{
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse,
+        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient as Client,
+    },
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::UnixStream, sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+
+use crate::rig::parts::PATIENCE;
+
+/// An open stream; dropping it closes it.
+pub(crate) struct Stream {
+    requests: mpsc::Sender<DeltaDiscoveryRequest>,
+    responses: Streaming<DeltaDiscoveryResponse>,
+}
+
+impl Stream {
+    pub(crate) async fn over_unix(socket: &Path, proxy: &str) -> Result<Self, Status> {
+        let path = socket.to_owned();
+        let connect = tower::service_fn(move |_| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        let channel = Endpoint::from_static("http://xds").connect_with_connector(connect).await;
+        Self::open(channel.map_err(|error| Status::unavailable(error.to_string()))?, proxy).await
+    }
+
+    pub(crate) async fn over_tcp(address: SocketAddr, proxy: &str) -> Result<Self, Status> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        Self::open(channel, proxy).await
+    }
+
+    async fn open(channel: Channel, proxy: &str) -> Result<Self, Status> {
+        let (requests, outgoing) = mpsc::channel(8);
+        let clusters = DeltaDiscoveryRequest {
+            node: Some(Node { id: proxy.into(), ..Node::default() }),
+            type_url: Kind::Cluster.type_url().into(),
+            ..DeltaDiscoveryRequest::default()
+        };
+        requests.send(clusters).await.unwrap();
+        let mut client = Client::new(channel);
+        let opened = client.delta_aggregated_resources(ReceiverStream::new(outgoing));
+        let responses = timeout(PATIENCE, opened).await.unwrap()?.into_inner();
+        Ok(Self { requests, responses })
+    }
+
+    /// Reads on until a resource with each of these beginnings has come; gives the names of all that came.
+    pub(crate) async fn until(&mut self, beginnings: &[&str]) -> Result<BTreeSet<String>, Status> {
+        let mut all = BTreeSet::new();
+        while !beginnings.iter().all(|start| all.iter().any(|name: &String| name.starts_with(start))) {
+            all.extend(self.names().await?);
+        }
+        Ok(all)
+    }
+
+    /// The names of the next response's resources, which is acknowledged; or the refusal.
+    pub(crate) async fn names(&mut self) -> Result<Vec<String>, Status> {
+        let response = timeout(PATIENCE, self.responses.message()).await.unwrap()?;
+        let response = response.ok_or_else(|| Status::aborted("the stream ended"))?;
+        let ack = DeltaDiscoveryRequest {
+            type_url: response.type_url,
+            response_nonce: response.nonce,
+            ..DeltaDiscoveryRequest::default()
+        };
+        // A server that closed the stream says so at the next read.
+        let _ = self.requests.send(ack).await;
+        Ok(response.resources.into_iter().map(|resource| resource.name).collect())
+    }
+}
