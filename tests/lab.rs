@@ -36,6 +36,7 @@ fn two_federated_datacenters() {
             traffic::no_private_key_is_shown,
             live::an_instance_comes_and_goes_in_the_other_datacenter,
             live::a_check_turns_critical_and_back,
+            live::no_healthy_instance_is_left_in_the_other_datacenter,
             live::an_intention_denies_and_allows,
             live::an_upstream_is_added_and_removed,
             live::the_gateway_of_the_other_datacenter_moves,

@@ -24,8 +24,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(15);
 /// A plain question to a process on this machine.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// The nodes with an Envoy.
+pub(super) const ENVOYS: [&str; 4] =
+    ["primary-gateway", "primary-services", "secondary-gateway", "secondary-services"];
+
 pub(super) struct Rig {
     pub(super) lab: Lab,
+    /// The process of each Envoy when the lab came up.
+    pub(super) first_envoys: Vec<u32>,
     dir: Option<tempfile::TempDir>,
     times: Vec<(String, i64)>,
 }
@@ -41,7 +47,15 @@ impl Rig {
     pub(super) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let lab = Lab::start(options(dir.path()), |line| println!("{line}")).await;
-        Self { lab: lab.unwrap_or_else(|error| panic!("{error}")), dir: Some(dir), times: Vec::new() }
+        let lab = lab.unwrap_or_else(|error| panic!("{error}"));
+        let mut rig = Self { lab, first_envoys: Vec::new(), dir: Some(dir), times: Vec::new() };
+        rig.first_envoys = rig.envoys().unwrap();
+        rig
+    }
+
+    /// The process of each Envoy now.
+    pub(super) fn envoys(&self) -> anyhow::Result<Vec<u32>> {
+        ENVOYS.iter().map(|node| Ok(self.lab.pid(node, "envoy")?)).collect()
     }
 
     pub(super) async fn stop(self) {
@@ -100,8 +114,8 @@ impl Rig {
         .await
     }
 
-    /// Does `write`, waits until `seen` at Envoy, and notes the time from the write's return to the ACK of that type
-    /// on that node's stream.
+    /// Does `write`, waits until it is `seen` at Envoy itself, and notes the time from the write's return to the last ACK
+    /// of that type on that node's stream: no less than the ACK of this change, more if another one followed it.
     pub(super) async fn live(
         &mut self,
         what: &str,

@@ -4,9 +4,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use anyhow::{Context, ensure};
 
-use crate::lab::rig::{Rig, eventually};
-
-const ENVOYS: [&str; 4] = ["primary-gateway", "primary-services", "secondary-gateway", "secondary-services"];
+use crate::lab::rig::{ENVOYS, Rig, eventually};
 
 pub(super) async fn the_dashboard_counts_over_the_mesh(rig: &mut Rig) -> anyhow::Result<()> {
     rig.link(true).await?;
