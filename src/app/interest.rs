@@ -1,6 +1,6 @@
 //! Which proxies are wanted: the meeting point of the streams that ask and the publisher that builds.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
@@ -96,6 +96,3 @@ impl Drop for Hold {
         self.interests.release(&self.proxy);
     }
 }
-
-/// What the publisher tells of each proxy.
-pub(super) type Reports = BTreeMap<ProxyId, Arc<crate::app::publish::Report>>;

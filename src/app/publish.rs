@@ -10,7 +10,7 @@ use tokio::{sync::watch, time::Instant};
 use tracing::{debug, info, warn};
 
 use crate::{
-    app::interest::{Interests, Reports, Wanted},
+    app::interest::{Interests, Wanted},
     consul::watch::Watches,
     lifecycle::{self, Stop},
     mesh::{
@@ -41,6 +41,9 @@ pub(super) struct Report {
     /// The topics it is built from.
     pub(super) needs: BTreeSet<Topic>,
 }
+
+/// What the publisher tells of each proxy.
+pub(super) type Reports = BTreeMap<ProxyId, Arc<Report>>;
 
 /// The publisher task's state.
 pub(super) struct Publisher {

@@ -13,7 +13,7 @@ use crate::{
         Sources,
         wire::{IntendedResource, ProxyConfig, ProxyStatus, Readiness, Status, TopicStatus},
     },
-    app::{interest::Reports, publish::Report},
+    app::publish::{Report, Reports},
     lifecycle,
     model::{
         catalog::{Catalog, Topic},
