@@ -84,7 +84,14 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     supervisor.start("http.serve", api::serve(http, Arc::new(sources), stop.clone()));
     supervisor.start("systemd.ready", tell_ready(notify.clone(), catalog, stop.clone()));
     supervisor.start("systemd.watchdog", notify.clone().watch(stop.clone()));
-    let reload = Reload { file, config: config.clone(), telemetry, options, notify: notify.clone() };
+    let reload = Reload {
+        file,
+        config: config.clone(),
+        telemetry,
+        options,
+        notify: notify.clone(),
+        catalog: watches.catalog(),
+    };
     supervisor.start("config.reload", reload.run(signals.reloads(), stop));
     info!(http = %config.http.listen, xds = %shown(&config.xds), consul = %config.consul.address, "agent started");
 
@@ -148,6 +155,7 @@ struct Reload {
     telemetry: Arc<Telemetry>,
     options: watch::Sender<Options>,
     notify: Notify,
+    catalog: watch::Receiver<Arc<Catalog>>,
 }
 
 impl Reload {
@@ -162,7 +170,10 @@ impl Reload {
                 Ok(new) => self.apply(&new),
                 Err(error) => self.keep(&error),
             }
-            self.notify.ready("serving");
+            // Before Consul was heard the agent is not ready, and a reload does not make it so.
+            if readiness(&self.catalog.borrow()).ready {
+                self.notify.ready("serving");
+            }
         }
     }
 

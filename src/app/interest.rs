@@ -14,6 +14,9 @@ use crate::{
 /// attempts to connect (30 s), so that a reconnect finds everything at hand.
 pub(super) const LINGER: Duration = Duration::from_secs(60);
 
+/// The same for one that was refused: any name can be asked for, and each costs a question to Consul.
+const LINGER_REFUSED: Duration = Duration::from_secs(5);
+
 /// The proxies that streams ask for. Clones share one set.
 #[derive(Clone, Debug)]
 pub(super) struct Interests(watch::Sender<Wanted>);
@@ -63,7 +66,8 @@ impl Interests {
 impl Interest {
     /// When it may be forgotten; none while a stream holds it.
     pub(super) fn expires_at(&self) -> Option<Instant> {
-        self.released_at.map(|at| at + LINGER)
+        let is_refused = matches!(*self.offers.borrow(), Offer::Refused { .. });
+        self.released_at.map(|at| at + if is_refused { LINGER_REFUSED } else { LINGER })
     }
 }
 

@@ -90,8 +90,7 @@ impl Publisher {
     /// Runs until stopped, or until the catalog ends.
     pub(super) async fn run(mut self, stop: Stop) {
         loop {
-            let forget_at = self.wanted.borrow_and_update().values().filter_map(|i| i.expires_at()).min();
-            self.refresh().await;
+            let forget_at = self.refresh().await;
             tokio::select! {
                 () = stop.wait() => return,
                 changed = self.catalog.changed() => if changed.is_err() { return },
@@ -102,19 +101,25 @@ impl Publisher {
         }
     }
 
-    /// Builds and offers whatever changed.
-    async fn refresh(&mut self) {
+    /// Builds and offers whatever changed. Gives the time at which the next proxy may be forgotten.
+    async fn refresh(&mut self) -> Option<Instant> {
         let catalog = self.catalog.borrow_and_update().clone();
         let options = *self.options.borrow_and_update();
         let wanted = self.wanted.borrow_and_update().clone();
+        let forget_at = wanted.values().filter_map(|interest| interest.expires_at()).min();
         let mut has_changed = self.forget_unwanted(&wanted).await;
         for (proxy, interest) in wanted {
-            let serving = self.serving.entry(proxy.clone()).or_insert_with(|| Serving::new(interest.offers));
+            let offers = interest.offers;
+            let serving = self.serving.entry(proxy.clone()).or_insert_with(|| Serving::new(offers.clone()));
+            // Forgotten and wanted again between two looks: nobody listens to the old offers.
+            if !serving.offers.same_channel(&offers) {
+                *serving = Serving::new(offers);
+            }
             if !serving.is_current(&catalog, options) {
                 let needs = serving.rebuild(&proxy, &catalog, options);
                 if needs != serving.needs {
                     serving.needs = needs.clone();
-                    self.watches.want(proxy.as_str(), needs).await;
+                    self.watches.want(&owner(&proxy), needs).await;
                 }
                 serving.built_from = Some((catalog.project(&serving.needs), options));
                 has_changed = true;
@@ -124,6 +129,7 @@ impl Publisher {
             let reports = self.serving.iter().map(|(id, serving)| (id.clone(), Arc::new(serving.report())));
             self.reports.send_replace(reports.collect());
         }
+        forget_at
     }
 
     async fn forget_unwanted(&mut self, wanted: &Wanted) -> bool {
@@ -131,7 +137,7 @@ impl Publisher {
         for proxy in &gone {
             info!(%proxy, "proxy released");
             self.serving.remove(proxy);
-            self.watches.want(proxy.as_str(), BTreeSet::new()).await;
+            self.watches.want(&owner(proxy), BTreeSet::new()).await;
         }
         !gone.is_empty()
     }
@@ -167,11 +173,11 @@ impl Serving {
                 let problem = "is not registered with the local Consul agent";
                 let remedy = "register it there, or correct node.id in Envoy's bootstrap";
                 self.refuse(proxy, Note::new(format!("proxy {proxy}"), problem, remedy), true);
-                needs
+                self.kept_needs(needs)
             }
             Proxy::Unsupported { needs, note } => {
                 self.refuse(proxy, note, false);
-                needs
+                self.kept_needs(needs)
             }
             Proxy::Built(built) => self.publish(proxy, built, catalog),
         }
@@ -179,8 +185,7 @@ impl Serving {
 
     fn publish(&mut self, proxy: &ProxyId, built: Built, catalog: &Catalog) -> BTreeSet<Topic> {
         let needs = built.needs.clone();
-        let Assembled { resources, partial, waiting_for, complete, mut notes, .. } =
-            self.world.assemble(built);
+        let Assembled { resources, partial, waiting_for, complete, mut notes } = self.world.assemble(built);
         notes.extend(heard_notes(catalog, &needs));
         for note in notes.difference(&self.notes) {
             warn!(%proxy, "{note}");
@@ -213,6 +218,15 @@ impl Serving {
         });
     }
 
+    /// A proxy that was served and is registered no more keeps its resources, so what they are made from is followed
+    /// still: when it comes back nothing has become unknown meanwhile.
+    fn kept_needs(&self, needs: BTreeSet<Topic>) -> BTreeSet<Topic> {
+        match *self.offers.borrow() {
+            Offer::Ready(_) => needs.union(&self.needs).cloned().collect(),
+            Offer::Pending | Offer::Refused { .. } => needs,
+        }
+    }
+
     fn report(&self) -> Report {
         Report {
             snapshot: self.snapshot.clone(),
@@ -221,6 +235,11 @@ impl Serving {
             needs: self.needs.clone(),
         }
     }
+}
+
+/// The name under which a proxy wants topics; the agent itself has one too.
+fn owner(proxy: &ProxyId) -> String {
+    format!("proxy/{proxy}")
 }
 
 /// What was noted while the needed topics were read.

@@ -7,7 +7,7 @@ use clap::Parser;
 
 use crate::{app, cli::check_config::refused, config, telemetry::logs};
 
-/// Runs the agent: reads Consul, configures every Envoy that connects.
+/// Run the agent, which reads Consul and configures every Envoy that connects
 #[derive(Debug, Parser)]
 #[command(after_help = "Example:\n  causeway agent --config /etc/causeway/agent.toml\n\n\
     Without --config the defaults and the CONSUL_* variables hold.\n\

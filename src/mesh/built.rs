@@ -37,6 +37,17 @@ pub enum Unit {
     LocalServices,
 }
 
+impl Unit {
+    /// The unit whose answer tells whether this one exists at all.
+    pub fn list(&self) -> Option<Self> {
+        match self {
+            Self::RemoteServers(_) | Self::RemoteDatacenter(_) => Some(Self::RemoteDatacenters),
+            Self::LocalService(_) => Some(Self::LocalServices),
+            _ => None,
+        }
+    }
+}
+
 /// The resources of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
@@ -46,8 +57,6 @@ pub struct Parts {
     pub chains: Vec<FilterChain>,
     /// Listeners whose chains the other units give; their own chains come last.
     pub listeners: Vec<Listener>,
-    /// The topics they were made from.
-    pub sources: BTreeSet<Topic>,
 }
 
 /// What became of a unit.
@@ -55,6 +64,8 @@ pub struct Parts {
 pub enum Outcome {
     /// Made.
     Ready(Parts),
+    /// Made from what is known, while these topics may still add to it.
+    Partial(Parts, BTreeSet<Topic>),
     /// Held back by topics that were never answered. Its last good parts stay.
     Held(BTreeSet<Topic>),
     /// It asks for something that cannot be expressed; a note tells. Its last good parts stay.
@@ -76,10 +87,11 @@ impl Built {
     /// Adds a unit made with `reader`: `None` means that topics were missing.
     pub fn add(&mut self, unit: Unit, reader: Reader<'_>, made: Option<Result<Parts, Note>>) {
         let (asked, missing) = reader.into_parts();
-        self.needs.extend(asked.iter().cloned());
+        self.needs.extend(asked);
         let outcome = match made {
             None => Outcome::Held(missing),
-            Some(Ok(parts)) => Outcome::Ready(Parts { sources: asked, ..parts }),
+            Some(Ok(parts)) if missing.is_empty() => Outcome::Ready(parts),
+            Some(Ok(parts)) => Outcome::Partial(parts, missing),
             Some(Err(note)) => {
                 self.notes.insert(note);
                 Outcome::Refused

@@ -109,13 +109,12 @@ impl<'a> Reader<'a> {
         Some((global?, own?))
     }
 
-    /// Every datacenter that the servers list or that has replicated gateways. Known as soon as one of the two is:
-    /// the list cannot block and comes late, the replicated states can.
+    /// Every datacenter that the servers list or that has replicated gateways. Given as soon as one of the two is known,
+    /// since the list cannot block and comes late; the other stays missing.
     pub fn datacenters(&mut self) -> Option<BTreeSet<&'a Datacenter>> {
-        let listed = self.ask_gladly(Topic::Datacenters, self.catalog.datacenters());
-        let states = self.ask_gladly(Topic::FederationStates, self.catalog.federation_states());
+        let listed = self.ask(Topic::Datacenters, self.catalog.datacenters());
+        let states = self.ask(Topic::FederationStates, self.catalog.federation_states());
         if listed.is_none() && states.is_none() {
-            self.missing.insert(Topic::FederationStates);
             return None;
         }
         Some(listed.into_iter().flatten().chain(states.into_iter().flat_map(BTreeMap::keys)).collect())
@@ -149,9 +148,9 @@ impl<'a> Reader<'a> {
                 let is_live = ours > theirs || (ours == theirs && is_fresh);
                 Some(if is_live { live } else { replicated })
             }
-            (Some((live, _)), None) => Some(live),
+            (Some((live, _)), None) if !live.is_empty() => Some(live),
             (None, Some(replicated)) if !replicated.is_empty() => Some(replicated),
-            (None, None) => {
+            (_, None) => {
                 self.missing.insert(Topic::FederationStates);
                 None
             }

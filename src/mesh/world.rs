@@ -1,6 +1,9 @@
 //! From units to one whole set of resources, with what was last good in the place of what is held back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use crate::{
     mesh::built::{Built, Outcome, Parts, Unit},
@@ -27,36 +30,63 @@ pub struct Assembled {
     pub complete: bool,
     /// What could not be honoured.
     pub notes: BTreeSet<Note>,
-    /// The topics that each resource was made from.
-    pub sources: BTreeMap<Key, BTreeSet<Topic>>,
 }
 
 impl World {
     /// Takes in a build and gives the whole set: units that are held back or refused keep their last good parts,
-    /// units that are no longer asked for go.
+    /// units that are no longer asked for go. While the list that names a unit is itself held back, the unit stays.
     pub fn assemble(&mut self, built: Built) -> Assembled {
         let mut whole = Assembled { complete: true, notes: built.notes, ..Assembled::default() };
         let mut previous = std::mem::take(&mut self.units);
+        let is_held =
+            |unit: &Unit| matches!(built.units.get(unit), Some(Outcome::Held(_) | Outcome::Partial(..)));
+        let kept: Vec<Unit> = previous
+            .keys()
+            .filter(|unit| !built.units.contains_key(unit) && unit.list().is_some_and(|list| is_held(&list)))
+            .cloned()
+            .collect();
+        let mut last_good = BTreeMap::new();
+        last_good.extend(kept.into_iter().filter_map(|unit| previous.remove_entry(&unit)));
         for (unit, outcome) in built.units {
             let last = previous.remove(&unit);
-            let parts = match outcome {
-                Outcome::Ready(parts) => Some(parts),
-                Outcome::Refused => last,
+            match outcome {
+                Outcome::Ready(parts) => drop(self.units.insert(unit, parts)),
+                Outcome::Partial(parts, topics) => {
+                    whole.wait_for(topics);
+                    self.units.insert(unit, parts);
+                }
                 Outcome::Held(topics) => {
                     whole.complete &= last.is_some();
                     whole.waiting_for.extend(topics);
-                    last
+                    last_good.extend(last.map(|parts| (unit, parts)));
                 }
-            };
-            if let Some(parts) = parts {
-                self.units.insert(unit, parts);
+                Outcome::Refused => last_good.extend(last.map(|parts| (unit, parts))),
             }
         }
+        self.keep(last_good, &mut whole);
         for parts in self.units.values() {
-            whole.add_resources(parts);
+            for resource in &parts.resources {
+                whole.add(resource.clone());
+            }
         }
         self.add_listeners(&mut whole);
         whole
+    }
+
+    /// Keeps last good parts, but for those whose listener would stand in the way of a newer one.
+    fn keep(&mut self, last_good: BTreeMap<Unit, Parts>, whole: &mut Assembled) {
+        let taken: BTreeSet<SocketAddr> = self.units.values().flat_map(Parts::addresses).collect();
+        for (unit, parts) in last_good {
+            let clash = parts.addresses().find(|address| taken.contains(address));
+            match clash {
+                None => drop(self.units.insert(unit, parts)),
+                Some(address) => drop(whole.notes.insert(Note::new(
+                    format!("listener on {address}"),
+                    "what was last good there gives way to a newer listener on the same address",
+                    "give each upstream a port of its own",
+                ))),
+            }
+        }
     }
 
     /// Puts the chains of all units into the listeners that wait for them.
@@ -64,34 +94,38 @@ impl World {
         let mut chains: Vec<_> = self.units.values().flat_map(|parts| &parts.chains).cloned().collect();
         // Sorted, so that equal catalogs give equal listeners (unsorted chains flapped LDS until Consul 1.8.9).
         chains.sort_by(|a, b| a.name.cmp(&b.name));
-        let sources: BTreeSet<Topic> =
-            self.units.values().filter(|p| !p.chains.is_empty()).flat_map(|p| &p.sources).cloned().collect();
-        for parts in self.units.values() {
-            for shell in &parts.listeners {
-                let own = shell.chains.iter().cloned();
-                let listener =
-                    Listener { chains: chains.iter().cloned().chain(own).collect(), ..shell.clone() };
-                let resource = Resource::Listener(listener);
-                if !whole.complete {
-                    whole.partial.insert(resource.key());
-                }
-                whole.add(resource, &sources.union(&parts.sources).cloned().collect());
+        for shell in self.units.values().flat_map(|parts| &parts.listeners) {
+            let own = shell.chains.iter().cloned();
+            let listener = Listener { chains: chains.iter().cloned().chain(own).collect(), ..shell.clone() };
+            let resource = Resource::Listener(listener);
+            if !whole.complete {
+                whole.partial.insert(resource.key());
             }
+            whole.add(resource);
         }
     }
 }
 
+impl Parts {
+    /// Where its listeners bind.
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let whole = self.resources.iter().filter_map(|resource| match resource {
+            Resource::Listener(listener) => Some(listener.address),
+            _ => None,
+        });
+        whole.chain(self.listeners.iter().map(|listener| listener.address))
+    }
+}
+
 impl Assembled {
-    fn add_resources(&mut self, parts: &Parts) {
-        for resource in &parts.resources {
-            self.add(resource.clone(), &parts.sources);
-        }
+    fn wait_for(&mut self, topics: BTreeSet<Topic>) {
+        self.complete = false;
+        self.waiting_for.extend(topics);
     }
 
     /// Adds a resource. Two upstreams may lead to one target: the same cluster comes twice and is kept once.
-    fn add(&mut self, resource: Resource, sources: &BTreeSet<Topic>) {
+    fn add(&mut self, resource: Resource) {
         let key = resource.key();
-        self.sources.entry(key.clone()).or_default().extend(sources.iter().cloned());
         match self.resources.get(&key) {
             Some(first) if *first != resource => {
                 self.notes.insert(Note::new(

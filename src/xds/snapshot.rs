@@ -26,7 +26,8 @@ pub struct Draft {
     pub resources: BTreeMap<Key, Resource>,
     /// Those built from incomplete inputs: better than nothing, worse than what a proxy may already hold.
     pub partial: BTreeSet<Key>,
-    /// Whether everything the proxy needs is known. Until then an absent resource is unknown, not gone.
+    /// Whether everything the proxy needs is known. Until then a resource that was never in a snapshot of this series
+    /// is unknown, not gone; one that was in the last and is not in this is gone.
     pub complete: bool,
 }
 

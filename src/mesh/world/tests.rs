@@ -7,7 +7,10 @@ use crate::{
         cluster,
     },
     model::catalog::Topic,
-    xds::resource::{Key, Kind},
+    xds::resource::{
+        Key, Kind, Resource,
+        listener::{Direction, Listener},
+    },
 };
 
 fn ready(name: &str) -> Outcome {
@@ -66,4 +69,46 @@ fn one_target_of_two_upstreams_is_one_cluster() {
     let whole = world.assemble(built([(upstream("a"), ready("x")), (upstream("b"), ready("x"))]));
     assert_eq!(whole.resources.len(), 1);
     assert!(whole.notes.is_empty());
+}
+
+#[test]
+fn what_a_list_named_stays_while_the_list_is_unknown() {
+    let service = || Unit::LocalService("web".into());
+    for unknown in [held(), Outcome::Partial(Parts::default(), BTreeSet::from([Topic::Datacenters]))] {
+        let mut world = World::default();
+        world.assemble(built([(Unit::LocalServices, ready("list")), (service(), ready("web"))]));
+        let whole = world.assemble(built([(Unit::LocalServices, unknown)]));
+        assert!(whole.resources.contains_key(&cluster_key("web")));
+        let whole = world.assemble(built([(Unit::LocalServices, ready("list"))]));
+        assert!(!whole.resources.contains_key(&cluster_key("web")), "the list does not name it");
+    }
+}
+
+#[test]
+fn what_is_partial_counts_and_the_whole_is_incomplete() {
+    let mut world = World::default();
+    let Outcome::Ready(parts) = ready("a") else { panic!() };
+    let partial = Outcome::Partial(parts, BTreeSet::from([Topic::Datacenters]));
+    let whole = world.assemble(built([(Unit::RemoteDatacenters, partial)]));
+    assert!(whole.resources.contains_key(&cluster_key("a")) && !whole.complete);
+}
+
+#[test]
+fn a_last_good_listener_gives_way_to_a_newer_one_on_its_address() {
+    let listening = |name: &str| {
+        let listener = Listener {
+            name: name.to_owned(),
+            stat_prefix: None,
+            address: "127.0.0.1:9001".parse().unwrap(),
+            direction: Direction::Outbound,
+            tls_inspector: false,
+            chains: vec![],
+        };
+        Outcome::Ready(Parts { resources: vec![Resource::Listener(listener)], ..Parts::default() })
+    };
+    let mut world = World::default();
+    world.assemble(built([(upstream("a"), listening("a"))]));
+    let whole = world.assemble(built([(upstream("a"), Outcome::Refused), (upstream("b"), listening("b"))]));
+    assert_eq!(whole.resources.keys().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["b"]);
+    assert_eq!(whole.notes.len(), 1);
 }

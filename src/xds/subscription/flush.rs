@@ -41,12 +41,22 @@ impl Subscription {
             due.resources.push(entry);
         }
         due.removed = self.due_absences(kind);
-        // A renamed listener's successor may be gated: its predecessor keeps the address until both can go at once.
-        if matches!(kind, Kind::Listener | Kind::Route) && !any_gated {
-            let absences: BTreeSet<String> = due.removed.iter().cloned().collect();
-            due.removed.extend(self.gone(kind).filter(|name| !absences.contains(name)));
+        if matches!(kind, Kind::Listener | Kind::Route) {
+            self.add_removals(kind, any_gated, &mut due);
         }
         self.only_urgent_if_busy(kind, due)
+    }
+
+    /// A renamed listener's successor may be gated: its predecessor keeps the address until both can go at once. Any
+    /// new listener may be that successor, and would be refused while the address is taken.
+    fn add_removals(&self, kind: Kind, any_gated: bool, due: &mut Due) {
+        let gone: Vec<String> = self.gone(kind).filter(|name| !due.removed.contains(name)).collect();
+        if any_gated && !gone.is_empty() {
+            let state = self.state(kind);
+            due.resources.retain(|entry| state.may_hold(&entry.key.name));
+        } else if !any_gated {
+            due.removed.extend(gone);
+        }
     }
 
     /// At most one response to a changed snapshot is under way for each type; requests are answered regardless,
@@ -80,12 +90,14 @@ impl Subscription {
         absent.filter(|name| state.awaits_absence(name) && !state.may_hold(name)).cloned().collect()
     }
 
-    /// Names under which the client holds something that is gone. Only a complete snapshot can tell.
+    /// Names under which the client holds something that is gone. What was sent on this stream and is no longer offered
+    /// is gone; of what an earlier stream left only a complete snapshot can tell.
     pub(super) fn gone(&self, kind: Kind) -> impl Iterator<Item = String> {
         let state = self.state(kind);
-        let held = state.records.keys().filter(|name| state.is_subscribed(name) && state.may_hold(name));
-        let gone = held.filter(|name| self.snapshot.get(&Key::new(kind, name.as_str())).is_none());
-        gone.filter(|_| self.snapshot.is_complete()).cloned().collect::<Vec<_>>().into_iter()
+        let held = state.records.iter().filter(|(name, _)| state.is_subscribed(name) && state.may_hold(name));
+        let told = held.filter(|(_, record)| self.snapshot.is_complete() || !record.is_inherited());
+        let gone = told.filter(|(name, _)| self.snapshot.get(&Key::new(kind, name.as_str())).is_none());
+        gone.map(|(name, _)| name.clone()).collect::<Vec<_>>().into_iter()
     }
 
     fn due_removals(&mut self, kind: Kind, now: Instant, gated: &mut BTreeSet<Key>) -> Due {

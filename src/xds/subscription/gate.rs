@@ -94,6 +94,11 @@ impl Subscription {
     }
 
     fn usage(&self, cluster: &str) -> Use {
+        // A client that comes back asks for clusters first: what its listeners name is not known before they are told.
+        let is_inherited = self.state(Kind::Cluster).records.get(cluster).is_some_and(Record::is_inherited);
+        if is_inherited && !self.state(Kind::Listener).known {
+            return Use::UntilAnswered;
+        }
         let cluster = Key::new(Kind::Cluster, cluster);
         [Kind::Listener, Kind::Route]
             .into_iter()

@@ -185,7 +185,8 @@ impl TypeState {
     }
 
     /// A refusal: the client may have applied the good part of the response, so its state is uncertain; what it
-    /// refused is never offered again (rules 6 and 7).
+    /// refused is never offered again (rules 6 and 7). Envoy names the clusters and listeners that it refuses; the
+    /// others of that response come once more. Where it names none, the whole response is refused.
     pub(super) fn note_refused(
         &mut self,
         outstanding: Outstanding,
@@ -193,15 +194,20 @@ impl TypeState {
         now: Instant,
     ) -> Vec<String> {
         let mut names = Vec::new();
+        let is_named = |name: &str| message.contains(name);
+        let names_some = outstanding.resources.iter().any(|entry| is_named(&entry.key.name));
         for entry in outstanding.resources {
             let name = entry.key.name.clone();
-            self.rejected.entry(name.clone()).or_default().insert(entry.version.clone());
+            let is_refused = !names_some || is_named(&name);
+            if is_refused {
+                self.rejected.entry(name.clone()).or_default().insert(entry.version.clone());
+                names.push(name.clone());
+            }
             if let Some(record) = self.records.get_mut(&name)
                 && record.given == Given::Sent(entry.version.clone())
             {
                 record.given = Given::Uncertain;
             }
-            names.push(name);
         }
         // A refused removal is not repeated either; what was to go is taken for gone.
         for name in outstanding.removed {

@@ -88,6 +88,8 @@ struct Type {
     refused: BTreeSet<(String, Version)>,
     /// What it was last sent, and why it may be sent that again.
     last: BTreeMap<String, Version>,
+    /// What was sent on this stream: its absence from a later snapshot is news even while others are unknown.
+    sent_here: BTreeSet<String>,
     causes: BTreeSet<String>,
 }
 
@@ -166,6 +168,7 @@ impl Client {
                 "{:?} was refused",
                 entry.key
             );
+            of.sent_here.insert(name.clone());
             let again = of.last.insert(name.clone(), entry.version.clone()).as_ref() == Some(&entry.version);
             assert!(of.causes.remove(name) || !again, "{:?} sent twice without cause", entry.key);
             for child in entry.refers_to.iter().filter(|key| Some(key.kind) == children) {
@@ -173,7 +176,8 @@ impl Client {
             }
         }
         for name in &response.removed {
-            assert!(complete, "{} {name} removed although unknown", response.kind.short());
+            let is_known = complete || self.of(response.kind).sent_here.contains(name);
+            assert!(is_known, "{} {name} removed although unknown", response.kind.short());
             self.of(response.kind).last.remove(name);
         }
     }
@@ -262,6 +266,7 @@ impl Client {
             of.arrived.clear();
             of.refused.clear();
             of.last = of.cache.clone();
+            of.sent_here.clear();
             of.causes.clear();
             of.known = false;
         }

@@ -34,6 +34,23 @@ fn another_version_is_offered_the_old_one_included() {
 }
 
 #[test]
+fn what_the_refusal_does_not_name_comes_once_more() {
+    let mut rig = Rig::new(draft([cluster("left", 1), cluster("right", 1)]));
+    let sent = rig.wildcard(Kind::Cluster);
+    assert_eq!(said(&sent), ["CDS +left +right"]);
+    let refuse = |nonce: &str| Request {
+        nonce: nonce.to_owned(),
+        error: Some("Error adding/updating cluster(s) left: no such thing".into()),
+        ..request(Kind::Cluster)
+    };
+    let sent = rig.ask(refuse(&sent[0].nonce));
+    assert_eq!(said(&sent), ["CDS +right"]);
+    assert_eq!(said(&rig.settle(sent)), ["CDS +right"]);
+    assert_eq!(rig.state_of(Kind::Cluster, "left"), ResourceState::Rejected);
+    assert_eq!(rig.state_of(Kind::Cluster, "right"), ResourceState::Synced);
+}
+
+#[test]
 fn a_refusal_with_a_subscription_is_both() {
     let mut rig = Rig::new(draft([endpoints("a", 1), endpoints("b", 1)]));
     let sent = rig.subscribe(Kind::Endpoints, &["a"]);

@@ -30,7 +30,8 @@ fn what_is_gone_is_removed_once_that_is_known() {
     let mut rig = Rig::new(incomplete([cluster("a", 1)]));
     let has = [cluster("a", 1), cluster("b", 1)];
     assert_eq!(said(&returning(&mut rig, Kind::Cluster, &[], &has)), NOTHING);
-    assert_eq!(said(&rig.offer(draft([cluster("a", 1)]))), ["CDS -b"]);
+    assert_eq!(said(&rig.offer(draft([cluster("a", 1)]))), NOTHING, "its listeners may name it");
+    assert_eq!(said(&returning(&mut rig, Kind::Listener, &[], &[])), ["LDS", "CDS -b"]);
 }
 
 #[test]
@@ -67,7 +68,8 @@ fn a_changed_cluster_waits_with_its_partial_endpoints() {
 #[test]
 fn a_cluster_stays_while_an_unknown_inherited_listener_may_name_it() {
     let mut rig = Rig::new(draft([listener("l", 2, "")]));
-    assert_eq!(said(&returning(&mut rig, Kind::Cluster, &[], &[cluster("a", 1)])), ["CDS -a"]);
+    assert_eq!(said(&returning(&mut rig, Kind::Cluster, &[], &[cluster("a", 1)])), NOTHING);
+    assert_eq!(said(&rig.wait(GATE_LIMIT)), ["CDS -a"], "a client without listeners is not waited for");
     let mut rig = Rig::new(incomplete([]));
     returning(&mut rig, Kind::Cluster, &[], &[cluster("a", 1)]);
     returning(&mut rig, Kind::Listener, &[], &[listener("l", 1, "a")]);

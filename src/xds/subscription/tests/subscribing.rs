@@ -91,10 +91,18 @@ fn unknown_is_not_empty() {
     let sent = rig.subscribe(Kind::Endpoints, &["a", "b"]);
     assert_eq!(said(&sent), ["EDS +a -b"]);
     rig.settle(sent);
-    assert_eq!(said(&rig.offer(incomplete([]))), NOTHING);
-    assert_eq!(said(&rig.subscribe(Kind::Endpoints, &["c"])), NOTHING);
+    assert_eq!(said(&rig.offer(incomplete([endpoints("a", 1)]))), NOTHING);
+    assert_eq!(said(&rig.subscribe(Kind::Endpoints, &["c"])), NOTHING, "unknown names wait");
     let sent = rig.offer(draft([]));
     assert_eq!(said(&rig.settle(sent)), ["EDS -c", "EDS -a"]);
+}
+
+#[test]
+fn what_was_offered_and_is_no_longer_is_gone_although_others_are_unknown() {
+    let mut rig = Rig::new(draft([endpoints("a", 1), endpoints("b", 1)]));
+    let sent = rig.subscribe(Kind::Endpoints, &["a", "b"]);
+    rig.settle(sent);
+    assert_eq!(said(&rig.offer(incomplete([endpoints("b", 1)]))), ["EDS -a"]);
 }
 
 #[test]
