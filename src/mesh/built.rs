@@ -17,7 +17,9 @@ use crate::{
 pub enum Unit {
     /// A sidecar's certificates.
     Identity,
-    /// A sidecar's public listener and local application.
+    /// A sidecar's local application.
+    LocalApp,
+    /// A sidecar's public listener. Apart from the application, so that intentions hold whatever becomes of that.
     Public,
     /// A sidecar's upstream, by Consul's id of it.
     Upstream(String),
@@ -59,6 +61,9 @@ pub struct Parts {
     pub listeners: Vec<Listener>,
 }
 
+/// What making a unit gave: nothing while topics are missing, a note if it cannot be expressed.
+pub type Made = Option<Result<Parts, Note>>;
+
 /// What became of a unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -68,8 +73,9 @@ pub enum Outcome {
     Partial(Parts, BTreeSet<Topic>),
     /// Held back by topics that were never answered. Its last good parts stay.
     Held(BTreeSet<Topic>),
-    /// It asks for something that cannot be expressed; a note tells. Its last good parts stay.
-    Refused,
+    /// It asks for something that cannot be expressed; a note tells. Its last good parts stay; these stand in while
+    /// there are none.
+    Refused(Parts),
 }
 
 /// Everything that was built for a proxy.
@@ -84,8 +90,13 @@ pub struct Built {
 }
 
 impl Built {
-    /// Adds a unit made with `reader`: `None` means that topics were missing.
-    pub fn add(&mut self, unit: Unit, reader: Reader<'_>, made: Option<Result<Parts, Note>>) {
+    /// Adds a unit made with `reader`.
+    pub fn add(&mut self, unit: Unit, reader: Reader<'_>, made: Made) {
+        self.add_or(unit, reader, made, Parts::default());
+    }
+
+    /// Adds a unit made with `reader`; `stand_in` serves if it is refused and was never good.
+    pub fn add_or(&mut self, unit: Unit, reader: Reader<'_>, made: Made, stand_in: Parts) {
         let (asked, missing) = reader.into_parts();
         self.needs.extend(asked);
         let outcome = match made {
@@ -94,7 +105,7 @@ impl Built {
             Some(Ok(parts)) => Outcome::Partial(parts, missing),
             Some(Err(note)) => {
                 self.notes.insert(note);
-                Outcome::Refused
+                Outcome::Refused(stand_in)
             }
         };
         self.units.insert(unit, outcome);

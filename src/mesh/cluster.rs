@@ -20,10 +20,10 @@ pub fn passthrough(name: &str) -> Resource {
     Resource::Cluster(eds(name, CONNECT_TIMEOUT_MS))
 }
 
-/// The local application, plain.
-pub fn local_app(address: SocketAddr, connect_timeout_ms: u64, http2: bool) -> Resource {
+/// The local application, plain; without an address it answers nobody.
+pub fn local_app(address: Option<SocketAddr>, connect_timeout_ms: u64, http2: bool) -> Resource {
     Resource::Cluster(Cluster {
-        discovery: Discovery::Static(vec![address]),
+        discovery: Discovery::Static(address.into_iter().collect()),
         outlier: None,
         http2,
         ..eds(name::LOCAL_APP, connect_timeout_ms)

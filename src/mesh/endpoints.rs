@@ -40,7 +40,12 @@ impl Side {
 }
 
 /// The endpoints of a cluster whose members are the instances themselves.
-pub fn of_instances(cluster: &str, instances: &[Instance], side: Side, notes: &mut Vec<Note>) -> Resource {
+pub fn of_instances(
+    cluster: &str,
+    instances: &[Instance],
+    side: Side,
+    notes: &mut Vec<Note>,
+) -> Result<Resource, Note> {
     let rated = instances.iter().map(|instance| (instance, rate(instance)));
     collect(cluster, rated, side, notes)
 }
@@ -53,7 +58,7 @@ pub fn of_gateways(
     backend: Option<&[Instance]>,
     side: Side,
     notes: &mut Vec<Note>,
-) -> Resource {
+) -> Result<Resource, Note> {
     let backend_alive =
         backend.is_none_or(|all| all.iter().any(|i| rate(i).health == EndpointHealth::Healthy));
     let own_health_counts = gateways.iter().any(|gateway| gateway.health != Health::Critical);
@@ -72,7 +77,7 @@ pub fn of_servers<'a>(
     cluster: &str,
     servers: impl Iterator<Item = &'a Instance>,
     notes: &mut Vec<Note>,
-) -> Resource {
+) -> Result<Resource, Note> {
     let rated = servers.map(|server| (server, Endpoint { weight: 1, health: EndpointHealth::Unknown }));
     collect(cluster, rated, Side::Lan, notes)
 }
@@ -91,13 +96,16 @@ fn rate(instance: &Instance) -> Endpoint {
     }
 }
 
+/// An instance whose address cannot be used is noted and left out. When that leaves nothing of something, the last good
+/// endpoints are better than none: the note is the outcome.
 fn collect<'a>(
     cluster: &str,
     rated: impl Iterator<Item = (&'a Instance, Endpoint)>,
     side: Side,
     notes: &mut Vec<Note>,
-) -> Resource {
+) -> Result<Resource, Note> {
     let mut endpoints: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
+    let mut left_out = Vec::new();
     for (instance, endpoint) in rated {
         let HostPort { host, port } = side.of(instance);
         match host {
@@ -109,14 +117,23 @@ fn collect<'a>(
                     *known = endpoint;
                 }
             }
-            Host::Name(name) => notes.push(Note::new(
+            Host::Name(name) => left_out.push(Note::new(
                 format!("instance {} of service {}", instance.id, instance.service),
                 format!("has the host name {name:?} for an address, which is not built yet"),
                 "register it with an IP address",
             )),
         }
     }
-    Resource::Endpoints(Endpoints { cluster: cluster.to_owned(), endpoints })
+    match left_out.pop() {
+        Some(note) if endpoints.is_empty() => {
+            notes.extend(left_out);
+            Err(note)
+        }
+        last => {
+            notes.extend(left_out.into_iter().chain(last));
+            Ok(Resource::Endpoints(Endpoints { cluster: cluster.to_owned(), endpoints }))
+        }
+    }
 }
 
 #[cfg(test)]

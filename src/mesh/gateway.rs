@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     mesh::{
-        built::{Built, Parts, Unit},
+        built::{Built, Made, Parts, Unit},
         cluster,
         endpoints::{self, Side},
         listener, name,
@@ -18,7 +18,7 @@ use crate::{
     model::{
         agent::AgentFacts,
         catalog::Catalog,
-        instance::ServiceKind,
+        instance::{Instance, ServiceKind},
         name::{Datacenter, ServiceName},
         note::Note,
         registration::Registration,
@@ -56,35 +56,49 @@ struct Gateway<'a> {
 }
 
 impl<'a> Gateway<'a> {
-    /// Adds a unit whose making never fails, only waits.
-    fn unit(
-        &mut self,
-        unit: Unit,
-        make: impl FnOnce(&Self, &mut Reader<'a>, &mut Vec<Note>) -> Option<Parts>,
-    ) {
+    /// Adds a unit.
+    fn unit(&mut self, unit: Unit, make: impl FnOnce(&Self, &mut Reader<'a>, &mut Vec<Note>) -> Made) {
         let (mut reader, mut notes) = (Reader::new(self.catalog), Vec::new());
         let made = make(self, &mut reader, &mut notes);
-        self.built.add(unit, reader, made.map(Ok));
+        self.built.add(unit, reader, made);
         self.built.notes.extend(notes);
     }
 
     /// Every local server under its own name, and all of them under the name of any: a new secondary asks for
     /// `server.<dc>.<domain>` first and for `<node>.server.<dc>.<domain>` ever after.
-    fn servers(&self, reader: &mut Reader<'a>, notes: &mut Vec<Note>) -> Option<Parts> {
+    fn servers(&self, reader: &mut Reader<'a>, notes: &mut Vec<Note>) -> Made {
         let AgentFacts { datacenter: dc, domain, .. } = self.agent;
         let servers = reader.health(dc, &ServiceName::from(SERVERS))?;
+        Some(self.to_servers(dc, domain, servers, notes))
+    }
+
+    fn to_servers(
+        &self,
+        dc: &Datacenter,
+        domain: &str,
+        servers: &[Instance],
+        notes: &mut Vec<Note>,
+    ) -> Result<Parts, Note> {
+        if servers.is_empty() {
+            // There is always one: something keeps us from seeing it.
+            return Err(Note::new(
+                format!("servers of datacenter {dc}"),
+                "none is visible, which cannot be",
+                "give the agent's token service:read on `consul` and node:read",
+            ));
+        }
         let mut parts = Parts::default();
         let any = name::servers_sni(dc, domain);
         passthrough(&mut parts, &any, [any.clone()]);
-        parts.resources.push(endpoints::of_servers(&any, servers.iter(), notes));
+        parts.resources.push(endpoints::of_servers(&any, servers.iter(), notes)?);
         let nodes: BTreeSet<_> = servers.iter().map(|server| &server.node).collect();
         for node in nodes {
             let one = name::server_sni(node, dc, domain);
             passthrough(&mut parts, &one, [one.clone()]);
             let of_node = servers.iter().filter(|server| server.node == *node);
-            parts.resources.push(endpoints::of_servers(&one, of_node, notes));
+            parts.resources.push(endpoints::of_servers(&one, of_node, notes)?);
         }
-        Some(parts)
+        Ok(parts)
     }
 
     fn remote_datacenters(&mut self, exposes_servers: bool) {
@@ -107,18 +121,10 @@ impl<'a> Gateway<'a> {
 
     /// The servers of another datacenter: any of them and each by its name lead to its gateways, whose gateway there
     /// tells them apart.
-    fn remote_servers(
-        &self,
-        dc: &Datacenter,
-        reader: &mut Reader<'a>,
-        notes: &mut Vec<Note>,
-    ) -> Option<Parts> {
+    fn remote_servers(&self, dc: &Datacenter, reader: &mut Reader<'a>, notes: &mut Vec<Note>) -> Made {
         let gateways = reader.remote_gateways(dc)?;
         let any = name::servers_sni(dc, &self.agent.domain);
-        let mut parts = Parts::default();
-        passthrough(&mut parts, &any, [format!("*.{any}"), any.clone()]);
-        parts.resources.push(endpoints::of_gateways(&any, &gateways, None, Side::Wan, notes));
-        Some(parts)
+        Some(to_gateways(&any, [format!("*.{any}"), any.clone()], &gateways, notes))
     }
 
     fn local_services(&mut self) {
@@ -137,31 +143,38 @@ impl<'a> Gateway<'a> {
     }
 
     /// A local service has no chain of its own: the last chain takes the cluster that the server name names.
-    fn local_service(
-        &self,
-        service: &ServiceName,
-        reader: &mut Reader<'a>,
-        notes: &mut Vec<Note>,
-    ) -> Option<Parts> {
+    fn local_service(&self, service: &ServiceName, reader: &mut Reader<'a>, notes: &mut Vec<Note>) -> Made {
         let dc = &self.agent.datacenter;
         let (roots, instances) = (reader.roots(), reader.connect(dc, service));
         let (roots, instances) = (roots?, instances?);
         let sni = name::service_sni(service, dc, &roots.trust_domain);
-        let resources =
-            vec![cluster::passthrough(&sni), endpoints::of_instances(&sni, instances, Side::Lan, notes)];
-        Some(Parts { resources, ..Parts::default() })
+        let made = endpoints::of_instances(&sni, instances, Side::Lan, notes).map(|endpoints| Parts {
+            resources: vec![cluster::passthrough(&sni), endpoints],
+            ..Parts::default()
+        });
+        Some(made)
     }
 }
 
 /// Every service of another datacenter leads to its gateways.
-fn remote_services(dc: &Datacenter, reader: &mut Reader<'_>, notes: &mut Vec<Note>) -> Option<Parts> {
+fn remote_services(dc: &Datacenter, reader: &mut Reader<'_>, notes: &mut Vec<Note>) -> Made {
     let (roots, gateways) = (reader.roots(), reader.remote_gateways(dc));
     let (roots, gateways) = (roots?, gateways?);
     let sni = name::datacenter_sni(dc, &roots.trust_domain);
+    Some(to_gateways(&sni, [format!("*.{sni}")], &gateways, notes))
+}
+
+/// A cluster of another datacenter's gateways, and the way to it.
+fn to_gateways<const N: usize>(
+    cluster: &str,
+    server_names: [String; N],
+    gateways: &[&Instance],
+    notes: &mut Vec<Note>,
+) -> Result<Parts, Note> {
     let mut parts = Parts::default();
-    passthrough(&mut parts, &sni, [format!("*.{sni}")]);
-    parts.resources.push(endpoints::of_gateways(&sni, &gateways, None, Side::Wan, notes));
-    Some(parts)
+    passthrough(&mut parts, cluster, server_names);
+    parts.resources.push(endpoints::of_gateways(cluster, gateways, None, Side::Wan, notes)?);
+    Ok(parts)
 }
 
 /// A cluster, and the chain that leads those server names to it.

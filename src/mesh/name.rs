@@ -24,24 +24,25 @@ pub fn leaf(service: &ServiceName) -> String {
 /// The cluster of the local application.
 pub const LOCAL_APP: &str = "local_app";
 
-/// `<service>.default.<dc>.internal.<trust domain>`
+/// `<service>.default.<dc>.internal.<trust domain>`. Lower case like all server names at a gateway: Envoy lowers the
+/// name that a client sends before it looks for a chain or a cluster.
 pub fn service_sni(service: &ServiceName, dc: &Datacenter, trust_domain: &TrustDomain) -> String {
-    format!("{service}.{NAMESPACE}.{dc}.internal.{trust_domain}")
+    format!("{service}.{NAMESPACE}.{dc}.internal.{trust_domain}").to_lowercase()
 }
 
 /// `<dc>.internal.<trust domain>`: the gateways of a datacenter.
 pub fn datacenter_sni(dc: &Datacenter, trust_domain: &TrustDomain) -> String {
-    format!("{dc}.internal.{trust_domain}")
+    format!("{dc}.internal.{trust_domain}").to_lowercase()
 }
 
 /// `server.<dc>.<domain>`: any server of a datacenter.
 pub fn servers_sni(dc: &Datacenter, domain: &str) -> String {
-    format!("server.{dc}.{domain}")
+    format!("server.{dc}.{domain}").to_lowercase()
 }
 
 /// `<node>.server.<dc>.<domain>`: one server.
 pub fn server_sni(node: &NodeName, dc: &Datacenter, domain: &str) -> String {
-    format!("{node}.server.{dc}.{domain}")
+    format!("{node}.server.{dc}.{domain}").to_lowercase()
 }
 
 /// The SPIFFE id of a service.
@@ -105,4 +106,22 @@ fn escape(text: &str) -> String {
         escaped.push(c);
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_names_are_lower_case_and_spiffe_ids_are_not() {
+        let (service, dc, domain) = ("Web".into(), "DC1".into(), TrustDomain::from("id.consul"));
+        assert_eq!(service_sni(&service, &dc, &domain), "web.default.dc1.internal.id.consul");
+        assert_eq!(server_sni(&"SRV1".into(), &dc, "consul"), "srv1.server.dc1.consul");
+        assert_eq!(spiffe_id(&service, &dc, &domain), "spiffe://id.consul/ns/default/dc/DC1/svc/Web");
+    }
+
+    #[test]
+    fn an_expression_matches_just_its_text() {
+        assert_eq!(escape("a.b-c_d"), r"a\.b-c_d");
+    }
 }

@@ -49,6 +49,10 @@ pub(super) fn build(
     let made = identity(&mut reader, &destination.service);
     built.add(Unit::Identity, reader, made.map(Ok));
 
+    let mut reader = Reader::new(catalog);
+    let made = public::local_app(&sidecar, &mut reader);
+    built.add_or(Unit::LocalApp, reader, made, public::no_local_app());
+
     let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
     let made = public::build(&sidecar, &mut reader, &mut notes);
     built.add(Unit::Public, reader, made);

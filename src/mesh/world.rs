@@ -60,7 +60,10 @@ impl World {
                     whole.waiting_for.extend(topics);
                     last_good.extend(last.map(|parts| (unit, parts)));
                 }
-                Outcome::Refused => last_good.extend(last.map(|parts| (unit, parts))),
+                Outcome::Refused(stand_in) => {
+                    let stand_in = Some(stand_in).filter(|parts| *parts != Parts::default());
+                    last_good.extend(last.or(stand_in).map(|parts| (unit, parts)));
+                }
             }
         }
         self.keep(last_good, &mut whole);

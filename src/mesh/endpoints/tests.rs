@@ -25,8 +25,8 @@ fn instance(id: &str, host: &str, health: Health) -> Instance {
     }
 }
 
-fn endpoints(resource: Resource) -> Vec<(String, u32, EndpointHealth)> {
-    let Resource::Endpoints(endpoints) = resource else { panic!("{resource:?}") };
+fn endpoints(made: Result<Resource, Note>) -> Vec<(String, u32, EndpointHealth)> {
+    let Ok(Resource::Endpoints(endpoints)) = made else { panic!("{made:?}") };
     let told = |(address, Endpoint { weight, health }): (&std::net::SocketAddr, &Endpoint)| {
         (address.to_string(), *weight, *health)
     };
@@ -106,4 +106,12 @@ fn servers_are_reached_whatever_their_checks_say() {
     let server = instance("consul", "10.0.0.1", Health::Critical);
     let told = endpoints(of_servers("c", [&server].into_iter(), &mut Vec::new()));
     assert_eq!(told, [("10.0.0.1:21000".to_owned(), 1, EndpointHealth::Unknown)]);
+}
+
+#[test]
+fn host_names_alone_are_no_empty_list() {
+    let all = [instance("a", "web.example", Health::Passing)];
+    let note = of_instances("c", &all, Side::Lan, &mut Vec::new()).unwrap_err();
+    assert_eq!(note.about, "instance a of service web");
+    assert!(of_instances("c", &[], Side::Lan, &mut Vec::new()).is_ok(), "none is known to be none");
 }

@@ -37,7 +37,12 @@ pub(super) fn listeners(registration: &Registration, notes: &mut Vec<Note>) -> R
 /// Names by address, each address once: the registered one unless switched off, those bound explicitly, and the
 /// tagged ones if asked for.
 fn addresses(registration: &Registration, notes: &mut Vec<Note>) -> BTreeMap<SocketAddr, String> {
-    let is_on = |key: &str| setting(registration, key).and_then(Value::as_bool).unwrap_or(false);
+    // Consul takes a text for the value that it spells.
+    let is_on = |key: &str| match setting(registration, key) {
+        Some(Value::Bool(on)) => *on,
+        Some(Value::String(text)) => text == "true" || text == "1",
+        _ => false,
+    };
     let mut wanted: Vec<(String, HostPort)> = Vec::new();
     if !is_on("no_default_bind") && registration.port != 0 {
         let ip = registration.address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -76,7 +81,10 @@ fn setting<'a>(registration: &'a Registration, key: &str) -> Option<&'a Value> {
 fn bind_address(value: &Value) -> HostPort {
     let get = |lower: &str, upper: &str| value.get(lower).or_else(|| value.get(upper));
     let host = get("address", "Address").and_then(Value::as_str).unwrap_or_default();
-    let port = get("port", "Port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
+    let port = match get("port", "Port") {
+        Some(Value::String(text)) => text.parse().ok(),
+        other => other.and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok()),
+    };
     HostPort::new(host, port.unwrap_or(0))
 }
 

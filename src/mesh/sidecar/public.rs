@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::{
     mesh::{
-        built::Parts,
+        built::{Made, Parts},
         cluster, intention, listener, name,
         reader::Reader,
         sidecar::{Sidecar, merged_settings},
@@ -41,7 +41,7 @@ const UNBUILT: &[&str] = &[
 /// address and port, else every address. `None` when no port is known.
 pub(super) fn address(registration: &Registration) -> Option<SocketAddr> {
     let settings = &registration.settings;
-    let port = match settings.number("bind_port") {
+    let port = match settings.number("bind_port").filter(|port| *port > 0) {
         Some(port) => u16::try_from(port).ok()?,
         None => registration.port,
     };
@@ -50,11 +50,7 @@ pub(super) fn address(registration: &Registration) -> Option<SocketAddr> {
     (port != 0).then_some(SocketAddr::new(ip, port))
 }
 
-pub(super) fn build(
-    sidecar: &Sidecar<'_>,
-    reader: &mut Reader<'_>,
-    notes: &mut Vec<Note>,
-) -> Option<Result<Parts, Note>> {
+pub(super) fn build(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>, notes: &mut Vec<Note>) -> Made {
     let settings = merged_settings(sidecar, reader);
     let (roots, leaf) = (reader.roots(), reader.leaf(&sidecar.destination.service));
     let rbac = rbac(sidecar, reader, notes);
@@ -63,17 +59,15 @@ pub(super) fn build(
     notes.extend(sidecar.unbuilt("public listener", &settings, UNBUILT));
     note_misfits(sidecar, &settings, notes);
     let protocol = protocol(sidecar, &settings, notes);
-    Some(addresses(sidecar).map(|(public, local)| parts(sidecar, &settings, protocol, rbac, public, local)))
+    let Some(address) = address(sidecar.registration) else {
+        let remedy = "register the sidecar with a port from 1 to 65535";
+        return Some(Err(sidecar.note("public listener", "has no usable port", remedy)));
+    };
+    let resources = vec![listener(sidecar, protocol, rbac, address)];
+    Some(Ok(Parts { resources, ..Parts::default() }))
 }
 
-fn parts(
-    sidecar: &Sidecar<'_>,
-    settings: &Settings,
-    protocol: Protocol,
-    rbac: Rbac,
-    public: SocketAddr,
-    local: SocketAddr,
-) -> Parts {
+fn listener(sidecar: &Sidecar<'_>, protocol: Protocol, rbac: Rbac, address: SocketAddr) -> Resource {
     let chain = FilterChain {
         name: NAME.to_owned(),
         server_names: Default::default(),
@@ -83,30 +77,40 @@ fn parts(
         }),
         filters: listener::inbound(protocol, NAME, name::LOCAL_APP, rbac),
     };
-    let listener = Listener {
-        name: format!("{NAME}:{public}"),
+    Resource::Listener(Listener {
+        name: format!("{NAME}:{address}"),
         stat_prefix: Some(NAME.to_owned()),
-        address: public,
+        address,
         direction: Direction::Inbound,
         tls_inspector: false,
         chains: vec![chain],
-    };
-    let timeout_ms = settings.number("local_connect_timeout_ms").unwrap_or(cluster::CONNECT_TIMEOUT_MS);
-    let local_app = cluster::local_app(local, timeout_ms, protocol.is_http2());
-    Parts { resources: vec![local_app, Resource::Listener(listener)], ..Parts::default() }
+    })
 }
 
-/// Where the sidecar listens and where its application does.
-fn addresses(sidecar: &Sidecar<'_>) -> Result<(SocketAddr, SocketAddr), Note> {
-    let public = address(sidecar.registration).ok_or_else(|| {
-        sidecar.note(
-            "public listener",
-            "has no usable port",
-            "register the sidecar with a port from 1 to 65535",
-        )
-    })?;
+/// The local application's cluster.
+pub(super) fn local_app(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>) -> Made {
+    let settings = merged_settings(sidecar, reader)?;
+    // Its note is the public listener's.
+    let protocol = protocol(sidecar, &settings, &mut Vec::new());
+    let timeout_ms = settings.number("local_connect_timeout_ms").filter(|ms| *ms > 0);
+    let timeout_ms = timeout_ms.unwrap_or(cluster::CONNECT_TIMEOUT_MS);
+    let made = local_address(sidecar)
+        .map(|address| of_local_app(cluster::local_app(Some(address), timeout_ms, protocol.is_http2())));
+    Some(made)
+}
+
+/// The application of which no address was ever known: callers are still authorized, and then find nobody.
+pub(super) fn no_local_app() -> Parts {
+    of_local_app(cluster::local_app(None, cluster::CONNECT_TIMEOUT_MS, false))
+}
+
+fn of_local_app(cluster: Resource) -> Parts {
+    Parts { resources: vec![cluster], ..Parts::default() }
+}
+
+fn local_address(sidecar: &Sidecar<'_>) -> Result<SocketAddr, Note> {
     match &sidecar.destination.local {
-        Some(HostPort { host: Host::Ip(ip), port }) => Ok((public, SocketAddr::new(*ip, *port))),
+        Some(HostPort { host: Host::Ip(ip), port }) => Ok(SocketAddr::new(*ip, *port)),
         Some(HostPort { host: Host::Name(name), .. }) => Err(sidecar.note(
             "local application",
             format!("has the host name {name:?} for an address, which is not built yet"),

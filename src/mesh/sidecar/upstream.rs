@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use crate::{
     mesh::{
-        built::Parts,
+        built::{Made, Parts},
         cluster,
         endpoints::{self, Side},
         listener, name,
@@ -41,7 +41,7 @@ pub(super) fn build(
     taken: &mut BTreeSet<SocketAddr>,
     reader: &mut Reader<'_>,
     notes: &mut Vec<Note>,
-) -> Option<Result<Parts, Note>> {
+) -> Made {
     let making = Making { sidecar, wanted, id };
     making.note_misfits(notes);
     let (service, bind) = match making.service().and_then(|service| Ok((service, making.bind(taken)?))) {
@@ -59,6 +59,10 @@ pub(super) fn build(
     // Asked before anything is given up for lack of certificates: all answers are fetched at once.
     let endpoints = making.endpoints(&cluster_name, target, reader, notes);
     let (roots, _, endpoints) = (roots?, leaf?, endpoints?);
+    let endpoints = match endpoints {
+        Ok(endpoints) => endpoints,
+        Err(note) => return Some(Err(note)),
+    };
     let tls = cluster::upstream_tls(
         &target.sni,
         name::spiffe_id(&target.service, &target.datacenter, &roots.trust_domain),
@@ -164,10 +168,17 @@ impl<'a> Making<'a> {
         target: &Target,
         reader: &mut Reader<'_>,
         notes: &mut Vec<Note>,
-    ) -> Option<Resource> {
+    ) -> Option<Result<Resource, Note>> {
         let local = &self.sidecar.agent.datacenter;
         let mode = if target.datacenter == *local { GatewayMode::None } else { target.gateway_mode };
         let instances = reader.connect(&target.datacenter, &target.service);
+        if target.datacenter != *local && instances.is_some_and(Vec::is_empty) {
+            // A token that may not read there gets an empty answer and no error (hashicorp/consul#12623).
+            notes.push(self.note(
+                format!("has no instance of {} in datacenter {}", target.service, target.datacenter),
+                "if it should, give the agent a global token with service:read and node:read there",
+            ));
+        }
         let (gateways, side) = match mode {
             GatewayMode::None => {
                 let side = if target.datacenter == *local { Side::Lan } else { Side::Wan };

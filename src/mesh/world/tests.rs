@@ -44,7 +44,7 @@ fn a_unit_never_known_is_absent_and_the_whole_is_incomplete() {
 
 #[test]
 fn a_unit_held_back_or_refused_keeps_its_last_good_parts() {
-    for outcome in [held(), Outcome::Refused] {
+    for outcome in [held(), Outcome::Refused(Parts::default())] {
         let mut world = World::default();
         world.assemble(built([(upstream("a"), ready("a"))]));
         let whole = world.assemble(built([(upstream("a"), outcome)]));
@@ -108,7 +108,22 @@ fn a_last_good_listener_gives_way_to_a_newer_one_on_its_address() {
     };
     let mut world = World::default();
     world.assemble(built([(upstream("a"), listening("a"))]));
-    let whole = world.assemble(built([(upstream("a"), Outcome::Refused), (upstream("b"), listening("b"))]));
+    let whole = world.assemble(built([
+        (upstream("a"), Outcome::Refused(Parts::default())),
+        (upstream("b"), listening("b")),
+    ]));
     assert_eq!(whole.resources.keys().map(|key| key.name.as_str()).collect::<Vec<_>>(), ["b"]);
     assert_eq!(whole.notes.len(), 1);
+}
+
+#[test]
+fn a_stand_in_serves_until_something_was_good() {
+    let Outcome::Ready(stand_in) = ready("stand-in") else { panic!() };
+    let refused = || Outcome::Refused(stand_in.clone());
+    let mut world = World::default();
+    let whole = world.assemble(built([(upstream("a"), refused())]));
+    assert!(whole.resources.contains_key(&cluster_key("stand-in")));
+    world.assemble(built([(upstream("a"), ready("good"))]));
+    let whole = world.assemble(built([(upstream("a"), refused())]));
+    assert_eq!(whole.resources.keys().collect::<Vec<_>>(), [&cluster_key("good")]);
 }
