@@ -19,6 +19,10 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_CAP: Duration = Duration::from_secs(30);
 /// Consul answers, but cannot serve: no leader, no path, rate limit. It gets more air than a closed port.
 const BUSY_FIRST: Duration = Duration::from_millis(250);
+/// A cut link to another datacenter is answered like this, and its return should be seen soon.
+const BUSY_CAP: Duration = Duration::from_secs(10);
+/// Each try at a question that another datacenter leaves open holds a turn for as long as the client has patience.
+const HUNG_FIRST: Duration = Duration::from_secs(1);
 const LIMITED_FIRST: Duration = Duration::from_secs(1);
 /// Only a person can mend what Consul denies.
 const DENIED_FIRST: Duration = Duration::from_secs(2);
@@ -99,6 +103,8 @@ pub enum Event {
 pub enum Fault {
     /// No connection, or it broke, or the deadline passed.
     Unreachable,
+    /// The deadline passed for a question that another datacenter has to answer.
+    Hung,
     /// The connection ended this long after the request was sent.
     Cut(Duration),
     /// 429.
@@ -199,7 +205,8 @@ impl Poll {
             Fault::Unreachable | Fault::Cut(_) => (BACKOFF_FIRST, UNREACHABLE_CAP),
             Fault::Garbage => (BACKOFF_FIRST, BACKOFF_CAP),
             Fault::NotReady => (BACKOFF_FIRST, NOT_READY_CAP),
-            Fault::Busy => (BUSY_FIRST, BACKOFF_CAP),
+            Fault::Hung => (HUNG_FIRST, BACKOFF_CAP),
+            Fault::Busy => (BUSY_FIRST, BUSY_CAP),
             Fault::Limited => (LIMITED_FIRST, BACKOFF_CAP),
             Fault::Denied => (DENIED_FIRST, BACKOFF_CAP),
         };

@@ -96,10 +96,11 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
     let started = lifecycle::now();
     let mut poll = Poll::new(question.follow);
     let mut last = Last { heard: None, lost: None, emptied: None };
+    let mut is_told = false;
     let mut ask = poll.first(desk.wait(question.wait));
     loop {
         tokio::time::sleep(ask.pause).await;
-        let answered = desk.ask(&question, &topic, &ask).await;
+        let answered = desk.ask(&question, &topic, &ask, &mut is_told).await;
         let (event, news) = digest(&topic, &poll, answered, desk.local.get(), &mut last);
         desk.count(&topic, &event);
         if let Some(news) = news
@@ -180,12 +181,14 @@ impl Desk {
         self.turns.wait(wait)
     }
 
-    /// One exchange, within a turn where connections are few.
+    /// One exchange, within a turn where connections are few. `is_told` is whether Consul itself ever answered: what
+    /// is guessed of the agent never replaces what it told.
     async fn ask(
         &self,
         question: &Question,
         topic: &Topic,
         ask: &Ask,
+        is_told: &mut bool,
     ) -> (Outcome, Option<u64>, Option<String>) {
         let _turn = self.turns.connections.acquire().await.ok();
         let mut query: Vec<(&str, String)> = question.query.clone();
@@ -209,7 +212,9 @@ impl Desk {
         match exchange.await {
             Ok(reply) => {
                 let mut outcome = topic::outcome(topic, &reply);
+                *is_told |= !matches!(outcome, Outcome::Lost(..));
                 if *topic == Topic::Agent
+                    && !*is_told
                     && matches!(outcome, Outcome::Lost(Fault::Denied, _))
                     && let Some((facts, notes)) = agent_facts(&self.client).await
                 {
@@ -217,7 +222,7 @@ impl Desk {
                 }
                 (outcome, reply.index, reply.content_hash)
             }
-            Err(error) => (topic::unanswered(&error, sent.elapsed()), None, None),
+            Err(error) => (topic::unanswered(topic, &error, sent.elapsed(), self.local.get()), None, None),
         }
     }
 
@@ -228,5 +233,54 @@ impl Desk {
             Event::Failed(_) => "failed",
         };
         self.metrics.requests.get_or_create(&RequestLabels { topic: topic::kind(topic), outcome }).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consul::fake::{Fake, handler, reply};
+
+    #[tokio::test]
+    async fn a_guess_never_replaces_what_the_agent_told() {
+        let asked = AtomicUsize::new(0);
+        let fake = Fake::tcp(
+            200,
+            handler(move |question| {
+                let is_agent = question.path == "/v1/agent/self";
+                let tells = is_agent && asked.fetch_add(usize::from(is_agent), Ordering::SeqCst) == 1;
+                async move {
+                    match question.path.as_str() {
+                        _ if tells => reply(200, 0, r#"{"Config":{"Datacenter":"dc1","NodeName":"vm1"}}"#),
+                        _ if is_agent => reply(403, 0, "Permission denied"),
+                        "/v1/agent/services" => reply(200, 0, r#"{"web":{"Service":"web"}}"#),
+                        _ => {
+                            let chain = r#"{"ServiceName":"web","Datacenter":"dc1","StartNode":"r"}"#;
+                            reply(200, 4, format!(r#"{{"Chain":{chain}}}"#))
+                        }
+                    }
+                }
+            }),
+        )
+        .await;
+        let desk = Desk {
+            client: Client::new(fake.settings.clone()).unwrap(),
+            metrics: ConsulMetrics::default(),
+            reports: mpsc::channel(1).0,
+            turns: Turns::new(4),
+            local: Arc::default(),
+        };
+        let question = topic::question(&Topic::Agent);
+        let ask = Poll::new(question.follow).first(question.wait);
+        let mut is_told = false;
+        let mut nodes = Vec::new();
+        for _ in 0..3 {
+            nodes.push(match desk.ask(&question, &Topic::Agent, &ask, &mut is_told).await.0 {
+                Outcome::Heard(Answer::Agent(facts), _) => facts.node.to_string(),
+                Outcome::Lost(Fault::Denied, _) => "denied".to_owned(),
+                other => panic!("{other:?}"),
+            });
+        }
+        assert_eq!(nodes, ["unknown", "vm1", "denied"]);
     }
 }

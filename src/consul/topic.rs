@@ -25,6 +25,8 @@ const DATACENTERS_EVERY: Duration = Duration::from_secs(30);
 /// The agent's facts change only when it restarts.
 const AGENT_EVERY: Duration = Duration::from_secs(60);
 
+const FILTERED: &str = "Consul left something out of its answer that the token may not read";
+
 /// What is asked for a topic, without cursor.
 #[derive(Debug)]
 pub struct Question {
@@ -136,6 +138,9 @@ pub fn outcome(topic: &Topic, reply: &Reply) -> Outcome {
         return lost(status_fault(reply.status), &reply.refusal());
     }
     match answer(topic, reply) {
+        Ok((answer, _)) if reply.filtered_by_acls && is_useless_in_part(&answer) => {
+            lost(Fault::Denied, &format_args!("{topic}: {FILTERED}; {}", right(topic)))
+        }
         Ok((answer, mut notes)) => {
             notes.extend(header_notes(topic, reply));
             Outcome::Heard(answer, notes)
@@ -145,9 +150,15 @@ pub fn outcome(topic: &Topic, reply: &Reply) -> Outcome {
     }
 }
 
-/// What a request without an answer means.
-pub(crate) fn unanswered(error: &ClientError, after: Duration) -> Outcome {
+/// What a request about `topic` without an answer means, `after` it was sent by an agent of the datacenter `local`.
+pub(crate) fn unanswered(
+    topic: &Topic,
+    error: &ClientError,
+    after: Duration,
+    local: Option<&Datacenter>,
+) -> Outcome {
     let fault = match error {
+        ClientError::Deadline { .. } if is_remote(topic, local) => Fault::Hung,
         ClientError::Cut { .. } => Fault::Cut(after),
         ClientError::Connect { .. } | ClientError::Deadline { .. } => Fault::Unreachable,
         ClientError::Status { .. } => Fault::Busy,
@@ -160,22 +171,25 @@ pub(crate) fn unanswered(error: &ClientError, after: Duration) -> Outcome {
     lost(fault, error)
 }
 
-/// A note on an answer of another datacenter than `local` that became empty: where another datacenter refuses a token
-/// it answers with nothing, and before Consul 1.11 that cannot be told from the truth (hashicorp/consul#12623).
+/// A note on an answer that became empty, if it is one of intentions or of another datacenter than `local`: to a token
+/// that may not read them Consul answers with nothing, and before Consul 1.11 that cannot be told from the truth
+/// (hashicorp/consul#12623).
 pub(crate) fn emptied(
     topic: &Topic,
     before: &Answer,
     now: &Answer,
     local: Option<&Datacenter>,
 ) -> Option<Note> {
-    let (Topic::Connect { dc, .. } | Topic::Health { dc, .. } | Topic::Services { dc, .. }) = topic else {
-        return None;
+    let what = match topic {
+        Topic::Intentions | Topic::IntentionEntries => "there are intentions",
+        topic if is_remote(topic, local) => "instances are registered there",
+        _ => return None,
     };
-    (local != Some(dc) && !is_empty(before) && is_empty(now)).then(|| {
+    (!is_empty(before) && is_empty(now)).then(|| {
         Note::new(
             topic.to_string(),
             "its answer became empty, which Consul also says to a token that may not read it",
-            "if instances are registered there, give the token node:read and service:read in every datacenter",
+            format!("if {what}, {}", right(topic)),
         )
     })
 }
@@ -226,11 +240,7 @@ fn known_absence(topic: &Topic, reply: &Reply) -> Option<Outcome> {
 fn header_notes(topic: &Topic, reply: &Reply) -> Vec<Note> {
     let mut notes = Vec::new();
     if reply.filtered_by_acls {
-        notes.push(Note::new(
-            topic.to_string(),
-            "Consul left something out of its answer that the token may not read",
-            "give the token node:read and service:read in every datacenter",
-        ));
+        notes.push(Note::new(topic.to_string(), FILTERED, right(topic)));
     }
     if reply.translates_addresses {
         notes.push(Note::new(
@@ -259,10 +269,36 @@ fn map<T>((value, notes): Read<T>, wrap: impl FnOnce(T) -> Answer) -> Read<Answe
     (wrap(value), notes)
 }
 
+/// Whether what is left of a filtered answer says less than the last whole one: nothing is left, or a missing
+/// intention would open what it denies.
+fn is_useless_in_part(answer: &Answer) -> bool {
+    matches!(answer, Answer::Intentions(_)) || is_empty(answer)
+}
+
+/// Whether another datacenter than `local` has to answer.
+fn is_remote(topic: &Topic, local: Option<&Datacenter>) -> bool {
+    match topic {
+        Topic::Connect { dc, .. } | Topic::Health { dc, .. } | Topic::Services { dc, .. } => {
+            local != Some(dc)
+        }
+        _ => false,
+    }
+}
+
+/// What mends a token that may not read the topic.
+fn right(topic: &Topic) -> &'static str {
+    match topic {
+        Topic::Intentions | Topic::IntentionEntries => "give the token intention:read on every service",
+        _ => "give the token node:read and service:read in every datacenter",
+    }
+}
+
 fn is_empty(answer: &Answer) -> bool {
     match answer {
         Answer::Instances(instances) => instances.is_empty(),
         Answer::Services(services) => services.is_empty(),
+        Answer::Intentions(intentions) => intentions.is_empty(),
+        Answer::FederationStates(states) => states.is_empty(),
         _ => false,
     }
 }
@@ -291,7 +327,70 @@ fn kind_name(kind: ServiceKind) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
+    use crate::model::intention::{Action, Intention, Party};
+
+    const ONE: &str =
+        r#"[{"Node":{"Node":"n","Address":"10.0.0.1"},"Service":{"ID":"a","Service":"a","Port":80}}]"#;
+    const ALLOW: &str = r#"[{"SourceName":"a","DestinationName":"b","Action":"allow"}]"#;
+
+    fn filtered(topic: &Topic, body: &str) -> Outcome {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-consul-results-filtered-by-acls", "true".parse().unwrap());
+        let body = bytes::Bytes::copy_from_slice(body.as_bytes());
+        outcome(topic, &Reply::recorded("GET".into(), StatusCode::OK, &headers, body))
+    }
+
+    fn denied(outcome: Outcome) -> Option<String> {
+        match outcome {
+            Outcome::Lost(Fault::Denied, reason) => Some(reason.to_string()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_filtered_answer_is_unknown_where_its_rest_misleads() {
+        let connect = Topic::Connect { dc: "dc1".into(), service: "a".into() };
+        assert!(denied(filtered(&connect, "[]")).unwrap().contains("service:read"));
+        assert!(matches!(filtered(&connect, ONE), Outcome::Heard(_, notes) if notes.len() == 1));
+        let services = Topic::Services { dc: "dc1".into(), kind: None };
+        assert!(denied(filtered(&services, "[]")).is_some());
+        for body in ["[]", ALLOW] {
+            assert!(denied(filtered(&Topic::Intentions, body)).unwrap().contains("intention:read"));
+        }
+        assert!(denied(filtered(&Topic::IntentionEntries, "[]")).unwrap().contains("intention:read"));
+    }
+
+    #[test]
+    fn what_became_empty_is_noted() {
+        let intention = |source: &str| Intention {
+            source: Party::Service(source.into()),
+            destination: Party::AnyService,
+            action: Action::Deny,
+        };
+        let (some, none) = (Answer::Intentions(vec![intention("a")]), Answer::Intentions(Vec::new()));
+        let note = emptied(&Topic::Intentions, &some, &none, None).unwrap();
+        assert!(note.remedy.contains("intention:read"), "{note}");
+        assert_eq!(emptied(&Topic::Intentions, &none, &some, None), None);
+    }
+
+    #[test]
+    fn only_what_another_datacenter_leaves_open_hangs() {
+        let connect = |dc: &str| Topic::Connect { dc: dc.into(), service: "a".into() };
+        let (here, error) = (
+            Datacenter::from("dc1"),
+            ClientError::Deadline { act: "GET".into(), deadline: Duration::from_secs(10) },
+        );
+        let fault = |topic: &Topic| match unanswered(topic, &error, Duration::from_secs(10), Some(&here)) {
+            Outcome::Lost(fault, _) => fault,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(fault(&connect("dc1")), Fault::Unreachable);
+        assert_eq!(fault(&connect("dc2")), Fault::Hung);
+        assert_eq!(fault(&Topic::Roots), Fault::Unreachable);
+    }
 
     #[test]
     fn every_kind_is_listed() {

@@ -2,7 +2,8 @@
 //! file per family of topics.
 //!
 //! Unknown fields are ignored and null lists are empty. Items of a list are read one at a time: one that cannot be
-//! understood becomes a [`Note`] and the rest goes on. Pure.
+//! understood becomes a [`Note`] and the rest goes on, unless nothing is left or the rest would allow more than the
+//! whole. Pure.
 
 pub mod agent;
 pub mod ca;

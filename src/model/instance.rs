@@ -53,7 +53,7 @@ pub struct Instance {
     /// The service address, else the node's; reachable inside its datacenter.
     pub lan: HostPort,
     /// The address tagged `wan` of the service, else the service address, else the node's `wan` address, else the
-    /// node address (Consul's `BestAddress`).
+    /// node address (Consul's `BestAddress`), as far as they can be dialled.
     pub wan: HostPort,
     /// The worst of its checks and its node's.
     pub health: Health,

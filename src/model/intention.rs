@@ -44,6 +44,7 @@ pub enum Action {
     Allow,
     /// The connection is denied.
     Deny,
-    /// It has L7 permissions, JWT requirements or an unknown action, which cannot be expressed: its source is denied.
+    /// It has L7 permissions, JWT requirements, an unknown action or another shape than Consul gives, or denies a
+    /// sameness group, which cannot be expressed: its source is denied.
     Inexpressible,
 }

@@ -1,5 +1,7 @@
 //! Consul's answer to one request: status, the headers that matter, the body.
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, response};
 use serde::de::DeserializeOwned;
@@ -13,7 +15,7 @@ use crate::{
 const EXCERPT_CHARS: usize = 200;
 
 /// An answer with any status.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Reply {
     /// HTTP status.
     pub status: StatusCode,
@@ -97,6 +99,23 @@ impl Reply {
     }
 }
 
+impl fmt::Debug for Reply {
+    /// Without the body, which may hold a private key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("act", &self.act)
+            .field("status", &self.status)
+            .field("index", &self.index)
+            .field("content_hash", &self.content_hash)
+            .field("filtered_by_acls", &self.filtered_by_acls)
+            .field("default_acl_policy", &self.default_acl_policy)
+            .field("translates_addresses", &self.translates_addresses)
+            .field("known_leader", &self.known_leader)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
@@ -112,5 +131,18 @@ fn remedy(status: u16) -> &'static str {
         500 => "; it is asked again: if this stays, look at Consul's log and at the gateways on the way",
         503 => "; it is asked again: Consul has no leader or is overloaded",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_body() {
+        let body = Bytes::from_static(br#"{"PrivateKeyPEM":"hush"}"#);
+        let reply = Reply::recorded("GET /v1/x".into(), StatusCode::OK, &HeaderMap::new(), body);
+        let shown = format!("{reply:?}");
+        assert!(!shown.contains("hush") && shown.contains("body_bytes: 24"), "{shown}");
     }
 }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     consul::wire::{
         Read, WireError,
-        read::{WireGateway, bad_name, duration_ms, is_name, item, nullable, shown, whole},
+        read::{WireGateway, bad_name, duration_ms, is_name, is_set, item, nullable, shown, whole},
     },
     model::{
         chain::{Chain, ChainNode, ChainRequest, GatewayMode, Protocol, Resolver, Subset, Target},
@@ -48,6 +48,8 @@ struct WireNode {
     r#type: String,
     #[serde(default)]
     resolver: Option<WireResolver>,
+    #[serde(default)]
+    load_balancer: Value,
 }
 
 #[derive(Deserialize)]
@@ -57,6 +59,8 @@ struct WireResolver {
     default: bool,
     #[serde(default, deserialize_with = "nullable")]
     connect_timeout: String,
+    #[serde(default)]
+    request_timeout: Value,
     target: String,
     #[serde(default, deserialize_with = "nullable")]
     failover: WireFailover,
@@ -211,12 +215,25 @@ fn convert(wire: WireTarget, chain_dc: &str, about: &str, notes: &mut Vec<Note>)
     })
 }
 
+/// Notes on what a node asks for beyond what is built; the chain works without it.
+fn not_built(wire: &WireNode, about: &str, notes: &mut Vec<Note>) {
+    let timeout = wire.resolver.as_ref().map(|resolver| &resolver.request_timeout);
+    let has_timeout = timeout
+        .is_some_and(|value| is_set(value) && value.as_str().is_none_or(|text| duration_ms(text) != Some(0)));
+    let asked = [("LoadBalancer", is_set(&wire.load_balancer)), ("RequestTimeout", has_timeout)];
+    for (field, _) in asked.into_iter().filter(|(_, is_asked)| *is_asked) {
+        let problem = format!("its {field} is not built yet and does not count");
+        notes.push(Note::new(about, problem, format!("leave {field} out of the service-resolver")));
+    }
+}
+
 fn convert_node(
     wire: WireNode,
     targets: &BTreeMap<String, Target>,
     about: &str,
     notes: &mut Vec<Note>,
 ) -> Result<ChainNode, Note> {
+    not_built(&wire, about, notes);
     let resolver = match (wire.r#type.as_str(), wire.resolver) {
         ("router", _) => return Ok(ChainNode::Router),
         ("splitter", _) => return Ok(ChainNode::Splitter),

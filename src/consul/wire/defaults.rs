@@ -8,10 +8,14 @@ use serde_json::Value;
 use crate::{
     consul::wire::{
         Read, WireError,
-        read::{WireGateway, nullable, whole},
+        read::{WireGateway, is_set, nullable, whole},
     },
-    model::{registration::Defaults, settings::Settings},
+    model::{note::Note, registration::Defaults, settings::Settings},
 };
+
+/// Settings that are not built yet.
+const NOT_BUILT: [&str; 5] =
+    ["Expose", "EnvoyExtensions", "MutualTLSMode", "RateLimits", "MaxInboundConnections"];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -25,13 +29,23 @@ struct WireDefaults {
     mesh_gateway: WireGateway,
     #[serde(default, deserialize_with = "nullable")]
     config: BTreeMap<String, Value>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
 }
 
 /// The central configuration that an entry holds.
 pub fn defaults(body: &[u8]) -> Result<Read<Defaults>, WireError> {
     let wire: WireDefaults = whole(body)?;
     let mut notes = Vec::new();
-    let gateway_mode = wire.mesh_gateway.mode(&format!("{} {}", wire.kind, wire.name), &mut notes);
+    let about = format!("{} {}", wire.kind, wire.name);
+    let gateway_mode = wire.mesh_gateway.mode(&about, &mut notes);
+    for field in NOT_BUILT {
+        // `strict` is what is built.
+        if wire.rest.get(field).is_some_and(|value| is_set(value) && value != "strict") {
+            let problem = format!("its {field} is not built yet and does not count");
+            notes.push(Note::new(&about, problem, format!("leave {field} out of the entry")));
+        }
+    }
     let protocol = Some(wire.protocol).filter(|protocol| !protocol.is_empty());
     Ok((Defaults { protocol, gateway_mode, settings: Settings(wire.config) }, notes))
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     consul::wire::{
         Read, WireError,
-        read::{bad_name, host_port, is_id, is_name, item, items, nullable, shown, whole},
+        read::{Usable, bad_name, host_port, is_id, is_name, item, items, nullable, shown, whole},
     },
     model::{
         instance::{Health, HostPort, Instance, ServiceKind, Weights},
@@ -87,26 +87,29 @@ struct WireCheck {
 }
 
 /// The instances of a health answer, sorted by node and id. An instance with an impossible name, port or address
-/// becomes a note.
+/// becomes a note; where all are, the answer is refused.
 pub fn instances(body: &[u8]) -> Result<Read<Vec<Instance>>, WireError> {
-    let mut notes = Vec::new();
-    let instances = list(items(body)?, "", &mut notes);
+    let (mut notes, mut usable) = (Vec::new(), Usable::default());
+    let instances = list(items(body)?, "", &mut usable, &mut notes);
+    usable.check(&notes)?;
     Ok((instances, notes))
 }
 
-/// Every datacenter's mesh gateways.
+/// Every datacenter's mesh gateways. Refused where none of them can be used.
 pub fn federation_states(body: &[u8]) -> Result<Read<BTreeMap<Datacenter, Vec<Instance>>>, WireError> {
     let wire: Option<BTreeMap<String, Option<Vec<Value>>>> = whole(body)?;
     let (mut states, mut notes) = (BTreeMap::new(), Vec::new());
+    let mut usable = Usable::default();
     for (dc, gateways) in wire.unwrap_or_default() {
         if !is_name(&dc) {
             notes.push(bad_name("federation state", "datacenter name", &dc));
             continue;
         }
         let place = format!(" in {dc}");
-        let gateways = list(gateways.unwrap_or_default(), &place, &mut notes);
+        let gateways = list(gateways.unwrap_or_default(), &place, &mut usable, &mut notes);
         states.insert(Datacenter::from(dc), gateways);
     }
+    usable.check(&notes)?;
     Ok((states, notes))
 }
 
@@ -122,16 +125,18 @@ pub(crate) fn kind(name: &str) -> ServiceKind {
     }
 }
 
-fn list(values: Vec<Value>, place: &str, notes: &mut Vec<Note>) -> Vec<Instance> {
+fn list(values: Vec<Value>, place: &str, usable: &mut Usable, notes: &mut Vec<Note>) -> Vec<Instance> {
+    usable.listed += values.len();
     let mut instances = Vec::with_capacity(values.len());
     for value in values {
         let about = about(&value, place);
         let Some(entry) = item::<WireEntry>(value, &about, notes) else { continue };
-        match instance(entry, &about) {
+        match instance(entry, &about, notes) {
             Ok(instance) => instances.push(instance),
             Err(note) => notes.push(note),
         }
     }
+    usable.read += instances.len();
     instances.sort_by(|a, b| (&a.node, &a.id).cmp(&(&b.node, &b.id)));
     instances
 }
@@ -147,7 +152,7 @@ fn about(value: &Value, place: &str) -> String {
     )
 }
 
-fn instance(entry: WireEntry, about: &str) -> Result<Instance, Note> {
+fn instance(entry: WireEntry, about: &str, notes: &mut Vec<Note>) -> Result<Instance, Note> {
     let WireEntry { node, service, checks } = entry;
     if !is_name(&service.service) {
         return Err(bad_name(about, "service name", &service.service));
@@ -158,8 +163,8 @@ fn instance(entry: WireEntry, about: &str) -> Result<Instance, Note> {
     if !is_name(&node.node) {
         return Err(bad_name(about, "node name", &node.node));
     }
-    let lan = best_address(&node, &service, "lan", about)?;
-    let wan = best_address(&node, &service, "wan", about)?;
+    let lan = lan(&node, &service, about)?;
+    let wan = wan(&node, &service, about, notes).unwrap_or_else(|| lan.clone());
     Ok(Instance {
         node: NodeName::from(&node.node),
         id: ServiceId::from(&service.id),
@@ -174,22 +179,34 @@ fn instance(entry: WireEntry, about: &str) -> Result<Instance, Note> {
     })
 }
 
-/// Consul's `BestAddress`: the service's address of that tag, else the service's, else the node's of that tag, else
-/// the node's. A tagged address without a port takes the service's.
-fn best_address(node: &WireNode, service: &WireService, tag: &str, about: &str) -> Result<HostPort, Note> {
-    let tagged = service.tagged_addresses.get(tag);
-    let port = tagged.map(|tagged| tagged.port).filter(|port| *port != 0).unwrap_or(service.port);
-    let address = [
-        tagged.map(|tagged| tagged.address.as_str()),
-        Some(service.address.as_str()),
-        node.tagged_addresses.get(tag).map(String::as_str),
-        Some(node.address.as_str()),
-    ]
-    .into_iter()
-    .flatten()
-    .find(|address| !address.is_empty())
-    .unwrap_or_default();
-    host_port(about, address, port)
+/// Consul's `BestAddress` inside the datacenter, which looks at no tag: the service's address, else the node's.
+fn lan(node: &WireNode, service: &WireService, about: &str) -> Result<HostPort, Note> {
+    let address = if service.address.is_empty() { &node.address } else { &service.address };
+    host_port(about, address, service.port)
+}
+
+/// Consul's `BestAddress` across datacenters: the service's address tagged `wan`, else the service's, else the node's
+/// tagged `wan`, else the node's. One that cannot be dialled becomes a note and the next is taken; `None` if none can.
+/// A tagged address without a port takes the service's.
+fn wan(node: &WireNode, service: &WireService, about: &str, notes: &mut Vec<Note>) -> Option<HostPort> {
+    let tagged = service.tagged_addresses.get("wan").cloned().unwrap_or_default();
+    let tagged_port = if tagged.port == 0 { service.port } else { tagged.port };
+    // A tag that sets only the port does so for whichever address is taken.
+    let port = if tagged.address.is_empty() { tagged_port } else { service.port };
+    let tagged_node = node.tagged_addresses.get("wan").map_or("", String::as_str);
+    let candidates = [
+        (tagged.address.as_str(), tagged_port),
+        (service.address.as_str(), port),
+        (tagged_node, port),
+        (node.address.as_str(), port),
+    ];
+    for (address, port) in candidates.into_iter().filter(|(address, _)| !address.is_empty()) {
+        match host_port(&format!("{about}, wan address"), address, port) {
+            Ok(found) => return Some(found),
+            Err(note) => notes.push(note),
+        }
+    }
+    None
 }
 
 /// A status that this version does not know counts as critical: nothing is known to pass.

@@ -37,11 +37,42 @@ pub(crate) fn item<T: DeserializeOwned>(value: Value, about: &str, notes: &mut V
     }
 }
 
+/// How much of a list could be used. One of which nothing can is no empty list: it says nothing.
+#[derive(Default)]
+pub(crate) struct Usable {
+    pub(crate) listed: usize,
+    pub(crate) read: usize,
+}
+
+impl Usable {
+    /// Refuses an answer of which nothing could be used, in the words of the first of `notes`.
+    pub(crate) fn check(&self, notes: &[Note]) -> Result<(), WireError> {
+        match notes.first() {
+            Some(first) if self.listed > 0 && self.read == 0 => {
+                Err(WireError::Shape(format!("none of its {} items can be used, as {first}", self.listed)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Serde default for fields that Consul writes as null: the type's default.
 pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     d: D,
 ) -> Result<T, D::Error> {
     Option::<T>::deserialize(d).map(Option::unwrap_or_default)
+}
+
+/// Whether a setting says anything beyond Consul's zero values.
+pub(crate) fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(is) => *is,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => fields.values().any(is_set),
+    }
 }
 
 /// `{"Mode": ...}`.

@@ -245,6 +245,111 @@ fn intentions_are_read_from_both_sources() {
 }
 
 #[test]
+fn an_intention_that_is_not_understood_never_opens() {
+    let rule = |rest: &str| format!(r#"{{"DestinationName":"web",{rest}}}"#);
+    let read = |rules: &[String]| intention::intentions(format!("[{}]", rules.join(",")).as_bytes());
+    let (found, notes) = read(&[
+        rule(r#""SourceName":"shape","Action":7"#),
+        rule(r#""SourceName":"jobs","Permissions":"all","Action":"allow""#),
+        rule(r#""SourceSamenessGroup":"g","Action":"deny""#),
+        rule(r#""SourceSamenessGroup":"g","Action":"allow""#),
+        rule(r#""SourceName":"far","SourcePeer":"p","Action":"deny""#),
+        rule(r#""SourceName":"a","SourceNS":"team","Action":"allow""#),
+        r#"{"SourceName":"a","DestinationName":"b","DestinationNS":"team","Action":"deny"}"#.to_owned(),
+    ])
+    .unwrap();
+    let kept: Vec<_> = found.iter().map(|i| (i.source.clone(), i.action)).collect();
+    let denied = |source| (source, Action::Inexpressible);
+    let expected =
+        [Party::Service("jobs".into()), Party::Service("shape".into()), Party::AnyService].map(denied);
+    assert_eq!((kept.as_slice(), notes.len()), (&expected[..], 7), "{notes:#?}");
+    for illegible in [
+        rule(r#""SourceName":"a","SourceNS":"team","Action":"deny""#),
+        rule(r#""SourceName":"a/b","Action":"deny""#),
+        rule(r#""SourceName":7,"Action":"allow""#),
+        rule(r#""SourceName":"a/b","Action":7"#),
+        r#""text""#.to_owned(),
+    ] {
+        assert!(matches!(read(std::slice::from_ref(&illegible)), Err(WireError::Shape(_))), "{illegible}");
+    }
+    for body in [r#"[{"Name":"web","Sources":["text"]}]"#, r#"[{"Name":7}]"#] {
+        assert!(matches!(intention::intention_entries(body.as_bytes()), Err(WireError::Shape(_))), "{body}");
+    }
+}
+
+#[test]
+fn a_list_of_nothing_usable_is_no_empty_list() {
+    for body in [r#"[{"Name":"a/b"}]"#, "[7]"] {
+        assert!(matches!(services::services(body.as_bytes(), None), Err(WireError::Shape(_))), "{body}");
+    }
+    assert!(matches!(services::datacenters(br#"["a/b"]"#), Err(WireError::Shape(_))));
+    let bad = r#"{"Node":{"Node":"n","Address":"10.0.0.1"},"Service":{"ID":"a","Service":"a","Port":0}}"#;
+    let error = instance::instances(format!("[{bad}]").as_bytes()).unwrap_err();
+    assert!(error.to_string().contains("the port 0"), "{error}");
+    assert!(instance::federation_states(format!(r#"{{"dc1":[{bad}]}}"#).as_bytes()).is_err());
+    assert_eq!(instance::federation_states(br#"{"dc1":[]}"#).unwrap().0.len(), 1);
+}
+
+#[test]
+fn imported_services_are_not_of_this_datacenter() {
+    let (found, notes) = services::services(br#"[{"Name":"a","PeerName":"p"}]"#, None).unwrap();
+    assert_eq!((found.len(), notes.len()), (0, 0));
+}
+
+#[test]
+fn addresses_are_taken_as_consul_takes_them() {
+    let read = |service: &str| {
+        let body = format!(
+            r#"[{{"Node":{{"Node":"n","Address":"10.0.0.1","TaggedAddresses":{{"lan":"10.0.0.2","wan":"192.0.2.1"}}}},
+            "Service":{{"ID":"a","Service":"a","Port":80{service}}}}}]"#
+        );
+        let (mut found, notes) = instance::instances(body.as_bytes()).unwrap();
+        let found = found.remove(0);
+        (found.lan.to_string(), found.wan.to_string(), notes.len())
+    };
+    let is = |lan: &str, wan: &str, notes| (lan.to_owned(), wan.to_owned(), notes);
+    assert_eq!(read(""), is("10.0.0.1:80", "192.0.2.1:80", 0));
+    let tagged = r#","Address":"10.0.0.9","TaggedAddresses":{"lan":{"Address":"10.0.0.3","Port":81},"wan":"#;
+    assert_eq!(
+        read(&format!(r#"{tagged}{{"Address":"192.0.2.9","Port":82}}}}"#)),
+        is("10.0.0.9:80", "192.0.2.9:82", 0)
+    );
+    assert_eq!(
+        read(&format!(r#"{tagged}{{"Address":"192.0.2.900","Port":82}}}}"#)),
+        is("10.0.0.9:80", "10.0.0.9:80", 1)
+    );
+    assert_eq!(
+        read(&format!(r#"{tagged}{{"Address":"192.0.2.9","Port":70000}}}}"#)),
+        is("10.0.0.9:80", "10.0.0.9:80", 1)
+    );
+}
+
+#[test]
+fn what_is_not_built_is_noted() {
+    let chain = |timeout: &str, node: &str| {
+        let body = format!(
+            r#"{{"Chain":{{"ServiceName":"a","Datacenter":"dc1","StartNode":"r","Targets":{{"t":{{"Service":"a","SNI":"s","Name":"n"}}}},
+            "Nodes":{{"r":{{"Type":"resolver","Resolver":{{"Target":"t","RequestTimeout":{timeout}}}{node}}}}}}}}}"#
+        );
+        let (chain, notes) = chain::chain(body.as_bytes()).unwrap();
+        assert!(chain.single().is_some());
+        notes.len()
+    };
+    assert_eq!(chain(r#""0s""#, ""), 0);
+    assert_eq!(chain(r#""3s""#, r#","LoadBalancer":{"Policy":"maglev"}"#), 2);
+    let (_, notes) = defaults::defaults(
+        br#"{"Kind":"service-defaults","Name":"a","Expose":{"Checks":true},"MutualTLSMode":"permissive",
+        "EnvoyExtensions":[{"Name":"x"}],"RateLimits":{"InstanceLevel":{"RequestsPerSecond":1}},"MaxInboundConnections":9}"#,
+    )
+    .unwrap();
+    assert_eq!(notes.len(), 5, "{notes:#?}");
+    let plain =
+        br#"{"Kind":"service-defaults","Name":"a","Expose":{},"MutualTLSMode":"strict","RateLimits":null,
+        "EnvoyExtensions":[],"MaxInboundConnections":0,"Meta":{"x":"y"}}"#;
+    assert_eq!(defaults::defaults(plain).unwrap().1, []);
+}
+
+#[test]
 fn central_defaults_are_read() {
     let (defaults, _) = defaults::defaults(&recorded("proxy-defaults.json")).unwrap();
     assert_eq!(defaults.gateway_mode, Some(GatewayMode::Local));
