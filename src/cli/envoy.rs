@@ -13,7 +13,11 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, path::Path, process::ExitCode};
+use std::{
+    net::{IpAddr, TcpListener},
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -123,7 +127,7 @@ async fn register(
         );
     }
     check_bindable(&registration)?;
-    agent.register(register::body(&registration, present)).await?;
+    agent.register(register::body(&registration, present, can_bind_both(&registration))).await?;
     info!(proxy = registration.id, service = registration.service, "registered the mesh gateway");
     Ok((registration.id, registration.service))
 }
@@ -131,17 +135,29 @@ async fn register(
 /// Envoy will listen on the LAN address unless it is told others: an address of another machine (of a router that
 /// forwards, say) is found out here, not in Envoy's refusal of the listener.
 fn check_bindable(registration: &GatewayRegistration) -> anyhow::Result<()> {
-    let Ok(ip) = registration.lan.host.parse::<IpAddr>() else { return Ok(()) };
-    if !registration.bind.is_empty() {
+    let Some(ip) = registration.address.as_ref().and_then(|host| host.parse::<IpAddr>().ok()) else {
         return Ok(());
-    }
-    match std::net::TcpListener::bind((ip, 0)) {
-        Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => bail!(
+    };
+    if registration.bind.is_empty() && !can_bind(ip) {
+        bail!(
             "the LAN address {ip} is none of this machine's addresses; give one of its own with `--address`, or \
              where Envoy is to listen with `--bind-address NAME=HOST:PORT`"
-        ),
-        _ => Ok(()),
+        );
     }
+    Ok(())
+}
+
+/// Whether both the LAN and the WAN address are given and this machine's own: Envoy then listens on both, as with
+/// Consul. A host name is none that Envoy could listen on.
+fn can_bind_both(registration: &GatewayRegistration) -> bool {
+    let wan = registration.wan.as_ref().map(|wan| &wan.host);
+    [registration.address.as_ref(), wan]
+        .into_iter()
+        .all(|host| host.and_then(|host| host.parse().ok()).is_some_and(can_bind))
+}
+
+fn can_bind(ip: IpAddr) -> bool {
+    TcpListener::bind((ip, 0)).is_ok()
 }
 
 fn start(

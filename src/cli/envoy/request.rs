@@ -62,23 +62,21 @@ impl Request {
 }
 
 impl GatewayPlan {
-    /// The registration, with the local Consul agent's address where none was given.
+    /// The registration. Only Consul's check needs an address in any case: the local Consul agent's where none was
+    /// given.
     pub(super) fn registration(&self, agent_address: &str) -> GatewayRegistration {
-        let lan = Endpoint {
-            host: self.lan.host.clone().unwrap_or_else(|| agent_address.to_owned()),
-            port: self.lan.port.unwrap_or(GATEWAY_PORT),
-        };
-        let wan = self.wan.as_ref().map_or_else(
-            || lan.clone(),
-            |wan| Endpoint {
-                host: wan.host.clone().unwrap_or_else(|| lan.host.clone()),
-                port: wan.port.unwrap_or(lan.port),
-            },
-        );
+        let address = self.lan.host.clone();
+        let port = self.lan.port.unwrap_or(GATEWAY_PORT);
+        let wan = self.wan.as_ref().and_then(|wan| {
+            let host = wan.host.clone().or_else(|| address.clone())?;
+            Some(Endpoint { host, port: wan.port.unwrap_or(port) })
+        });
         GatewayRegistration {
             id: self.id.clone(),
             service: self.service.clone(),
-            lan,
+            checked_host: address.clone().unwrap_or_else(|| agent_address.to_owned()),
+            address,
+            port,
             wan,
             bind: self.bind.clone(),
             exposes_servers: self.exposes_servers,
@@ -159,13 +157,19 @@ fn plan(args: &EnvoyArgs, problems: &mut Vec<String>) -> GatewayPlan {
             problems.push(format!("{flag}: `{text}` is not a duration; write for example 10s, 30m or 6h"));
         }
     }
-    let lan = args.address.as_deref().map(PartialAddress::parse);
-    let wan = args.wan_address.as_deref().map(PartialAddress::parse);
+    let mut address = |given: &Option<String>, flag| {
+        given.as_deref().and_then(|text| keep(PartialAddress::parse(text), flag, problems))
+    };
+    let lan = address(&args.address, "--address").unwrap_or_default();
+    let wan = address(&args.wan_address, "--wan-address");
+    if lan.host.is_none() && wan.as_ref().is_some_and(|wan| wan.host.is_none()) {
+        problems.push("--wan-address: a port alone needs the host in `--address`; write HOST:PORT".into());
+    }
     GatewayPlan {
         id: args.proxy_id.clone().unwrap_or_else(|| service.clone()),
         service,
-        lan: lan.and_then(|lan| keep(lan, "--address", problems)).unwrap_or_default(),
-        wan: wan.and_then(|wan| keep(wan, "--wan-address", problems)),
+        lan,
+        wan,
         bind,
         exposes_servers: args.expose_servers,
         deregister_after_critical: args.deregister_after_critical.clone(),

@@ -161,15 +161,20 @@ fn addresses_may_be_given_in_part() {
     let registration = |line: &str| {
         let plan = request(&format!("--gateway mesh --register {line}")).register.unwrap();
         let it = plan.registration("10.9.9.9");
-        format!("{}:{} {}:{}", it.lan.host, it.lan.port, it.wan.host, it.wan.port)
+        let wan = it.wan.map_or_else(|| "-".to_owned(), |wan| format!("{}:{}", wan.host, wan.port));
+        format!("{} {} {wan} {}", it.address.unwrap_or_else(|| "-".into()), it.port, it.checked_host)
     };
-    assert_eq!(registration(""), "10.9.9.9:8443 10.9.9.9:8443");
-    assert_eq!(registration("--address :443"), "10.9.9.9:443 10.9.9.9:443");
+    assert_eq!(registration(""), "- 8443 - 10.9.9.9");
+    assert_eq!(registration("--address :443"), "- 443 - 10.9.9.9");
     assert_eq!(
         registration("--address gw.internal --wan-address 203.0.113.1:1"),
-        "gw.internal:8443 203.0.113.1:1"
+        "gw.internal 8443 203.0.113.1:1 gw.internal"
     );
-    assert_eq!(registration("--address fd00::1 --wan-address [fd00::2]:5"), "fd00::1:8443 fd00::2:5");
+    assert_eq!(registration("--address fd00::1 --wan-address [fd00::2]:5"), "fd00::1 8443 fd00::2:5 fd00::1");
+    assert_eq!(registration("--address 10.0.0.1:443 --wan-address :5"), "10.0.0.1 443 10.0.0.1:5 10.0.0.1");
+    assert_eq!(registration("--wan-address 203.0.113.1"), "- 8443 203.0.113.1:8443 10.9.9.9");
+    let told = problems("--gateway mesh --register --address :443 --wan-address :5");
+    assert_eq!(told, ["--wan-address: a port alone needs the host in `--address`; write HOST:PORT"]);
 }
 
 async fn prepared(line: &str, agent: &MemoryAgent) -> anyhow::Result<BootstrapParams> {
@@ -198,12 +203,44 @@ async fn a_gateway_is_registered_with_all_its_parts() {
         "TaggedAddresses": {"lan": lan, "wan": {"Address": "203.0.113.1", "Port": 443}},
         "Tags": [], "Meta": {"consul-wan-federation": "1"},
         "Proxy": {"Config": {
-            "envoy_mesh_gateway_no_default_bind": true,
-            "envoy_mesh_gateway_bind_addresses": {"lan": {"Address": "10.0.0.1", "Port": 8443}}}},
+            "envoy_gateway_no_default_bind": true,
+            "envoy_gateway_bind_addresses": {"lan": {"Address": "10.0.0.1", "Port": 8443}}}},
         "Check": {"Name": "Mesh Gateway Listening", "TCP": "127.0.0.1:8443", "Interval": "1s",
                   "DeregisterCriticalServiceAfter": "6h"},
     });
     assert_eq!(agent.registered.borrow()[..], [expected]);
+}
+
+#[tokio::test]
+async fn addresses_that_were_not_given_are_left_to_consul() {
+    let agent = MemoryAgent::new(json!({}));
+    prepared("--gateway mesh --register", &agent).await.unwrap();
+    let body = agent.registered.borrow()[0].clone();
+    assert_eq!(body.get("Address"), None);
+    assert_eq!((&body["Port"], &body["TaggedAddresses"]), (&json!(8443), &json!({})));
+    assert_eq!(body["Check"]["TCP"], "127.0.0.1:8443", "the agent's own address, for the check only");
+    assert_eq!(body["Proxy"]["Config"], json!({}));
+}
+
+#[tokio::test]
+async fn envoy_listens_on_both_addresses_where_both_are_this_machines() {
+    let config = async |addresses: &str| {
+        let agent = MemoryAgent::new(json!({}));
+        prepared(&format!("--gateway mesh --register {addresses}"), &agent).await.unwrap();
+        agent.registered.borrow()[0]["Proxy"]["Config"].clone()
+    };
+    assert_eq!(
+        config("--address 127.0.0.1:8443 --wan-address 127.0.0.1:8444").await,
+        json!({"envoy_gateway_no_default_bind": true, "envoy_gateway_bind_tagged_addresses": true})
+    );
+    for others in [
+        "--address 127.0.0.1:8443 --wan-address 192.0.2.1:8443",
+        "--address 127.0.0.1:8443 --wan-address localhost:8443",
+        "--wan-address 127.0.0.1:8443",
+        "--address 127.0.0.1:8443",
+    ] {
+        assert_eq!(config(others).await, json!({}), "{others}");
+    }
 }
 
 #[tokio::test]
