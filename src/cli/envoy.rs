@@ -4,6 +4,7 @@
 //! Consul in the right order, and `launch` touches the machine.
 
 mod args;
+mod caveats;
 mod choose;
 mod consul;
 mod launch;
@@ -95,6 +96,7 @@ async fn prepare(
         Some(plan) => register(plan, &facts, &services, agent).await?,
         None => {
             let chosen = choose(&services, &request.wanted)?;
+            tell(caveats::of_settings(chosen));
             (chosen.id.clone(), chosen.stands_for().to_owned())
         }
     };
@@ -127,9 +129,18 @@ async fn register(
         );
     }
     check_bindable(&registration)?;
+    tell(caveats::of_addresses(&registration));
+    // A registration keeps the settings of the one before it.
+    tell(present.map(caveats::of_settings).unwrap_or_default());
     agent.register(register::body(&registration, present, can_bind_both(&registration))).await?;
     info!(proxy = registration.id, service = registration.service, "registered the mesh gateway");
     Ok((registration.id, registration.service))
+}
+
+fn tell(caveats: Vec<String>) {
+    for caveat in caveats {
+        warn!("{caveat}");
+    }
 }
 
 /// Envoy will listen on the LAN address unless it is told others: an address of another machine (of a router that

@@ -181,6 +181,32 @@ async fn prepared(line: &str, agent: &MemoryAgent) -> anyhow::Result<BootstrapPa
     prepare(&request(line), agent, None).await
 }
 
+#[test]
+fn settings_that_are_not_built_are_told_each() {
+    let agent = MemoryAgent::new(json!({"web-1-sidecar-proxy": {
+        "Kind": "connect-proxy", "ID": "web-1-sidecar-proxy", "Proxy": {"Config": {
+            "envoy_statsd_url": "udp://127.0.0.1:8125", "envoy_prometheus_bind_addr": "0.0.0.0:9102",
+            "envoy_dogstatsd_url": "", "envoy_stats_tags": [], "protocol": "http"}}}}));
+    insta::assert_snapshot!(caveats::of_settings(&agent.services[0]).join("\n"), @r"
+    `envoy_prometheus_bind_addr` in the Proxy.Config of `web-1-sidecar-proxy` is not built yet: Envoy starts without it
+    `envoy_statsd_url` in the Proxy.Config of `web-1-sidecar-proxy` is not built yet: Envoy starts without it
+    ");
+}
+
+#[test]
+fn host_names_of_a_gateway_are_told() {
+    let told = |line: &str| {
+        let plan = request(&format!("--gateway mesh --register {line}")).register.unwrap();
+        caveats::of_addresses(&plan.registration("10.9.9.9"))
+    };
+    insta::assert_snapshot!(told("--address gw.internal --wan-address gw.example:443").join("\n"), @r"
+    --address: `gw.internal` is a host name, which Causeway's gateways do not follow yet: they leave this gateway out, with a note; give an IP address
+    --wan-address: `gw.example` is a host name, which Causeway's gateways do not follow yet: they leave this gateway out, with a note; give an IP address
+    ");
+    assert!(told("--address 10.0.0.1 --wan-address [fd00::1]:443").is_empty());
+    assert!(told("").is_empty());
+}
+
 #[tokio::test]
 async fn a_sidecar_needs_no_registration() {
     let agent = MemoryAgent::new(catalog());
