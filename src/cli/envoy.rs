@@ -105,7 +105,7 @@ async fn prepare(
         service,
         datacenter: facts.datacenter,
         node_name: facts.node_name,
-        admin: request.admin.clone(),
+        admin: request.admin,
         admin_access_log: request.admin_access_log.clone(),
         xds: request.xds.clone(),
         token,

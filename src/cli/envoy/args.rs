@@ -71,7 +71,7 @@ pub struct EnvoyArgs {
     /// The Envoy to start [default: ENVOY_BIN, then `envoy` on PATH]
     #[arg(long, value_name = "FILE", help_heading = "Envoy")]
     pub(super) envoy_binary: Option<PathBuf>,
-    /// Where the causeway agent serves xDS: unix:/path or HOST:PORT
+    /// Where the causeway agent serves xDS: unix:/path, or HOST:PORT on the loopback
     #[arg(
         long,
         value_name = "ADDRESS",

@@ -1,7 +1,8 @@
 //! A mesh gateway's registration with the local Consul agent, as `consul connect envoy -register` makes it. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -35,7 +36,7 @@ pub(super) struct GatewayRegistration {
     /// The host that Consul's check dials, at `port`.
     pub(super) checked_host: String,
     /// Where Envoy listens and nowhere else, by name.
-    pub(super) bind: BTreeMap<String, Endpoint>,
+    pub(super) bind: BTreeMap<String, SocketAddr>,
     /// Whether the gateway carries the federation of Consul's servers.
     pub(super) exposes_servers: bool,
     /// Consul's duration text.
@@ -83,7 +84,8 @@ fn config(
     let mut config: Map<String, Value> = present.unwrap_or_default().into_iter().collect();
     config.retain(|key, _| !OWNED_SETTINGS.contains(&key.as_str()));
     if !wanted.bind.is_empty() {
-        let addresses: BTreeMap<_, _> = wanted.bind.iter().map(|(name, at)| (name, address(at))).collect();
+        let addresses: BTreeMap<_, _> =
+            wanted.bind.iter().map(|(name, at)| (name, address(&at.ip(), at.port()))).collect();
         config.insert("envoy_gateway_no_default_bind".into(), json!(true));
         config.insert("envoy_gateway_bind_addresses".into(), json!(addresses));
     } else if binds_both {
@@ -94,13 +96,13 @@ fn config(
 }
 
 fn tagged_addresses(wanted: &GatewayRegistration) -> BTreeMap<&'static str, Value> {
-    let lan = wanted.address.clone().map(|host| Endpoint { host, port: wanted.port });
-    let tagged = [("lan", lan.as_ref()), ("wan", wanted.wan.as_ref())];
-    tagged.into_iter().filter_map(|(tag, at)| Some((tag, address(at?)))).collect()
+    let lan = wanted.address.iter().map(|host| ("lan", address(host, wanted.port)));
+    let wan = wanted.wan.iter().map(|wan| ("wan", address(&wan.host, wan.port)));
+    lan.chain(wan).collect()
 }
 
-fn address(endpoint: &Endpoint) -> Value {
-    json!({"Address": endpoint.host, "Port": endpoint.port})
+fn address(host: &impl Serialize, port: u16) -> Value {
+    json!({"Address": host, "Port": port})
 }
 
 fn host_port(host: &str, port: u16) -> String {

@@ -1,6 +1,6 @@
 //! The command line, checked as a whole. Pure; all problems are told at once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::{
     cli::envoy::{args::EnvoyArgs, choose::Wanted, register::GatewayRegistration},
@@ -17,7 +17,7 @@ const GATEWAY_SERVICE: &str = "mesh-gateway";
 pub(super) struct Request {
     pub(super) wanted: Wanted,
     pub(super) register: Option<GatewayPlan>,
-    pub(super) admin: Endpoint,
+    pub(super) admin: SocketAddr,
     pub(super) admin_access_log: String,
     pub(super) xds: XdsAddress,
 }
@@ -29,7 +29,7 @@ pub(super) struct GatewayPlan {
     service: String,
     lan: PartialAddress,
     wan: Option<PartialAddress>,
-    bind: BTreeMap<String, Endpoint>,
+    bind: BTreeMap<String, SocketAddr>,
     exposes_servers: bool,
     deregister_after_critical: String,
     check_interval: String,
@@ -49,7 +49,7 @@ impl Request {
         let wanted = wanted(args, &mut problems);
         check_gateway_flags(args, &mut problems);
         let register = args.register.then(|| plan(args, &mut problems));
-        let admin = keep(args.admin_bind.parse::<Endpoint>(), "--admin-bind", &mut problems);
+        let admin = keep(bindable(&args.admin_bind), "--admin-bind", &mut problems);
         let xds = keep(args.xds.parse::<XdsAddress>(), "--xds", &mut problems);
         match (wanted, admin, xds) {
             (Some(wanted), Some(admin), Some(xds)) if problems.is_empty() => {
@@ -139,7 +139,7 @@ fn plan(args: &EnvoyArgs, problems: &mut Vec<String>) -> GatewayPlan {
     for text in &args.bind_address {
         match text.split_once('=').filter(|(name, _)| !name.is_empty()) {
             Some((name, at)) => {
-                let at = keep(at.parse::<Endpoint>(), "--bind-address", problems);
+                let at = keep(bindable(at), "--bind-address", problems);
                 if at.is_some_and(|at| bind.insert(name.to_owned(), at).is_some()) {
                     problems.push(format!(
                         "--bind-address: `{name}` is given twice; give each address its own name"
@@ -194,6 +194,17 @@ impl PartialAddress {
         }
         Err(format!("`{text}` is not HOST:PORT; write for example 10.0.1.5:8443"))
     }
+}
+
+/// An address that Envoy can listen on.
+fn bindable(text: &str) -> Result<SocketAddr, String> {
+    let at: Endpoint = text.parse()?;
+    at.ip().map(|ip| SocketAddr::new(ip, at.port)).ok_or_else(|| {
+        format!(
+            "`{}` is a host name, and Envoy listens on IP addresses only; give one of this machine's",
+            at.host
+        )
+    })
 }
 
 /// Whether Consul reads `text` as a duration (Go's form).

@@ -142,6 +142,9 @@ fn wrong_command_lines_are_told_all_at_once() {
              --deregister-after-critical soon --address a/b",
         ),
         problems("--sidecar-for web --admin-bind ::1:19000 --xds nowhere"),
+        problems(
+            "--gateway mesh --register --admin-bind node:19000 --bind-address a=gw:1 --xds 10.0.0.1:18502",
+        ),
     ];
     insta::assert_snapshot!(told.concat().join("\n"), @r"
     say which proxy to start: `--sidecar-for ID`, `--proxy-id ID` or `--gateway mesh`
@@ -153,7 +156,18 @@ fn wrong_command_lines_are_told_all_at_once() {
     --address: `a/b` is not HOST:PORT; write for example 10.0.1.5:8443
     --admin-bind: `::1:19000` is not HOST:PORT; write for example 127.0.0.1:19000 or [::1]:19000
     --xds: `nowhere` is neither unix:/path nor HOST:PORT; write for example unix:/run/causeway/xds.sock
+    --bind-address: `gw` is a host name, and Envoy listens on IP addresses only; give one of this machine's
+    --admin-bind: `node` is a host name, and Envoy listens on IP addresses only; give one of this machine's
+    --xds: `10.0.0.1:18502` is not on this machine's loopback, and the token and private keys would cross the network in plain text; start Envoy beside its agent, with unix:/run/causeway/xds.sock
     ");
+}
+
+#[test]
+fn localhost_is_an_address_to_listen_on() {
+    assert_eq!(
+        request("--sidecar-for web --admin-bind localhost:19000").admin.to_string(),
+        "127.0.0.1:19000"
+    );
 }
 
 #[test]
