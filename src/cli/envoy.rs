@@ -4,6 +4,7 @@
 //! Consul in the right order, and `launch` touches the machine.
 
 mod args;
+mod caveats;
 mod choose;
 mod consul;
 mod launch;
@@ -13,7 +14,11 @@ mod request;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, path::Path, process::ExitCode};
+use std::{
+    net::{IpAddr, TcpListener},
+    path::Path,
+    process::ExitCode,
+};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -91,6 +96,7 @@ async fn prepare(
         Some(plan) => register(plan, &facts, &services, agent).await?,
         None => {
             let chosen = choose(&services, &request.wanted)?;
+            tell(caveats::of_settings(chosen));
             (chosen.id.clone(), chosen.stands_for().to_owned())
         }
     };
@@ -99,7 +105,7 @@ async fn prepare(
         service,
         datacenter: facts.datacenter,
         node_name: facts.node_name,
-        admin: request.admin.clone(),
+        admin: request.admin,
         admin_access_log: request.admin_access_log.clone(),
         xds: request.xds.clone(),
         token,
@@ -123,25 +129,46 @@ async fn register(
         );
     }
     check_bindable(&registration)?;
-    agent.register(register::body(&registration, present)).await?;
+    tell(caveats::of_addresses(&registration));
+    // A registration keeps the settings of the one before it.
+    tell(present.map(caveats::of_settings).unwrap_or_default());
+    agent.register(register::body(&registration, present, can_bind_both(&registration))).await?;
     info!(proxy = registration.id, service = registration.service, "registered the mesh gateway");
     Ok((registration.id, registration.service))
+}
+
+fn tell(caveats: Vec<String>) {
+    for caveat in caveats {
+        warn!("{caveat}");
+    }
 }
 
 /// Envoy will listen on the LAN address unless it is told others: an address of another machine (of a router that
 /// forwards, say) is found out here, not in Envoy's refusal of the listener.
 fn check_bindable(registration: &GatewayRegistration) -> anyhow::Result<()> {
-    let Ok(ip) = registration.lan.host.parse::<IpAddr>() else { return Ok(()) };
-    if !registration.bind.is_empty() {
+    let Some(ip) = registration.address.as_ref().and_then(|host| host.parse::<IpAddr>().ok()) else {
         return Ok(());
-    }
-    match std::net::TcpListener::bind((ip, 0)) {
-        Err(error) if error.kind() == std::io::ErrorKind::AddrNotAvailable => bail!(
+    };
+    if registration.bind.is_empty() && !can_bind(ip) {
+        bail!(
             "the LAN address {ip} is none of this machine's addresses; give one of its own with `--address`, or \
              where Envoy is to listen with `--bind-address NAME=HOST:PORT`"
-        ),
-        _ => Ok(()),
+        );
     }
+    Ok(())
+}
+
+/// Whether both the LAN and the WAN address are given and this machine's own: Envoy then listens on both, as with
+/// Consul. A host name is none that Envoy could listen on.
+fn can_bind_both(registration: &GatewayRegistration) -> bool {
+    let wan = registration.wan.as_ref().map(|wan| &wan.host);
+    [registration.address.as_ref(), wan]
+        .into_iter()
+        .all(|host| host.and_then(|host| host.parse().ok()).is_some_and(can_bind))
+}
+
+fn can_bind(ip: IpAddr) -> bool {
+    TcpListener::bind((ip, 0)).is_ok()
 }
 
 fn start(

@@ -7,7 +7,11 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, path::PathBuf, str::FromStr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 use serde_json::{Value, json};
 
@@ -35,7 +39,7 @@ pub struct BootstrapParams {
     /// The Consul node it runs on.
     pub node_name: String,
     /// Where Envoy's admin interface listens.
-    pub admin: Endpoint,
+    pub admin: SocketAddr,
     /// The file that gets the admin interface's access log.
     pub admin_access_log: String,
     /// Where the agent serves xDS.
@@ -58,8 +62,18 @@ pub struct Endpoint {
 pub enum XdsAddress {
     /// A Unix socket, written `unix:/path`.
     Unix(PathBuf),
-    /// A TCP address, written `HOST:PORT`.
-    Tcp(Endpoint),
+    /// A TCP address of this machine only, written `HOST:PORT`.
+    Tcp(SocketAddr),
+}
+
+impl Endpoint {
+    /// The host as an IP address, `localhost` being 127.0.0.1; `None` for other host names.
+    pub fn ip(&self) -> Option<IpAddr> {
+        if self.host.eq_ignore_ascii_case("localhost") {
+            return Some(Ipv4Addr::LOCALHOST.into());
+        }
+        self.host.parse().ok()
+    }
 }
 
 impl FromStr for Endpoint {
@@ -86,10 +100,21 @@ impl FromStr for XdsAddress {
         let path = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:"));
         match path {
             Some(path) if path.starts_with('/') => Ok(Self::Unix(PathBuf::from(path))),
-            Some(_) => Err(format!("`{text}` is not an absolute path; write for example unix:{DEFAULT_XDS_SOCKET}")),
-            None => text.parse().map(Self::Tcp).map_err(|_| {
-                format!("`{text}` is neither unix:/path nor HOST:PORT; write for example unix:{DEFAULT_XDS_SOCKET}")
-            }),
+            Some(_) => {
+                Err(format!("`{text}` is not an absolute path; write for example unix:{DEFAULT_XDS_SOCKET}"))
+            }
+            None => {
+                let at: Endpoint = text.parse().map_err(|_| {
+                    format!("`{text}` is neither unix:/path nor HOST:PORT; write for example unix:{DEFAULT_XDS_SOCKET}")
+                })?;
+                // Over TCP the token and the private keys go in plain text.
+                at.ip().filter(IpAddr::is_loopback).map(|ip| Self::Tcp(SocketAddr::new(ip, at.port))).ok_or_else(|| {
+                    format!(
+                        "`{text}` is not on this machine's loopback, and the token and private keys would cross the \
+                         network in plain text; start Envoy beside its agent, with unix:{DEFAULT_XDS_SOCKET}"
+                    )
+                })
+            }
         }
     }
 }
@@ -124,7 +149,7 @@ fn admin(params: &BootstrapParams) -> Value {
             "name": "envoy.access_loggers.file",
             "typed_config": {"@type": FILE_ACCESS_LOG, "path": params.admin_access_log},
         }],
-        "address": socket_address(&params.admin),
+        "address": socket_address(params.admin),
     })
 }
 
@@ -168,12 +193,9 @@ fn xds_cluster(xds: &XdsAddress) -> Value {
     });
     let address = match xds {
         XdsAddress::Unix(path) => json!({"pipe": {"path": path.to_string_lossy()}}),
-        XdsAddress::Tcp(endpoint) => {
-            if endpoint.host.parse::<IpAddr>().is_err() {
-                cluster["type"] = json!("STRICT_DNS");
-            }
+        XdsAddress::Tcp(at) => {
             cluster["upstream_connection_options"] = json!({"tcp_keepalive": {"keepalive_time": 30, "keepalive_interval": 10, "keepalive_probes": 3}});
-            socket_address(endpoint)
+            socket_address(*at)
         }
     };
     cluster["load_assignment"] = json!({
@@ -183,6 +205,6 @@ fn xds_cluster(xds: &XdsAddress) -> Value {
     cluster
 }
 
-fn socket_address(endpoint: &Endpoint) -> Value {
-    json!({"socket_address": {"address": endpoint.host, "port_value": endpoint.port}})
+fn socket_address(at: SocketAddr) -> Value {
+    json!({"socket_address": {"address": at.ip(), "port_value": at.port()}})
 }

@@ -39,13 +39,14 @@ pub struct EnvoyArgs {
     /// Service name of the gateway [default with --register: mesh-gateway]
     #[arg(long, value_name = "NAME", help_heading = "Gateway")]
     pub(super) service: Option<String>,
-    /// Its address inside the datacenter; host or port may be left out [default: the Consul agent's address, 8443]
+    /// Its address inside the datacenter; host or port may be left out [default: the Consul agent's own, port 8443]
     #[arg(long, value_name = "HOST:PORT", help_heading = "Gateway")]
     pub(super) address: Option<String>,
-    /// Its address for other datacenters [default: that of --address]
+    /// Its address for other datacenters; Envoy listens here too where it is this machine's own
+    /// [default: the Consul node's own]
     #[arg(long, value_name = "HOST:PORT", help_heading = "Gateway")]
     pub(super) wan_address: Option<String>,
-    /// Listen here instead of on --address; can be repeated
+    /// Listen here instead of on --address and --wan-address; can be repeated
     #[arg(long, value_name = "NAME=HOST:PORT", help_heading = "Gateway")]
     pub(super) bind_address: Vec<String>,
     /// Carry the WAN federation of Consul's servers
@@ -70,7 +71,7 @@ pub struct EnvoyArgs {
     /// The Envoy to start [default: ENVOY_BIN, then `envoy` on PATH]
     #[arg(long, value_name = "FILE", help_heading = "Envoy")]
     pub(super) envoy_binary: Option<PathBuf>,
-    /// Where the causeway agent serves xDS: unix:/path or HOST:PORT
+    /// Where the causeway agent serves xDS: unix:/path, or HOST:PORT on the loopback
     #[arg(
         long,
         value_name = "ADDRESS",

@@ -1,6 +1,6 @@
 //! The command line, checked as a whole. Pure; all problems are told at once.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::{
     cli::envoy::{args::EnvoyArgs, choose::Wanted, register::GatewayRegistration},
@@ -17,7 +17,7 @@ const GATEWAY_SERVICE: &str = "mesh-gateway";
 pub(super) struct Request {
     pub(super) wanted: Wanted,
     pub(super) register: Option<GatewayPlan>,
-    pub(super) admin: Endpoint,
+    pub(super) admin: SocketAddr,
     pub(super) admin_access_log: String,
     pub(super) xds: XdsAddress,
 }
@@ -29,7 +29,7 @@ pub(super) struct GatewayPlan {
     service: String,
     lan: PartialAddress,
     wan: Option<PartialAddress>,
-    bind: BTreeMap<String, Endpoint>,
+    bind: BTreeMap<String, SocketAddr>,
     exposes_servers: bool,
     deregister_after_critical: String,
     check_interval: String,
@@ -49,7 +49,7 @@ impl Request {
         let wanted = wanted(args, &mut problems);
         check_gateway_flags(args, &mut problems);
         let register = args.register.then(|| plan(args, &mut problems));
-        let admin = keep(args.admin_bind.parse::<Endpoint>(), "--admin-bind", &mut problems);
+        let admin = keep(bindable(&args.admin_bind), "--admin-bind", &mut problems);
         let xds = keep(args.xds.parse::<XdsAddress>(), "--xds", &mut problems);
         match (wanted, admin, xds) {
             (Some(wanted), Some(admin), Some(xds)) if problems.is_empty() => {
@@ -62,23 +62,21 @@ impl Request {
 }
 
 impl GatewayPlan {
-    /// The registration, with the local Consul agent's address where none was given.
+    /// The registration. Only Consul's check needs an address in any case: the local Consul agent's where none was
+    /// given.
     pub(super) fn registration(&self, agent_address: &str) -> GatewayRegistration {
-        let lan = Endpoint {
-            host: self.lan.host.clone().unwrap_or_else(|| agent_address.to_owned()),
-            port: self.lan.port.unwrap_or(GATEWAY_PORT),
-        };
-        let wan = self.wan.as_ref().map_or_else(
-            || lan.clone(),
-            |wan| Endpoint {
-                host: wan.host.clone().unwrap_or_else(|| lan.host.clone()),
-                port: wan.port.unwrap_or(lan.port),
-            },
-        );
+        let address = self.lan.host.clone();
+        let port = self.lan.port.unwrap_or(GATEWAY_PORT);
+        let wan = self.wan.as_ref().and_then(|wan| {
+            let host = wan.host.clone().or_else(|| address.clone())?;
+            Some(Endpoint { host, port: wan.port.unwrap_or(port) })
+        });
         GatewayRegistration {
             id: self.id.clone(),
             service: self.service.clone(),
-            lan,
+            checked_host: address.clone().unwrap_or_else(|| agent_address.to_owned()),
+            address,
+            port,
             wan,
             bind: self.bind.clone(),
             exposes_servers: self.exposes_servers,
@@ -141,7 +139,7 @@ fn plan(args: &EnvoyArgs, problems: &mut Vec<String>) -> GatewayPlan {
     for text in &args.bind_address {
         match text.split_once('=').filter(|(name, _)| !name.is_empty()) {
             Some((name, at)) => {
-                let at = keep(at.parse::<Endpoint>(), "--bind-address", problems);
+                let at = keep(bindable(at), "--bind-address", problems);
                 if at.is_some_and(|at| bind.insert(name.to_owned(), at).is_some()) {
                     problems.push(format!(
                         "--bind-address: `{name}` is given twice; give each address its own name"
@@ -159,13 +157,19 @@ fn plan(args: &EnvoyArgs, problems: &mut Vec<String>) -> GatewayPlan {
             problems.push(format!("{flag}: `{text}` is not a duration; write for example 10s, 30m or 6h"));
         }
     }
-    let lan = args.address.as_deref().map(PartialAddress::parse);
-    let wan = args.wan_address.as_deref().map(PartialAddress::parse);
+    let mut address = |given: &Option<String>, flag| {
+        given.as_deref().and_then(|text| keep(PartialAddress::parse(text), flag, problems))
+    };
+    let lan = address(&args.address, "--address").unwrap_or_default();
+    let wan = address(&args.wan_address, "--wan-address");
+    if lan.host.is_none() && wan.as_ref().is_some_and(|wan| wan.host.is_none()) {
+        problems.push("--wan-address: a port alone needs the host in `--address`; write HOST:PORT".into());
+    }
     GatewayPlan {
         id: args.proxy_id.clone().unwrap_or_else(|| service.clone()),
         service,
-        lan: lan.and_then(|lan| keep(lan, "--address", problems)).unwrap_or_default(),
-        wan: wan.and_then(|wan| keep(wan, "--wan-address", problems)),
+        lan,
+        wan,
         bind,
         exposes_servers: args.expose_servers,
         deregister_after_critical: args.deregister_after_critical.clone(),
@@ -190,6 +194,17 @@ impl PartialAddress {
         }
         Err(format!("`{text}` is not HOST:PORT; write for example 10.0.1.5:8443"))
     }
+}
+
+/// An address that Envoy can listen on.
+fn bindable(text: &str) -> Result<SocketAddr, String> {
+    let at: Endpoint = text.parse()?;
+    at.ip().map(|ip| SocketAddr::new(ip, at.port)).ok_or_else(|| {
+        format!(
+            "`{}` is a host name, and Envoy listens on IP addresses only; give one of this machine's",
+            at.host
+        )
+    })
 }
 
 /// Whether Consul reads `text` as a duration (Go's form).

@@ -33,12 +33,8 @@ fn gateway() -> BootstrapParams {
     }
 }
 
-fn named_agent() -> BootstrapParams {
-    BootstrapParams { xds: "agent.internal:18502".parse().unwrap(), token: Some("".into()), ..sidecar() }
-}
-
-fn cases() -> [(&'static str, BootstrapParams); 3] {
-    [("sidecar", sidecar()), ("gateway", gateway()), ("named-agent", named_agent())]
+fn cases() -> [(&'static str, BootstrapParams); 2] {
+    [("sidecar", sidecar()), ("gateway", gateway())]
 }
 
 /// The real Envoy, without which these tests prove nothing.
@@ -91,7 +87,7 @@ fn the_token_shows_only_where_envoy_needs_it() {
     let service = &json["dynamic_resources"]["ads_config"]["grpc_services"][0];
     assert_eq!(service["initial_metadata"][0]["value"], "e95b599e-166e-7d80-08ad-aee76e7ddf19");
     assert!(!format!("{params:?}").contains("e95b599e"));
-    for params in [gateway(), named_agent()] {
+    for params in [gateway(), BootstrapParams { token: Some("".into()), ..sidecar() }] {
         let service = &bootstrap(&params)["dynamic_resources"]["ads_config"]["grpc_services"][0];
         assert!(service.get("initial_metadata").is_none(), "no token, no metadata");
     }
@@ -108,6 +104,12 @@ fn addresses_are_read_or_refused_with_an_example() {
     assert_eq!("unix:///a/b".parse(), Ok(XdsAddress::Unix("/a/b".into())));
     assert!("unix:a".parse::<XdsAddress>().unwrap_err().contains("absolute"));
     assert!("a".parse::<XdsAddress>().unwrap_err().contains("neither"));
+    assert_eq!("localhost:1".parse(), Ok(XdsAddress::Tcp("127.0.0.1:1".parse().unwrap())));
+    assert_eq!("[::1]:1".parse(), Ok(XdsAddress::Tcp("[::1]:1".parse().unwrap())));
+    for remote in ["10.0.0.1:18502", "agent.internal:18502", "0.0.0.0:18502"] {
+        let problem = remote.parse::<XdsAddress>().unwrap_err();
+        assert!(problem.contains("plain text") && problem.contains(DEFAULT_XDS_SOCKET), "{problem}");
+    }
 }
 
 struct Running(Child);
