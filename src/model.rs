@@ -7,6 +7,7 @@ pub mod agent;
 pub mod ca;
 pub mod catalog;
 pub mod chain;
+pub mod filter;
 pub mod instance;
 pub mod intention;
 pub mod name;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     path::Path,
     process::Stdio,
     sync::Arc,
@@ -47,7 +48,7 @@ fn servable(snapshot: &Snapshot) -> Arc<Snapshot> {
             // An address of its own for each, since Envoy refuses two listeners on one.
             Resource::Listener(listener) => {
                 let mut listener = listener.clone();
-                listener.address = ([127, 0, 1, at], 0).into();
+                listener.address = SocketAddr::from(([127, 0, 1, at], 0)).into();
                 Resource::Listener(listener)
             }
             other => other.clone(),

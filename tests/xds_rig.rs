@@ -13,7 +13,7 @@ use std::{
 
 use causeway::{
     lifecycle::{Stop, StopSource, Task, spawn},
-    model::name::ProxyId,
+    model::{name::ProxyId, secret::SecretText},
     xds::{
         metrics::XdsMetrics,
         resource::{
@@ -63,7 +63,7 @@ impl Source {
 }
 
 impl ProxySource for Source {
-    fn attach(&self, proxy: &ProxyId) -> Attached {
+    fn attach(&self, proxy: &ProxyId, _token: Option<SecretText>) -> Attached {
         self.held.fetch_add(1, Ordering::SeqCst);
         Attached { offers: self.sender(proxy).subscribe(), hold: Box::new(Hold(self.held.clone())) }
     }
@@ -189,7 +189,7 @@ pub(crate) fn local_app() -> Resource {
         name: "local_app".into(),
         stat_name: None,
         connect_timeout_ms: 5_000,
-        discovery: Discovery::Static(vec![([127, 51, 0, 9], 9).into()]),
+        discovery: Discovery::Static(vec![SocketAddr::from(([127, 51, 0, 9], 9)).into()]),
         tls: None,
         http2: false,
         outlier: None,
@@ -199,7 +199,7 @@ pub(crate) fn local_app() -> Resource {
 
 pub(crate) fn endpoints(cluster: &str, addresses: &[&str]) -> Resource {
     let endpoint = Endpoint { weight: 1, health: EndpointHealth::Healthy };
-    let endpoints = addresses.iter().map(|a| (a.parse().unwrap(), endpoint)).collect();
+    let endpoints = addresses.iter().map(|a| (a.parse::<SocketAddr>().unwrap().into(), endpoint)).collect();
     Resource::Endpoints(Endpoints { cluster: cluster.into(), endpoints })
 }
 
@@ -212,7 +212,7 @@ pub(crate) fn listener(name: &str, address: &str, chains: Vec<FilterChain>) -> L
     Listener {
         name: name.into(),
         stat_prefix: Some(name.into()),
-        address,
+        address: address.into(),
         direction: Direction::Outbound,
         tls_inspector: false,
         chains,

@@ -6,7 +6,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     lifecycle,
-    model::name::ProxyId,
+    model::{name::ProxyId, secret::SecretText},
     xds::server::{Attached, Offer, ProxySource},
 };
 
@@ -72,7 +72,7 @@ impl Interest {
 }
 
 impl ProxySource for Interests {
-    fn attach(&self, proxy: &ProxyId) -> Attached {
+    fn attach(&self, proxy: &ProxyId, _token: Option<SecretText>) -> Attached {
         let mut offers = None;
         self.0.send_modify(|wanted| {
             let interest = wanted.entry(proxy.clone()).or_insert_with(|| Interest {

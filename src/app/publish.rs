@@ -223,7 +223,7 @@ impl Serving {
     fn kept_needs(&self, needs: BTreeSet<Topic>) -> BTreeSet<Topic> {
         match *self.offers.borrow() {
             Offer::Ready(_) => needs.union(&self.needs).cloned().collect(),
-            Offer::Pending | Offer::Refused { .. } => needs,
+            Offer::Pending | Offer::Refused { .. } | Offer::Denied { .. } => needs,
         }
     }
 

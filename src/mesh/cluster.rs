@@ -1,12 +1,13 @@
 //! Clusters of each purpose.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::collections::BTreeSet;
 
 use crate::{
     mesh::name,
     model::name::ServiceName,
     xds::resource::{
         Resource,
+        address::Address,
         cluster::{Cluster, Discovery, Limits, Outlier, UpstreamTls},
         secret::TlsSecrets,
     },
@@ -15,13 +16,13 @@ use crate::{
 /// Consul's connect timeout where nothing else is configured.
 pub const CONNECT_TIMEOUT_MS: u64 = 5_000;
 
-/// Passes TLS of others through to endpoints found by EDS: what a mesh gateway needs.
-pub fn passthrough(name: &str) -> Resource {
-    Resource::Cluster(eds(name, CONNECT_TIMEOUT_MS))
+/// Passes TLS of others through: what a mesh gateway needs.
+pub fn passthrough(name: &str, discovery: Discovery, connect_timeout_ms: u64) -> Resource {
+    Resource::Cluster(Cluster { discovery, ..eds(name, connect_timeout_ms) })
 }
 
 /// The local application, plain; without an address it answers nobody.
-pub fn local_app(address: Option<SocketAddr>, connect_timeout_ms: u64, http2: bool) -> Resource {
+pub fn local_app(address: Option<Address>, connect_timeout_ms: u64, http2: bool) -> Resource {
     Resource::Cluster(Cluster {
         discovery: Discovery::Static(address.into_iter().collect()),
         outlier: None,
@@ -31,8 +32,14 @@ pub fn local_app(address: Option<SocketAddr>, connect_timeout_ms: u64, http2: bo
 }
 
 /// An upstream over mTLS.
-pub fn upstream(name: &str, connect_timeout_ms: u64, http2: bool, tls: UpstreamTls) -> Resource {
-    Resource::Cluster(Cluster { tls: Some(tls), http2, ..eds(name, connect_timeout_ms) })
+pub fn upstream(
+    name: &str,
+    discovery: Discovery,
+    connect_timeout_ms: u64,
+    http2: bool,
+    tls: UpstreamTls,
+) -> Resource {
+    Resource::Cluster(Cluster { discovery, tls: Some(tls), http2, ..eds(name, connect_timeout_ms) })
 }
 
 /// The certificates that `service` uses.

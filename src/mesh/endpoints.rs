@@ -5,7 +5,10 @@
 //! own health, hashicorp/consul#15703). When every gateway is critical their checks are likelier to be wrong than all
 //! ways to be closed, and their own health is ignored.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::SocketAddr,
+};
 
 use crate::{
     model::{
@@ -14,12 +17,17 @@ use crate::{
     },
     xds::resource::{
         Resource,
+        address::Address,
+        cluster::{Discovery, Dns, DnsHost, Resolution},
         endpoints::{Endpoint, EndpointHealth, Endpoints},
     },
 };
 
 /// Envoy's largest endpoint weight that Consul uses.
 const WEIGHT_MAX: u32 = 128;
+
+/// Consul's pace of resolving host names.
+const DNS_REFRESH_MS: u64 = 10_000;
 
 /// Which of an instance's addresses is dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,28 +47,54 @@ impl Side {
     }
 }
 
-/// The endpoints of a cluster whose members are the instances themselves.
-pub fn of_instances(
-    cluster: &str,
-    instances: &[Instance],
-    side: Side,
-    notes: &mut Vec<Note>,
-) -> Result<Resource, Note> {
-    let rated = instances.iter().map(|instance| (instance, rate(instance)));
-    collect(cluster, rated, side, notes)
+/// What a cluster is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Members {
+    /// Addresses, which EDS gives. Empty means: known to have none.
+    Addresses(BTreeMap<Address, Endpoint>),
+    /// Host names, which Envoy resolves.
+    Names(Dns),
 }
 
-/// The endpoints of a cluster that is reached through gateways. `backend` is the health of what is behind them: the
-/// service's instances, or `None` when it is not looked at.
-pub fn of_gateways(
-    cluster: &str,
-    gateways: &[&Instance],
-    backend: Option<&[Instance]>,
+impl Members {
+    /// How the cluster finds them.
+    pub fn discovery(&self) -> Discovery {
+        match self {
+            Self::Addresses(_) => Discovery::Eds,
+            Self::Names(dns) => Discovery::Dns(dns.clone()),
+        }
+    }
+
+    /// The endpoints that follow the cluster, if it asks for any.
+    pub fn into_resource(self, cluster: &str) -> Option<Resource> {
+        match self {
+            Self::Addresses(endpoints) => {
+                Some(Resource::Endpoints(Endpoints { cluster: cluster.to_owned(), endpoints }))
+            }
+            Self::Names(_) => None,
+        }
+    }
+}
+
+/// The instances themselves.
+pub fn of_instances<'a>(
+    instances: impl IntoIterator<Item = &'a Instance>,
     side: Side,
+    resolution: Resolution,
     notes: &mut Vec<Note>,
-) -> Result<Resource, Note> {
-    let backend_alive =
-        backend.is_none_or(|all| all.iter().any(|i| rate(i).health == EndpointHealth::Healthy));
+) -> Result<Members, Note> {
+    let rated = instances.into_iter().map(|instance| (instance, rate(instance)));
+    collect(rated, side, resolution, notes)
+}
+
+/// Gateways on the way. `backend_alive` tells whether what is behind them has a healthy instance, or is not looked at.
+pub fn of_gateways(
+    gateways: &[&Instance],
+    backend_alive: bool,
+    side: Side,
+    resolution: Resolution,
+    notes: &mut Vec<Note>,
+) -> Result<Members, Note> {
     let own_health_counts = gateways.iter().any(|gateway| gateway.health != Health::Critical);
     let rated = gateways.iter().map(|gateway| {
         let is_open = !own_health_counts || gateway.health != Health::Critical;
@@ -68,18 +102,22 @@ pub fn of_gateways(
             if backend_alive && is_open { EndpointHealth::Healthy } else { EndpointHealth::Unhealthy };
         (*gateway, Endpoint { weight: 1, health })
     });
-    collect(cluster, rated, side, notes)
+    collect(rated, side, resolution, notes)
 }
 
-/// The endpoints of the local Consul servers. Their health is not taken from checks: a server that is critical in the
-/// catalog may be the very one that has to be reached.
+/// Whether one of the instances takes traffic.
+pub fn is_any_healthy<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> bool {
+    instances.into_iter().any(|instance| rate(instance).health == EndpointHealth::Healthy)
+}
+
+/// The local Consul servers. Their health is not taken from checks: a server that is critical in the catalog may be
+/// the very one that has to be reached.
 pub fn of_servers<'a>(
-    cluster: &str,
     servers: impl Iterator<Item = &'a Instance>,
     notes: &mut Vec<Note>,
-) -> Result<Resource, Note> {
+) -> Result<Members, Note> {
     let rated = servers.map(|server| (server, Endpoint { weight: 1, health: EndpointHealth::Unknown }));
-    collect(cluster, rated, Side::Lan, notes)
+    collect(rated, Side::Lan, Resolution::default(), notes)
 }
 
 /// Weight and health of an instance: passing and warning take their weights; critical, or a weight below 1, takes no
@@ -96,44 +134,59 @@ fn rate(instance: &Instance) -> Endpoint {
     }
 }
 
-/// An instance whose address cannot be used is noted and left out. When that leaves nothing of something, the last good
-/// endpoints are better than none: the note is the outcome.
+/// Host names win over addresses, as in Consul: one cluster cannot have both, and what registers a host name is
+/// usually a load balancer in front of all the others.
 fn collect<'a>(
-    cluster: &str,
     rated: impl Iterator<Item = (&'a Instance, Endpoint)>,
     side: Side,
+    resolution: Resolution,
     notes: &mut Vec<Note>,
-) -> Result<Resource, Note> {
-    let mut endpoints: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
-    let mut left_out = Vec::new();
+) -> Result<Members, Note> {
+    let mut addresses: BTreeMap<Address, Endpoint> = BTreeMap::new();
+    let mut names: BTreeMap<(&str, u16), Endpoint> = BTreeMap::new();
+    let mut passed_over = Vec::new();
     for (instance, endpoint) in rated {
         let HostPort { host, port } = side.of(instance);
         match host {
             Host::Ip(ip) => {
-                let address = SocketAddr::new(*ip, *port);
-                let known = endpoints.entry(address).or_insert(endpoint);
-                // Two registrations of one address: the address works if either says so.
-                if endpoint.health == EndpointHealth::Healthy {
-                    *known = endpoint;
-                }
+                join(addresses.entry(SocketAddr::new(*ip, *port).into()), endpoint);
+                passed_over.push(instance);
             }
-            Host::Name(name) => left_out.push(Note::new(
-                format!("instance {} of service {}", instance.id, instance.service),
-                format!("has the host name {name:?} for an address, which is not built yet"),
-                "register it with an IP address",
-            )),
+            Host::Name(name) => join(names.entry((name, *port)), endpoint),
         }
     }
-    match left_out.pop() {
-        Some(note) if endpoints.is_empty() => {
-            notes.extend(left_out);
-            Err(note)
-        }
-        last => {
-            notes.extend(left_out.into_iter().chain(last));
-            Ok(Resource::Endpoints(Endpoints { cluster: cluster.to_owned(), endpoints }))
-        }
+    if names.is_empty() {
+        return Ok(Members::Addresses(addresses));
     }
+    notes.extend(passed_over.into_iter().map(|instance| {
+        Note::new(
+            format!("instance {} of service {}", instance.id, instance.service),
+            "has an IP address where others have host names, and is passed over",
+            "register all instances with IP addresses, or all with host names",
+        )
+    }));
+    Ok(Members::Names(dns(names, resolution)))
+}
+
+/// Two registrations of one address: the address works if either says so.
+fn join<K: Ord>(entry: Entry<'_, K, Endpoint>, endpoint: Endpoint) {
+    let known = entry.or_insert(endpoint);
+    if endpoint.health == EndpointHealth::Healthy {
+        *known = endpoint;
+    }
+}
+
+/// `LOGICAL_DNS` takes one host: the first healthy one, else the last.
+fn dns(names: BTreeMap<(&str, u16), Endpoint>, resolution: Resolution) -> Dns {
+    let mut hosts: Vec<DnsHost> = names
+        .into_iter()
+        .map(|((name, port), endpoint)| DnsHost { name: name.to_owned(), port, endpoint })
+        .collect();
+    if resolution == Resolution::Logical {
+        let healthy = hosts.iter().position(|host| host.endpoint.health != EndpointHealth::Unhealthy);
+        hosts = vec![hosts.swap_remove(healthy.unwrap_or(hosts.len() - 1))];
+    }
+    Dns { resolution, refresh_ms: DNS_REFRESH_MS, hosts }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::{
     mesh::{
         built::{Built, Made, Parts, Unit},
         cluster,
-        endpoints::{self, Side},
+        endpoints::{self, Members, Side},
         listener, name,
         reader::Reader,
     },
@@ -23,7 +23,7 @@ use crate::{
         note::Note,
         registration::Registration,
     },
-    xds::resource::listener::FilterChain,
+    xds::resource::{Resource, cluster::Resolution, listener::FilterChain},
 };
 
 /// The service that Consul servers register themselves as.
@@ -89,14 +89,12 @@ impl<'a> Gateway<'a> {
         }
         let mut parts = Parts::default();
         let any = name::servers_sni(dc, domain);
-        passthrough(&mut parts, &any, [any.clone()]);
-        parts.resources.push(endpoints::of_servers(&any, servers.iter(), notes)?);
+        passthrough(&mut parts, &any, [any.clone()], endpoints::of_servers(servers.iter(), notes)?);
         let nodes: BTreeSet<_> = servers.iter().map(|server| &server.node).collect();
         for node in nodes {
             let one = name::server_sni(node, dc, domain);
-            passthrough(&mut parts, &one, [one.clone()]);
             let of_node = servers.iter().filter(|server| server.node == *node);
-            parts.resources.push(endpoints::of_servers(&one, of_node, notes)?);
+            passthrough(&mut parts, &one, [one.clone()], endpoints::of_servers(of_node, notes)?);
         }
         Ok(parts)
     }
@@ -148,11 +146,8 @@ impl<'a> Gateway<'a> {
         let (roots, instances) = (reader.roots(), reader.connect(dc, service));
         let (roots, instances) = (roots?, instances?);
         let sni = name::service_sni(service, dc, &roots.trust_domain);
-        let made = endpoints::of_instances(&sni, instances, Side::Lan, notes).map(|endpoints| Parts {
-            resources: vec![cluster::passthrough(&sni), endpoints],
-            ..Parts::default()
-        });
-        Some(made)
+        let made = endpoints::of_instances(instances, Side::Lan, Resolution::default(), notes);
+        Some(made.map(|members| Parts { resources: to_members(&sni, members).collect(), ..Parts::default() }))
     }
 }
 
@@ -172,18 +167,29 @@ fn to_gateways<const N: usize>(
     notes: &mut Vec<Note>,
 ) -> Result<Parts, Note> {
     let mut parts = Parts::default();
-    passthrough(&mut parts, cluster, server_names);
-    parts.resources.push(endpoints::of_gateways(cluster, gateways, None, Side::Wan, notes)?);
+    let members = endpoints::of_gateways(gateways, true, Side::Wan, Resolution::default(), notes)?;
+    passthrough(&mut parts, cluster, server_names, members);
     Ok(parts)
 }
 
 /// A cluster, and the chain that leads those server names to it.
-fn passthrough<const N: usize>(parts: &mut Parts, cluster: &str, server_names: [String; N]) {
-    parts.resources.push(cluster::passthrough(cluster));
+fn passthrough<const N: usize>(
+    parts: &mut Parts,
+    cluster: &str,
+    server_names: [String; N],
+    members: Members,
+) {
+    parts.resources.extend(to_members(cluster, members));
     parts.chains.push(FilterChain {
         name: cluster.to_owned(),
         server_names: BTreeSet::from(server_names),
         tls: None,
         filters: vec![listener::tcp_proxy(cluster, cluster)],
     });
+}
+
+/// A cluster of these members, and their endpoints.
+fn to_members(cluster: &str, members: Members) -> impl Iterator<Item = Resource> {
+    let passthrough = cluster::passthrough(cluster, members.discovery(), cluster::CONNECT_TIMEOUT_MS);
+    [passthrough].into_iter().chain(members.into_resource(cluster))
 }

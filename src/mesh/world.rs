@@ -1,14 +1,11 @@
 //! From units to one whole set of resources, with what was last good in the place of what is held back.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     mesh::built::{Built, Outcome, Parts, Unit},
     model::{catalog::Topic, note::Note},
-    xds::resource::{Key, Resource, listener::Listener},
+    xds::resource::{Key, Resource, address::Address, listener::Listener},
 };
 
 /// The last good parts of each unit of a proxy. Held by whoever builds again and again.
@@ -78,9 +75,9 @@ impl World {
 
     /// Keeps last good parts, but for those whose listener would stand in the way of a newer one.
     fn keep(&mut self, last_good: BTreeMap<Unit, Parts>, whole: &mut Assembled) {
-        let taken: BTreeSet<SocketAddr> = self.units.values().flat_map(Parts::addresses).collect();
+        let taken: BTreeSet<Address> = self.units.values().flat_map(Parts::addresses).cloned().collect();
         for (unit, parts) in last_good {
-            let clash = parts.addresses().find(|address| taken.contains(address));
+            let clash = parts.addresses().find(|address| taken.contains(*address)).cloned();
             match clash {
                 None => drop(self.units.insert(unit, parts)),
                 Some(address) => drop(whole.notes.insert(Note::new(
@@ -111,12 +108,12 @@ impl World {
 
 impl Parts {
     /// Where its listeners bind.
-    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+    fn addresses(&self) -> impl Iterator<Item = &Address> {
         let whole = self.resources.iter().filter_map(|resource| match resource {
-            Resource::Listener(listener) => Some(listener.address),
+            Resource::Listener(listener) => Some(&listener.address),
             _ => None,
         });
-        whole.chain(self.listeners.iter().map(|listener| listener.address))
+        whole.chain(self.listeners.iter().map(|listener| &listener.address))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Instances of services, with their addresses and health.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::model::name::{NodeName, ServiceId, ServiceName};
 
@@ -61,6 +62,8 @@ pub struct Instance {
     pub weights: Weights,
     /// Its metadata.
     pub meta: BTreeMap<String, String>,
+    /// The whole entry as filters see it: an object with `Node`, `Service` and `Checks`, without Raft indexes.
+    pub entry: Arc<Value>,
     /// Raft index of its last change, in its own datacenter.
     pub modify_index: u64,
 }

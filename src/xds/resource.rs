@@ -3,6 +3,7 @@
 //! Only what the mesh uses is here, with Envoy's words. Equal values serialize to equal bytes: no maps without order,
 //! no floats. `encode` turns them into Envoy's protobuf messages.
 
+pub mod address;
 pub mod cluster;
 pub mod endpoints;
 pub mod filter;

@@ -34,7 +34,7 @@ pub use self::{
     board::StatusBoard,
     source::{Attached, Offer, ProxySource},
 };
-use crate::{lifecycle::Stop, xds::metrics::XdsMetrics};
+use crate::{lifecycle::Stop, model::secret::SecretText, xds::metrics::XdsMetrics};
 
 /// A reconnecting Envoy names everything it holds with its version, in one request: tens of thousands of endpoints'
 /// names go beyond gRPC's usual 4 MiB.
@@ -48,6 +48,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A live peer on the same host answers at once; this allows for one that is stopped in a debugger for a moment.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The metadata under which a stream presents its Consul token, as to Consul's own xDS.
+const TOKEN: &str = "x-consul-token";
 
 /// How long a stop waits for peers to close their connections, after all streams have ended.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -141,9 +144,9 @@ impl AggregatedDiscoveryService for Ads {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let peer = peer(&request);
+        let (peer, token) = (peer(&request), token(&request));
         let stream = self.streams.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(Response::new(stream::start(self.shared.clone(), stream, peer, request.into_inner())))
+        Ok(Response::new(stream::start(self.shared.clone(), stream, peer, token, request.into_inner())))
     }
 }
 
@@ -154,6 +157,12 @@ fn peer<T>(request: &Request<T>) -> Peer {
     } else {
         Peer::Tcp(extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr))
     }
+}
+
+/// The Consul token that the client presents.
+fn token<T>(request: &Request<T>) -> Option<SecretText> {
+    let value = request.metadata().get(TOKEN)?.to_str().ok()?;
+    Some(SecretText::from(value)).filter(|token| !token.is_empty())
 }
 
 /// The type of [`DeltaDiscoveryResponse`] stream items.

@@ -1,6 +1,6 @@
 //! `/v1/health/*` and `/v1/internal/federation-states/mesh-gateways`: instances with addresses and health.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -130,8 +130,8 @@ fn list(values: Vec<Value>, place: &str, usable: &mut Usable, notes: &mut Vec<No
     let mut instances = Vec::with_capacity(values.len());
     for value in values {
         let about = about(&value, place);
-        let Some(entry) = item::<WireEntry>(value, &about, notes) else { continue };
-        match instance(entry, &about, notes) {
+        let Some(wire) = item::<WireEntry>(value.clone(), &about, notes) else { continue };
+        match instance(wire, value, &about, notes) {
             Ok(instance) => instances.push(instance),
             Err(note) => notes.push(note),
         }
@@ -152,8 +152,8 @@ fn about(value: &Value, place: &str) -> String {
     )
 }
 
-fn instance(entry: WireEntry, about: &str, notes: &mut Vec<Note>) -> Result<Instance, Note> {
-    let WireEntry { node, service, checks } = entry;
+fn instance(wire: WireEntry, entry: Value, about: &str, notes: &mut Vec<Note>) -> Result<Instance, Note> {
+    let WireEntry { node, service, checks } = wire;
     if !is_name(&service.service) {
         return Err(bad_name(about, "service name", &service.service));
     }
@@ -176,7 +176,20 @@ fn instance(entry: WireEntry, about: &str, notes: &mut Vec<Note>) -> Result<Inst
         weights: weights(service.weights.unwrap_or_default()),
         meta: service.meta,
         modify_index: service.modify_index,
+        entry: Arc::new(without_indexes(entry)),
     })
+}
+
+/// Raft indexes are no part of what filters see, and change without anything else changing.
+fn without_indexes(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let kept = fields.into_iter().filter(|(name, _)| name != "CreateIndex" && name != "ModifyIndex");
+            Value::Object(kept.map(|(name, value)| (name, without_indexes(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_indexes).collect()),
+        other => other,
+    }
 }
 
 /// Consul's `BestAddress` inside the datacenter, which looks at no tag: the service's address, else the node's.

@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 
-use super::{Side, of_gateways, of_instances, of_servers};
+use super::{Members, Side, is_any_healthy, of_gateways, of_instances, of_servers};
 use crate::model::{
     instance::{Health, HostPort, Instance, ServiceKind, Weights},
     note::Note,
 };
 use crate::xds::resource::{
-    Resource,
+    address::Address,
+    cluster::{Dns, Resolution},
     endpoints::{Endpoint, EndpointHealth},
 };
 
@@ -22,15 +23,23 @@ fn instance(id: &str, host: &str, health: Health) -> Instance {
         weights: Weights { passing: 10, warning: 3 },
         meta: BTreeMap::new(),
         modify_index: 1,
+        entry: Default::default(),
     }
 }
 
-fn endpoints(made: Result<Resource, Note>) -> Vec<(String, u32, EndpointHealth)> {
-    let Ok(Resource::Endpoints(endpoints)) = made else { panic!("{made:?}") };
-    let told = |(address, Endpoint { weight, health }): (&std::net::SocketAddr, &Endpoint)| {
+fn endpoints(made: Result<Members, Note>) -> Vec<(String, u32, EndpointHealth)> {
+    let Ok(Members::Addresses(endpoints)) = made else { panic!("{made:?}") };
+    let told = |(address, Endpoint { weight, health }): (&Address, &Endpoint)| {
         (address.to_string(), *weight, *health)
     };
-    endpoints.endpoints.iter().map(told).collect()
+    endpoints.iter().map(told).collect()
+}
+
+fn names(all: &[Instance], resolution: Resolution) -> (Vec<String>, usize) {
+    let mut notes = Vec::new();
+    let made = of_instances(all, Side::Lan, resolution, &mut notes);
+    let Ok(Members::Names(Dns { hosts, .. })) = made else { panic!("{made:?}") };
+    (hosts.into_iter().map(|host| host.name).collect(), notes.len())
 }
 
 #[test]
@@ -46,7 +55,7 @@ fn health_chooses_the_weight() {
         idle,
         heavy,
     ];
-    let told = endpoints(of_instances("c", &all, Side::Lan, &mut Vec::new()));
+    let told = endpoints(of_instances(&all, Side::Lan, Resolution::default(), &mut Vec::new()));
     assert_eq!(
         told,
         [
@@ -62,17 +71,21 @@ fn health_chooses_the_weight() {
 #[test]
 fn an_address_given_twice_counts_once_and_works_if_either_does() {
     let all = [instance("a", "10.0.0.1", Health::Critical), instance("b", "10.0.0.1", Health::Passing)];
-    let told = endpoints(of_instances("c", &all, Side::Lan, &mut Vec::new()));
+    let told = endpoints(of_instances(&all, Side::Lan, Resolution::default(), &mut Vec::new()));
     assert_eq!(told, [("10.0.0.1:21000".to_owned(), 10, EndpointHealth::Healthy)]);
 }
 
 #[test]
-fn a_host_name_is_noted_and_the_rest_goes_on() {
-    let mut notes: Vec<Note> = Vec::new();
-    let all = [instance("a", "web.example", Health::Passing), instance("b", "::1", Health::Passing)];
-    let told = endpoints(of_instances("c", &all, Side::Lan, &mut notes));
-    assert_eq!(told, [("[::1]:21000".to_owned(), 10, EndpointHealth::Healthy)]);
-    assert_eq!(notes[0].about, "instance a of service web");
+fn host_names_win_over_addresses() {
+    let all = [
+        instance("a", "10.0.0.1", Health::Passing),
+        instance("b", "a.example", Health::Critical),
+        instance("c", "b.example", Health::Passing),
+        instance("d", "c.example", Health::Passing),
+    ];
+    assert_eq!(names(&all, Resolution::Logical), (vec!["b.example".to_owned()], 1));
+    assert_eq!(names(&all[..2], Resolution::Logical), (vec!["a.example".to_owned()], 1));
+    assert_eq!(names(&all[1..], Resolution::Strict).0, ["a.example", "b.example", "c.example"]);
 }
 
 #[test]
@@ -80,13 +93,14 @@ fn gateways_take_the_health_of_what_is_behind_them() {
     let gateway = instance("gw", "10.0.0.1", Health::Passing);
     let sick = [instance("a", "10.1.0.1", Health::Critical)];
     let well = [instance("a", "10.1.0.1", Health::Critical), instance("b", "10.1.0.2", Health::Warning)];
-    let health = |backend: Option<&[Instance]>| {
-        endpoints(of_gateways("c", &[&gateway], backend, Side::Wan, &mut Vec::new()))[0].2
+    let health = |backend: &[Instance]| {
+        let is_alive = is_any_healthy(backend);
+        let made = of_gateways(&[&gateway], is_alive, Side::Wan, Resolution::default(), &mut Vec::new());
+        endpoints(made)[0].2
     };
-    assert_eq!(health(Some(&sick)), EndpointHealth::Unhealthy);
-    assert_eq!(health(Some(&[])), EndpointHealth::Unhealthy);
-    assert_eq!(health(Some(&well)), EndpointHealth::Healthy);
-    assert_eq!(health(None), EndpointHealth::Healthy);
+    assert_eq!(health(&sick), EndpointHealth::Unhealthy);
+    assert_eq!(health(&[]), EndpointHealth::Unhealthy);
+    assert_eq!(health(&well), EndpointHealth::Healthy);
 }
 
 #[test]
@@ -94,7 +108,7 @@ fn a_critical_gateway_steps_back_only_for_another() {
     let (bad, good) =
         (instance("bad", "10.0.0.1", Health::Critical), instance("good", "10.0.0.2", Health::Warning));
     let healths = |gateways: &[&Instance]| {
-        let told = endpoints(of_gateways("c", gateways, None, Side::Lan, &mut Vec::new()));
+        let told = endpoints(of_gateways(gateways, true, Side::Lan, Resolution::default(), &mut Vec::new()));
         told.into_iter().map(|(_, _, health)| health).collect::<Vec<_>>()
     };
     assert_eq!(healths(&[&bad, &good]), [EndpointHealth::Unhealthy, EndpointHealth::Healthy]);
@@ -104,14 +118,11 @@ fn a_critical_gateway_steps_back_only_for_another() {
 #[test]
 fn servers_are_reached_whatever_their_checks_say() {
     let server = instance("consul", "10.0.0.1", Health::Critical);
-    let told = endpoints(of_servers("c", [&server].into_iter(), &mut Vec::new()));
+    let told = endpoints(of_servers([&server].into_iter(), &mut Vec::new()));
     assert_eq!(told, [("10.0.0.1:21000".to_owned(), 1, EndpointHealth::Unknown)]);
 }
 
 #[test]
-fn host_names_alone_are_no_empty_list() {
-    let all = [instance("a", "web.example", Health::Passing)];
-    let note = of_instances("c", &all, Side::Lan, &mut Vec::new()).unwrap_err();
-    assert_eq!(note.about, "instance a of service web");
-    assert!(of_instances("c", &[], Side::Lan, &mut Vec::new()).is_ok(), "none is known to be none");
+fn none_is_known_to_be_none() {
+    assert_eq!(endpoints(of_instances(&[], Side::Lan, Resolution::default(), &mut Vec::new())), []);
 }

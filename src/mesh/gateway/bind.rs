@@ -99,7 +99,7 @@ fn shell(name: &str, address: SocketAddr) -> Listener {
     Listener {
         name: format!("{name}:{address}"),
         stat_prefix: Some(format!("mesh_gateway.{name}")),
-        address,
+        address: address.into(),
         direction: Direction::Unspecified,
         tls_inspector: true,
         chains: vec![by_server_name],

@@ -80,7 +80,7 @@ fn listener(sidecar: &Sidecar<'_>, protocol: Protocol, rbac: Rbac, address: Sock
     Resource::Listener(Listener {
         name: format!("{NAME}:{address}"),
         stat_prefix: Some(NAME.to_owned()),
-        address,
+        address: address.into(),
         direction: Direction::Inbound,
         tls_inspector: false,
         chains: vec![chain],
@@ -94,8 +94,9 @@ pub(super) fn local_app(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>) -> Made 
     let protocol = protocol(sidecar, &settings, &mut Vec::new());
     let timeout_ms = settings.number("local_connect_timeout_ms").filter(|ms| *ms > 0);
     let timeout_ms = timeout_ms.unwrap_or(cluster::CONNECT_TIMEOUT_MS);
-    let made = local_address(sidecar)
-        .map(|address| of_local_app(cluster::local_app(Some(address), timeout_ms, protocol.is_http2())));
+    let made = local_address(sidecar).map(|address| {
+        of_local_app(cluster::local_app(Some(address.into()), timeout_ms, protocol.is_http2()))
+    });
     Some(made)
 }
 

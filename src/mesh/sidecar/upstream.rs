@@ -6,7 +6,7 @@ use crate::{
     mesh::{
         built::{Made, Parts},
         cluster,
-        endpoints::{self, Side},
+        endpoints::{self, Members, Side},
         listener, name,
         reader::Reader,
         sidecar::Sidecar,
@@ -20,6 +20,7 @@ use crate::{
     },
     xds::resource::{
         Resource,
+        cluster::Resolution,
         listener::{Direction, FilterChain, Listener},
     },
 };
@@ -57,10 +58,10 @@ pub(super) fn build(
     };
     let cluster_name = name::target_cluster(chain, target);
     // Asked before anything is given up for lack of certificates: all answers are fetched at once.
-    let endpoints = making.endpoints(&cluster_name, target, reader, notes);
-    let (roots, _, endpoints) = (roots?, leaf?, endpoints?);
-    let endpoints = match endpoints {
-        Ok(endpoints) => endpoints,
+    let members = making.members(target, reader, notes);
+    let (roots, _, members) = (roots?, leaf?, members?);
+    let members = match members {
+        Ok(members) => members,
         Err(note) => return Some(Err(note)),
     };
     let tls = cluster::upstream_tls(
@@ -69,9 +70,12 @@ pub(super) fn build(
         cluster::secrets(&sidecar.destination.service),
     );
     let http2 = chain.protocol.is_http2();
-    let cluster = cluster::upstream(&cluster_name, resolver.connect_timeout_ms, http2, tls);
+    let cluster =
+        cluster::upstream(&cluster_name, members.discovery(), resolver.connect_timeout_ms, http2, tls);
     let listener = making.listener(service, chain, bind, &cluster_name);
-    Some(Ok(Parts { resources: vec![cluster, endpoints, listener], ..Parts::default() }))
+    let endpoints = members.into_resource(&cluster_name);
+    let resources = [cluster].into_iter().chain(endpoints).chain([listener]).collect();
+    Some(Ok(Parts { resources, ..Parts::default() }))
 }
 
 impl<'a> Making<'a> {
@@ -161,14 +165,13 @@ impl<'a> Making<'a> {
         ))
     }
 
-    /// Where the target's endpoints are: its own instances, or gateways on the way to them.
-    fn endpoints(
+    /// Where the target is: its own instances, or gateways on the way to them.
+    fn members(
         &self,
-        cluster: &str,
         target: &Target,
         reader: &mut Reader<'_>,
         notes: &mut Vec<Note>,
-    ) -> Option<Result<Resource, Note>> {
+    ) -> Option<Result<Members, Note>> {
         let local = &self.sidecar.agent.datacenter;
         let mode = if target.datacenter == *local { GatewayMode::None } else { target.gateway_mode };
         let instances = reader.connect(&target.datacenter, &target.service);
@@ -182,7 +185,7 @@ impl<'a> Making<'a> {
         let (gateways, side) = match mode {
             GatewayMode::None => {
                 let side = if target.datacenter == *local { Side::Lan } else { Side::Wan };
-                return Some(endpoints::of_instances(cluster, instances?, side, notes));
+                return Some(endpoints::of_instances(instances?, side, Resolution::default(), notes));
             }
             GatewayMode::Local => (reader.local_gateways(local), Side::Lan),
             GatewayMode::Remote => (reader.remote_gateways(&target.datacenter), Side::Wan),
@@ -195,7 +198,8 @@ impl<'a> Making<'a> {
                 "start one with `causeway envoy --gateway mesh --register`",
             ));
         }
-        Some(endpoints::of_gateways(cluster, &gateways, Some(instances), side, notes))
+        let is_alive = endpoints::is_any_healthy(instances);
+        Some(endpoints::of_gateways(&gateways, is_alive, side, Resolution::default(), notes))
     }
 
     fn listener(&self, service: &ServiceName, chain: &Chain, bind: SocketAddr, cluster: &str) -> Resource {
@@ -203,7 +207,7 @@ impl<'a> Making<'a> {
         Resource::Listener(Listener {
             name: name::upstream_listener(self.id, &self.wanted.bind),
             stat_prefix: Some(stat_prefix.clone()),
-            address: bind,
+            address: bind.into(),
             direction: Direction::Outbound,
             tls_inspector: false,
             chains: vec![FilterChain {

@@ -1,4 +1,7 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use super::World;
 use crate::{
@@ -9,12 +12,16 @@ use crate::{
     model::catalog::Topic,
     xds::resource::{
         Key, Kind, Resource,
+        cluster::Discovery,
         listener::{Direction, Listener},
     },
 };
 
 fn ready(name: &str) -> Outcome {
-    Outcome::Ready(Parts { resources: vec![cluster::passthrough(name)], ..Parts::default() })
+    Outcome::Ready(Parts {
+        resources: vec![cluster::passthrough(name, Discovery::Eds, 1)],
+        ..Parts::default()
+    })
 }
 
 fn held() -> Outcome {
@@ -99,7 +106,7 @@ fn a_last_good_listener_gives_way_to_a_newer_one_on_its_address() {
         let listener = Listener {
             name: name.to_owned(),
             stat_prefix: None,
-            address: "127.0.0.1:9001".parse().unwrap(),
+            address: SocketAddr::from(([127, 0, 0, 1], 9001)).into(),
             direction: Direction::Outbound,
             tls_inspector: false,
             chains: vec![],

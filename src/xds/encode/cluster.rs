@@ -7,9 +7,15 @@ use envoy_types::{
                 cluster::v3::{
                     CircuitBreakers, Cluster as Message, OutlierDetection,
                     circuit_breakers::Thresholds,
-                    cluster::{ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig},
+                    cluster::{
+                        ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType,
+                        EdsClusterConfig, LbPolicy,
+                    },
                 },
                 core::v3::Http2ProtocolOptions,
+            },
+            extensions::clusters::{
+                aggregate::v3::ClusterConfig, common::dns::v3::DnsLookupFamily, dns::v3::DnsCluster,
             },
             extensions::upstreams::http::v3::{
                 HttpProtocolOptions,
@@ -29,9 +35,11 @@ use crate::xds::{
         endpoints, tls,
         value::{ads, millis, number},
     },
-    resource::cluster::{Cluster, Discovery, Limits, Outlier},
+    resource::cluster::{Cluster, Discovery, Dns, Limits, Outlier, Resolution},
 };
 
+const DNS: &str = "envoy.cluster.dns";
+const AGGREGATE: &str = "envoy.clusters.aggregate";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 pub(super) fn message(cluster: &Cluster) -> Message {
@@ -62,8 +70,34 @@ pub(super) fn message(cluster: &Cluster) -> Message {
             message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into()));
             message.load_assignment = Some(endpoints::fixed(&cluster.name, addresses));
         }
+        Discovery::Dns(dns) => resolve(&mut message, dns),
+        Discovery::Aggregate(children) => aggregate(&mut message, children),
     }
     message
+}
+
+fn resolve(message: &mut Message, dns: &Dns) {
+    let config = DnsCluster {
+        dns_refresh_rate: Some(millis(dns.refresh_ms)),
+        // A name may have addresses of both families, and a host without IPv6 routes must not be left with those.
+        dns_lookup_family: DnsLookupFamily::V4Preferred.into(),
+        all_addresses_in_single_endpoint: dns.resolution == Resolution::Logical,
+        ..DnsCluster::default()
+    };
+    message.cluster_discovery_type = Some(custom(DNS, pack_any(config)));
+    message.load_assignment = Some(endpoints::resolved(&message.name, &dns.hosts));
+}
+
+/// Which endpoint is taken is decided by the children: their load balancing, health and outlier detection count.
+fn aggregate(message: &mut Message, children: &[String]) {
+    message.lb_policy = LbPolicy::ClusterProvided.into();
+    let config = ClusterConfig { clusters: children.to_vec() };
+    message.cluster_discovery_type = Some(custom(AGGREGATE, pack_any(config)));
+    message.common_lb_config = None;
+}
+
+fn custom(name: &str, config: Any) -> ClusterDiscoveryType {
+    ClusterDiscoveryType::ClusterType(CustomClusterType { name: name.to_owned(), typed_config: Some(config) })
 }
 
 fn http2() -> Any {
@@ -79,6 +113,8 @@ fn outlier(outlier: &Outlier) -> OutlierDetection {
     OutlierDetection {
         interval: outlier.interval_ms.map(millis),
         consecutive_5xx: outlier.consecutive_5xx.map(number),
+        enforcing_consecutive_5xx: outlier.enforcing_consecutive_5xx.map(number),
+        base_ejection_time: outlier.base_ejection_time_ms.map(millis),
         max_ejection_percent: outlier.max_ejection_percent.map(number),
         ..OutlierDetection::default()
     }

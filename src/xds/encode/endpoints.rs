@@ -1,9 +1,7 @@
 //! Endpoints.
 
-use std::net::SocketAddr;
-
 use envoy_types::pb::envoy::config::{
-    core::v3::HealthStatus,
+    core::v3::{Address as AddressMessage, HealthStatus},
     endpoint::v3::{
         ClusterLoadAssignment, Endpoint as EndpointMessage, LbEndpoint, LocalityLbEndpoints,
         lb_endpoint::HostIdentifier,
@@ -11,21 +9,31 @@ use envoy_types::pb::envoy::config::{
 };
 
 use crate::xds::{
-    encode::value::{address, number},
-    resource::endpoints::{Endpoint, EndpointHealth, Endpoints},
+    encode::value::{address, host, number},
+    resource::{
+        address::Address,
+        cluster::DnsHost,
+        endpoints::{Endpoint, EndpointHealth, Endpoints},
+    },
 };
 
 pub(super) fn message(endpoints: &Endpoints) -> ClusterLoadAssignment {
-    let members = endpoints.endpoints.iter().map(|(at, endpoint)| member(*at, *endpoint)).collect();
+    let members = endpoints.endpoints.iter().map(|(at, endpoint)| member(address(at), *endpoint)).collect();
     assignment(&endpoints.cluster, members)
 }
 
 /// The assignment of a cluster whose endpoints never change.
-pub(super) fn fixed(cluster: &str, addresses: &[SocketAddr]) -> ClusterLoadAssignment {
+pub(super) fn fixed(cluster: &str, addresses: &[Address]) -> ClusterLoadAssignment {
     let members = addresses
         .iter()
-        .map(|at| LbEndpoint { host_identifier: Some(host(*at)), ..LbEndpoint::default() })
+        .map(|at| LbEndpoint { host_identifier: Some(identifier(address(at))), ..LbEndpoint::default() })
         .collect();
+    assignment(cluster, members)
+}
+
+/// The assignment of a cluster whose hosts Envoy resolves.
+pub(super) fn resolved(cluster: &str, hosts: &[DnsHost]) -> ClusterLoadAssignment {
+    let members = hosts.iter().map(|at| member(host(&at.name, at.port), at.endpoint)).collect();
     assignment(cluster, members)
 }
 
@@ -38,7 +46,7 @@ fn assignment(cluster: &str, lb_endpoints: Vec<LbEndpoint>) -> ClusterLoadAssign
     }
 }
 
-fn member(at: SocketAddr, endpoint: Endpoint) -> LbEndpoint {
+fn member(at: AddressMessage, endpoint: Endpoint) -> LbEndpoint {
     let health = match endpoint.health {
         EndpointHealth::Unknown => HealthStatus::Unknown,
         EndpointHealth::Healthy => HealthStatus::Healthy,
@@ -47,11 +55,11 @@ fn member(at: SocketAddr, endpoint: Endpoint) -> LbEndpoint {
     LbEndpoint {
         health_status: health.into(),
         load_balancing_weight: Some(number(endpoint.weight)),
-        host_identifier: Some(host(at)),
+        host_identifier: Some(identifier(at)),
         ..LbEndpoint::default()
     }
 }
 
-fn host(at: SocketAddr) -> HostIdentifier {
-    HostIdentifier::Endpoint(EndpointMessage { address: Some(address(at)), ..EndpointMessage::default() })
+fn identifier(at: AddressMessage) -> HostIdentifier {
+    HostIdentifier::Endpoint(EndpointMessage { address: Some(at), ..EndpointMessage::default() })
 }

@@ -34,7 +34,7 @@ pub(super) fn message(listener: &Listener) -> Message {
     Message {
         name: listener.name.clone(),
         stat_prefix: listener.stat_prefix.clone().unwrap_or_default(),
-        address: Some(address(listener.address)),
+        address: Some(address(&listener.address)),
         traffic_direction: direction.into(),
         listener_filters: listener.tls_inspector.then(tls_inspector).into_iter().collect(),
         listener_filters_timeout: listener.tls_inspector.then(|| millis(INSPECTION_TIMEOUT_MS)),

@@ -31,6 +31,7 @@ use prost::{Message, Name};
 use super::{encode, value};
 use crate::xds::resource::{
     Kind, Resource,
+    address::Address,
     cluster::{Cluster, Discovery, Limits, Outlier, UpstreamTls},
     endpoints::{Endpoint, EndpointHealth, Endpoints},
     filter::{HttpFilter, HttpManager, NetworkFilter, Principal, Rbac, RbacAction, Routes, TcpProxy},
@@ -87,12 +88,16 @@ fn an_eds_cluster_fetches_its_endpoints_over_ads() {
 
 #[test]
 fn a_static_cluster_carries_its_endpoints() {
-    let at = "[::1]:80".parse().unwrap();
-    let message = cluster_message(Cluster { discovery: Discovery::Static(vec![at]), ..cluster() });
+    let at = at("[::1]:80");
+    let message = cluster_message(Cluster { discovery: Discovery::Static(vec![at.clone()]), ..cluster() });
     let assignment = message.load_assignment.unwrap();
     assert_eq!(assignment, super::endpoints::fixed("db", &[at]));
     assert_eq!(assignment.endpoints[0].lb_endpoints.len(), 1);
     assert!(message.eds_cluster_config.is_none());
+}
+
+fn at(text: &str) -> Address {
+    text.parse::<std::net::SocketAddr>().unwrap().into()
 }
 
 #[test]
@@ -147,9 +152,9 @@ fn upstream_tls_verifies_who_answers() {
 fn endpoints_have_weight_and_health() {
     let with = |weight, health| Endpoint { weight, health };
     let endpoints = BTreeMap::from([
-        ("127.0.0.1:1".parse().unwrap(), with(1, EndpointHealth::Healthy)),
-        ("127.0.0.1:2".parse().unwrap(), with(7, EndpointHealth::Unhealthy)),
-        ("127.0.0.1:3".parse().unwrap(), with(1, EndpointHealth::Unknown)),
+        (at("127.0.0.1:1"), with(1, EndpointHealth::Healthy)),
+        (at("127.0.0.1:2"), with(7, EndpointHealth::Unhealthy)),
+        (at("127.0.0.1:3"), with(1, EndpointHealth::Unknown)),
     ]);
     let resource = Resource::Endpoints(Endpoints { cluster: "db".into(), endpoints });
     let message: ClusterLoadAssignment = opened(&encode(&resource));
@@ -181,7 +186,7 @@ fn listener(filters: Vec<NetworkFilter>) -> Listener {
     Listener {
         name: "l".into(),
         stat_prefix: None,
-        address: "127.0.0.1:80".parse().unwrap(),
+        address: at("127.0.0.1:80"),
         direction: Direction::Inbound,
         tls_inspector: false,
         chains: vec![chain],
@@ -218,7 +223,7 @@ fn a_listener_without_server_names_inspects_nothing() {
     let message = listener_message(listener(Vec::new()));
     assert!(message.listener_filters.is_empty() && message.listener_filters_timeout.is_none());
     assert_eq!(message.filter_chains[0].filter_chain_match, None);
-    assert_eq!(message.address, Some(value::address("127.0.0.1:80".parse().unwrap())));
+    assert_eq!(message.address, Some(value::address(&at("127.0.0.1:80"))));
 }
 
 #[test]

@@ -1,17 +1,18 @@
 //! Small messages that occur everywhere: durations, addresses, where to fetch from, matchers.
 
-use std::net::SocketAddr;
-
 use envoy_types::pb::{
     envoy::{
         config::core::v3::{
-            Address, AggregatedConfigSource, ApiVersion, ConfigSource, DataSource, SocketAddress, address,
-            config_source::ConfigSourceSpecifier, data_source, socket_address::PortSpecifier,
+            Address as Message, AggregatedConfigSource, ApiVersion, ConfigSource, DataSource, Pipe,
+            SocketAddress, address, config_source::ConfigSourceSpecifier, data_source,
+            socket_address::PortSpecifier,
         },
         r#type::matcher::v3::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
     },
     google::protobuf::{BoolValue, Duration, UInt32Value},
 };
+
+use crate::xds::resource::address::Address;
 
 const MILLIS_PER_SECOND: u64 = 1_000;
 const NANOS_PER_MILLI: i32 = 1_000_000;
@@ -29,13 +30,27 @@ pub(super) fn yes() -> BoolValue {
     BoolValue { value: true }
 }
 
-pub(super) fn address(at: SocketAddr) -> Address {
-    let socket = SocketAddress {
-        address: at.ip().to_string(),
-        port_specifier: Some(PortSpecifier::PortValue(at.port().into())),
-        ..SocketAddress::default()
+pub(super) fn address(at: &Address) -> Message {
+    let address = match at {
+        Address::Socket(at) => socket(&at.ip().to_string(), at.port()),
+        Address::Pipe(pipe) => {
+            address::Address::Pipe(Pipe { path: pipe.path.clone(), mode: pipe.mode.unwrap_or_default() })
+        }
     };
-    Address { address: Some(address::Address::SocketAddress(socket)) }
+    Message { address: Some(address) }
+}
+
+/// A host name, which Envoy resolves.
+pub(super) fn host(name: &str, port: u16) -> Message {
+    Message { address: Some(socket(name, port)) }
+}
+
+fn socket(host: &str, port: u16) -> address::Address {
+    address::Address::SocketAddress(SocketAddress {
+        address: host.to_owned(),
+        port_specifier: Some(PortSpecifier::PortValue(port.into())),
+        ..SocketAddress::default()
+    })
 }
 
 /// Over the ADS stream, v3.

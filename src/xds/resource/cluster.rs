@@ -1,10 +1,10 @@
 //! Clusters.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::xds::resource::{Key, Kind, secret::TlsSecrets};
+use crate::xds::resource::{Key, Kind, address::Address, endpoints::Endpoint, secret::TlsSecrets};
 
 /// `envoy.config.cluster.v3.Cluster`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -34,7 +34,44 @@ pub enum Discovery {
     /// EDS over ADS, under the cluster's own name.
     Eds,
     /// Fixed.
-    Static(Vec<SocketAddr>),
+    Static(Vec<Address>),
+    /// Host names that Envoy resolves.
+    Dns(Dns),
+    /// Other clusters of these names, the first that has a healthy endpoint.
+    Aggregate(Vec<String>),
+}
+
+/// A cluster whose endpoints are host names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Dns {
+    /// How many of the resolved addresses are used.
+    pub resolution: Resolution,
+    /// Time between resolutions, in milliseconds.
+    pub refresh_ms: u64,
+    /// The hosts, in order; [`Resolution::Logical`] takes just one.
+    pub hosts: Vec<DnsHost>,
+}
+
+/// One host name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DnsHost {
+    /// The DNS name.
+    pub name: String,
+    /// TCP port.
+    pub port: u16,
+    /// Weight and health.
+    pub endpoint: Endpoint,
+}
+
+/// How many of a host name's addresses are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Resolution {
+    /// `LOGICAL_DNS`: one at a time, another for new connections when it changes.
+    #[default]
+    Logical,
+    /// `STRICT_DNS`: all of them.
+    Strict,
 }
 
 /// TLS towards a cluster's endpoints; the peer's SAN is always verified.
@@ -55,6 +92,10 @@ pub struct Outlier {
     pub interval_ms: Option<u64>,
     /// Consecutive 5xx or connect failures before ejection.
     pub consecutive_5xx: Option<u32>,
+    /// The chance of ejection at that number, in percent.
+    pub enforcing_consecutive_5xx: Option<u32>,
+    /// How long the first ejection lasts.
+    pub base_ejection_time_ms: Option<u64>,
     /// The most of a cluster that may be ejected, in percent.
     pub max_ejection_percent: Option<u32>,
 }
@@ -72,8 +113,12 @@ pub struct Limits {
 
 impl Cluster {
     pub(super) fn refers_to(&self, refs: &mut BTreeSet<Key>) {
-        if self.discovery == Discovery::Eds {
-            refs.insert(Key::new(Kind::Endpoints, &self.name));
+        match &self.discovery {
+            Discovery::Eds => drop(refs.insert(Key::new(Kind::Endpoints, &self.name))),
+            Discovery::Aggregate(children) => {
+                refs.extend(children.iter().map(|child| Key::new(Kind::Cluster, child)));
+            }
+            Discovery::Static(_) | Discovery::Dns(_) => {}
         }
         if let Some(tls) = &self.tls {
             tls.secrets.refers_to(refs);

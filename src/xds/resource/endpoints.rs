@@ -1,16 +1,19 @@
 //! Endpoints.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// `envoy.config.endpoint.v3.ClusterLoadAssignment`, one locality group for each priority.
+use crate::xds::resource::address::Address;
+
+/// `envoy.config.endpoint.v3.ClusterLoadAssignment`: one locality group, one priority. Failover is between clusters
+/// ([`crate::xds::resource::cluster::Discovery::Aggregate`]), since each has a server name and SANs of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Endpoints {
     /// The cluster they belong to; also the resource's name.
     pub cluster: String,
     /// Endpoints by address, so that none is given twice. Empty means: known to have none.
-    pub endpoints: BTreeMap<SocketAddr, Endpoint>,
+    pub endpoints: BTreeMap<Address, Endpoint>,
 }
 
 /// One endpoint.

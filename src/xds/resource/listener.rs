@@ -1,10 +1,10 @@
 //! Listeners.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::xds::resource::{Key, filter::NetworkFilter, secret::TlsSecrets};
+use crate::xds::resource::{Key, address::Address, filter::NetworkFilter, secret::TlsSecrets};
 
 /// `envoy.config.listener.v3.Listener`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -14,7 +14,7 @@ pub struct Listener {
     /// The name its statistics appear under, when another than its address.
     pub stat_prefix: Option<String>,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Whose traffic it takes.
     pub direction: Direction,
     /// Reads the server name of a TLS handshake before choosing a chain.

@@ -17,7 +17,7 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use crate::{
     lifecycle::{self, Stop, Task},
-    model::name::ProxyId,
+    model::{name::ProxyId, secret::SecretText},
     xds::{
         metrics::{StreamGauge, XdsMetrics},
         server::{
@@ -78,11 +78,13 @@ pub(super) fn start(
     shared: Arc<Shared>,
     stream: u64,
     peer: Peer,
+    token: Option<SecretText>,
     requests: Streaming<DeltaDiscoveryRequest>,
 ) -> Responses {
     let (responses, items) = mpsc::channel(RESPONSES_AHEAD);
     let span = info_span!("ads", stream, %peer, proxy = tracing::field::Empty);
-    let _task = lifecycle::spawn("xds.stream", run(shared, stream, requests, responses).instrument(span));
+    let _task =
+        lifecycle::spawn("xds.stream", run(shared, stream, token, requests, responses).instrument(span));
     Responses { items, _task }
 }
 
@@ -97,6 +99,7 @@ enum End {
 async fn run(
     shared: Arc<Shared>,
     stream: u64,
+    token: Option<SecretText>,
     mut requests: Streaming<DeltaDiscoveryRequest>,
     responses: mpsc::Sender<Item>,
 ) {
@@ -105,7 +108,7 @@ async fn run(
         () = shared.stop.wait() => return,
     };
     let Ok(Some(first)) = first else { return };
-    let ended = match Session::open(&shared, stream, &first, responses.clone()) {
+    let ended = match Session::open(&shared, stream, token, &first, responses.clone()) {
         Ok(mut session) => {
             info!(envoy_version = session.envoy_version.as_deref().unwrap_or("unknown"), "proxy connected");
             let ended = session.run(first, requests, &shared.stop).await;
@@ -184,6 +187,7 @@ impl Session {
     fn open(
         shared: &Shared,
         stream: u64,
+        token: Option<SecretText>,
         first: &DeltaDiscoveryRequest,
         responses: mpsc::Sender<Item>,
     ) -> Result<Self, Status> {
@@ -195,7 +199,7 @@ impl Session {
         })?;
         let proxy = ProxyId::from(&node.id);
         tracing::Span::current().record("proxy", proxy.as_str());
-        let Attached { offers, hold } = shared.source.attach(&proxy);
+        let Attached { offers, hold } = shared.source.attach(&proxy, token);
         Ok(Self {
             proxy,
             envoy_version: convert::envoy_version(node),
@@ -276,6 +280,12 @@ impl Session {
             Offer::Ready(snapshot) => {
                 self.has_snapshot = true;
                 self.step(Event::Offer(snapshot)).await
+            }
+            Offer::Denied { unauthenticated: true, message } => {
+                Err(End::Told(Status::unauthenticated(&*message)))
+            }
+            Offer::Denied { unauthenticated: false, message } => {
+                Err(End::Told(Status::permission_denied(&*message)))
             }
             // What the proxy has goes on working; its registration may be back in a moment.
             Offer::Refused { message, .. } if self.has_snapshot => {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -44,7 +45,7 @@ pub(super) fn endpoints(name: &str, n: u32) -> Resource {
         weight: n,
         health: crate::xds::resource::endpoints::EndpointHealth::Healthy,
     };
-    let at = "127.0.0.1:1".parse().unwrap();
+    let at = SocketAddr::from(([127, 0, 0, 1], 1)).into();
     Resource::Endpoints(Endpoints { cluster: name.into(), endpoints: BTreeMap::from([(at, endpoint)]) })
 }
 
@@ -52,7 +53,7 @@ fn listening(name: &str, n: u16, filter: NetworkFilter) -> Resource {
     Resource::Listener(Listener {
         name: name.into(),
         stat_prefix: None,
-        address: ([127, 0, 0, 1], n).into(),
+        address: SocketAddr::from(([127, 0, 0, 1], n)).into(),
         direction: Direction::Outbound,
         tls_inspector: false,
         chains: vec![FilterChain {
