@@ -9,7 +9,7 @@ use crate::{
         name::{Datacenter, ServiceName},
         note::Note,
     },
-    xds::resource::{Resource, listener::FilterChain, listener::Listener},
+    xds::resource::{Resource, address::Address, listener::FilterChain, listener::Listener},
 };
 
 /// A part of a proxy's world whose resources stand or wait together: the grain of "unknown is not empty".
@@ -85,6 +85,8 @@ pub struct Built {
     pub needs: BTreeSet<Topic>,
     /// Its units.
     pub units: BTreeMap<Unit, Outcome>,
+    /// Where units are about to listen, whatever became of them: what listens there now stays until they do.
+    pub claims: BTreeMap<Unit, Address>,
     /// What could not be honoured, sorted.
     pub notes: BTreeSet<Note>,
 }
