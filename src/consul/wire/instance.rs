@@ -240,3 +240,20 @@ fn weights(wire: WireWeights) -> Weights {
     let clamp = |weight: i64| u32::try_from(weight.clamp(0, i64::from(u32::MAX))).unwrap_or(u32::MAX);
     Weights { passing: clamp(wire.passing), warning: clamp(wire.warning) }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn filters_see_no_raft_indexes_but_metadata_of_their_name() {
+        let of = |index: u64| json!({"Service": {"Meta": {"CreateIndex": "7"}, "CreateIndex": index}, "Checks": [{"ModifyIndex": index}]});
+        assert_eq!(
+            without_indexes(of(1)),
+            json!({"Service": {"Meta": {"CreateIndex": "7"}}, "Checks": [{}]})
+        );
+        assert_eq!(without_indexes(of(1)), without_indexes(of(2)));
+    }
+}
