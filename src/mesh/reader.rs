@@ -11,6 +11,7 @@ use crate::model::{
     intention::Intention,
     name::{Datacenter, ProxyId, ServiceName},
     registration::{Defaults, Registration},
+    resolver::ServiceResolver,
 };
 
 /// Reads topics and remembers which were asked for and which of them are unknown. Each unit of resources is built
@@ -107,6 +108,11 @@ impl<'a> Reader<'a> {
         let global = self.ask(Topic::ProxyDefaults, self.catalog.proxy_defaults());
         let own = self.ask(Topic::ServiceDefaults(service.clone()), self.catalog.service_defaults(service));
         Some((global?, own?))
+    }
+
+    /// [`Topic::Resolvers`].
+    pub fn resolvers(&mut self) -> Option<&'a BTreeMap<ServiceName, ServiceResolver>> {
+        self.ask(Topic::Resolvers, self.catalog.resolvers())
     }
 
     /// Every datacenter that the servers list or that has replicated gateways. Given as soon as one of the two is known,
