@@ -180,12 +180,17 @@ fn instance(wire: WireEntry, entry: Value, about: &str, notes: &mut Vec<Note>) -
     })
 }
 
-/// Raft indexes are no part of what filters see, and change without anything else changing.
+/// Raft indexes are no part of what filters see, and change without anything else changing. Metadata keep theirs, which
+/// are their owner's own.
 fn without_indexes(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
             let kept = fields.into_iter().filter(|(name, _)| name != "CreateIndex" && name != "ModifyIndex");
-            Value::Object(kept.map(|(name, value)| (name, without_indexes(value))).collect())
+            let cleaned = kept.map(|(name, value)| {
+                let value = if name == "Meta" { value } else { without_indexes(value) };
+                (name, value)
+            });
+            Value::Object(cleaned.collect())
         }
         Value::Array(items) => Value::Array(items.into_iter().map(without_indexes).collect()),
         other => other,
