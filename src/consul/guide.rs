@@ -187,3 +187,6 @@ fn told(guided: &Guided, topic: &Topic) -> Told {
         Some(Guide::Known(census)) => Told::Marked { mark: census.mark(topic), is_blind: census.is_blind() },
     }
 }
+
+#[cfg(test)]
+mod tests;

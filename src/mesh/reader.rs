@@ -10,6 +10,7 @@ use crate::model::{
     instance::{Instance, ServiceKind},
     intention::Intention,
     name::{Datacenter, ProxyId, ServiceName},
+    note::Note,
     registration::{Defaults, Registration},
     resolver::ServiceResolver,
 };
@@ -111,7 +112,7 @@ impl<'a> Reader<'a> {
     }
 
     /// [`Topic::Resolvers`].
-    pub fn resolvers(&mut self) -> Option<&'a BTreeMap<ServiceName, ServiceResolver>> {
+    pub fn resolvers(&mut self) -> Option<&'a BTreeMap<ServiceName, Result<ServiceResolver, Note>>> {
         self.ask(Topic::Resolvers, self.catalog.resolvers())
     }
 

@@ -100,8 +100,8 @@ pub enum Answer {
     FederationStates(BTreeMap<Datacenter, Vec<Instance>>),
     /// To [`Topic::ProxyDefaults`] and [`Topic::ServiceDefaults`]; empty when there is no such entry.
     Defaults(Defaults),
-    /// To [`Topic::Resolvers`]; a service without an entry has none.
-    Resolvers(BTreeMap<ServiceName, ServiceResolver>),
+    /// To [`Topic::Resolvers`]; a service without an entry has none, and a note has one that is not understood.
+    Resolvers(BTreeMap<ServiceName, Result<ServiceResolver, Note>>),
 }
 
 /// What was last heard of a topic.
@@ -284,7 +284,7 @@ impl Catalog {
     }
 
     /// [`Topic::Resolvers`].
-    pub fn resolvers(&self) -> View<&BTreeMap<ServiceName, ServiceResolver>> {
+    pub fn resolvers(&self) -> View<&BTreeMap<ServiceName, Result<ServiceResolver, Note>>> {
         view!(self, Topic::Resolvers, Resolvers)
     }
 }

@@ -38,14 +38,25 @@ struct WireSubset {
     only_passing: bool,
 }
 
-/// All entries by service; one that cannot be understood becomes a note.
-pub fn resolvers(body: &[u8]) -> Result<Read<BTreeMap<ServiceName, ServiceResolver>>, WireError> {
+/// Entries by service.
+type Resolvers = BTreeMap<ServiceName, Result<ServiceResolver, Note>>;
+
+/// All entries by service. One that cannot be understood becomes a note and stands in its place, so that its service
+/// is not taken for one without subsets.
+pub fn resolvers(body: &[u8]) -> Result<Read<Resolvers>, WireError> {
     let (mut resolvers, mut notes) = (BTreeMap::new(), Vec::new());
     let mut usable = Usable::default();
     for value in items(body)? {
         usable.listed += 1;
-        let about = format!("service-resolver {}", shown(value["Name"].as_str().unwrap_or("?")));
-        let Some(wire) = item::<WireResolver>(value, &about, &mut notes) else { continue };
+        let name = value["Name"].as_str().unwrap_or_default().to_owned();
+        let about = format!("service-resolver {}", shown(if name.is_empty() { "?" } else { &name }));
+        let Some(wire) = item::<WireResolver>(value, &about, &mut notes) else {
+            if let Some(note) = notes.last().filter(|_| is_name(&name)) {
+                usable.read += 1;
+                resolvers.insert(ServiceName::from(&name), Err(note.clone()));
+            }
+            continue;
+        };
         if !is_name(&wire.name) {
             notes.push(bad_name(&about, "service name", &wire.name));
             continue;
@@ -53,8 +64,7 @@ pub fn resolvers(body: &[u8]) -> Result<Read<BTreeMap<ServiceName, ServiceResolv
         usable.read += 1;
         let is_ours = |scope: &str| matches!(scope, "" | "default");
         if is_ours(&wire.namespace) && is_ours(&wire.partition) {
-            let name = ServiceName::from(&wire.name);
-            resolvers.insert(name, resolver(wire, &about, &mut notes));
+            resolvers.insert(ServiceName::from(name), Ok(resolver(wire, &about, &mut notes)));
         }
     }
     usable.check(&notes)?;

@@ -48,7 +48,8 @@ impl<'a> Gateway<'a> {
         let made = services.and(resolvers).map(|_| Ok(Parts::default()));
         self.built.add(Unit::LocalSubsets, reader, made);
         let Some(resolvers) = resolvers else { return };
-        let with_resolver = offered.iter().filter_map(|service| Some((*service, resolvers.get(*service)?)));
+        let with_resolver =
+            offered.iter().filter_map(|service| Some((*service, resolvers.get(*service)?.as_ref().ok()?)));
         for (service, resolver) in with_resolver {
             for subset in resolver.subsets.values() {
                 let unit = Unit::LocalSubset(service.clone(), subset.name.clone());
@@ -64,7 +65,10 @@ impl<'a> Gateway<'a> {
         let dc = &self.agent.datacenter;
         let (roots, instances, resolvers) = (reader.roots(), reader.connect(dc, service), reader.resolvers());
         let (roots, instances, resolvers) = (roots?, instances?, resolvers?);
-        let resolver = resolvers.get(service);
+        let resolver = match resolvers.get(service).map(Result::as_ref).transpose() {
+            Ok(resolver) => resolver,
+            Err(note) => return Some(Err(note.clone())),
+        };
         let sni = name::service_sni(service, dc, &roots.trust_domain);
         Some(
             default_subset(service, resolver)
