@@ -13,5 +13,6 @@ pub mod intention;
 pub mod name;
 pub mod note;
 pub mod registration;
+pub mod resolver;
 pub mod secret;
 pub mod settings;

@@ -13,6 +13,7 @@ pub mod instance;
 pub mod intention;
 mod read;
 pub mod registration;
+pub mod resolver;
 pub mod services;
 
 use crate::model::note::Note;

@@ -37,6 +37,10 @@ pub enum Unit {
     LocalService(ServiceName),
     /// Which local services there are.
     LocalServices,
+    /// A gateway's way to a subset of a local service.
+    LocalSubset(ServiceName, String),
+    /// Which subsets of local services there are.
+    LocalSubsets,
 }
 
 impl Unit {
@@ -45,6 +49,7 @@ impl Unit {
         match self {
             Self::RemoteServers(_) | Self::RemoteDatacenter(_) => Some(Self::RemoteDatacenters),
             Self::LocalService(_) => Some(Self::LocalServices),
+            Self::LocalSubset(..) => Some(Self::LocalSubsets),
             _ => None,
         }
     }

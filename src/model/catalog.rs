@@ -20,6 +20,7 @@ use crate::model::{
     name::{Datacenter, ProxyId, ServiceName},
     note::Note,
     registration::{Defaults, Registration},
+    resolver::ServiceResolver,
 };
 
 /// Something that can be asked of Consul and watched.
@@ -69,6 +70,8 @@ pub enum Topic {
     ProxyDefaults,
     /// `service-defaults/<name>`.
     ServiceDefaults(ServiceName),
+    /// All `service-resolver` entries.
+    Resolvers,
 }
 
 /// The answer to a topic; each variant answers the topic of the same name.
@@ -97,6 +100,8 @@ pub enum Answer {
     FederationStates(BTreeMap<Datacenter, Vec<Instance>>),
     /// To [`Topic::ProxyDefaults`] and [`Topic::ServiceDefaults`]; empty when there is no such entry.
     Defaults(Defaults),
+    /// To [`Topic::Resolvers`]; a service without an entry has none, and a note has one that is not understood.
+    Resolvers(BTreeMap<ServiceName, Result<ServiceResolver, Note>>),
 }
 
 /// What was last heard of a topic.
@@ -277,6 +282,11 @@ impl Catalog {
     pub fn service_defaults(&self, service: &ServiceName) -> View<&Defaults> {
         view!(self, Topic::ServiceDefaults(service.clone()), Defaults)
     }
+
+    /// [`Topic::Resolvers`].
+    pub fn resolvers(&self) -> View<&BTreeMap<ServiceName, Result<ServiceResolver, Note>>> {
+        view!(self, Topic::Resolvers, Resolvers)
+    }
 }
 
 impl fmt::Display for Topic {
@@ -298,6 +308,7 @@ impl fmt::Display for Topic {
             Self::FederationStates => f.write_str("federation-states"),
             Self::ProxyDefaults => f.write_str("proxy-defaults"),
             Self::ServiceDefaults(service) => write!(f, "service-defaults/{service}"),
+            Self::Resolvers => f.write_str("service-resolvers"),
         }
     }
 }
