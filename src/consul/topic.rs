@@ -22,6 +22,8 @@ use crate::{
 
 /// The datacenters cannot be blocked on (hashicorp/consul#2736); Consul's own agents poll them at this pace.
 const DATACENTERS_EVERY: Duration = Duration::from_secs(30);
+/// Prepared queries cannot be blocked on either; Consul's own proxies execute them at this pace.
+const QUERY_EVERY: Duration = Duration::from_secs(30);
 /// The agent's facts change only when it restarts.
 const AGENT_EVERY: Duration = Duration::from_secs(60);
 
@@ -56,7 +58,7 @@ pub enum Outcome {
 }
 
 /// Every kind of topic.
-pub(crate) const KINDS: [&str; 14] = [
+pub(crate) const KINDS: [&str; 15] = [
     "agent",
     "registration",
     "roots",
@@ -71,6 +73,7 @@ pub(crate) const KINDS: [&str; 14] = [
     "federation_states",
     "proxy_defaults",
     "service_defaults",
+    "prepared_query",
 ];
 
 /// A topic's kind, one of [`KINDS`], as metrics label it.
@@ -90,6 +93,7 @@ pub(crate) fn kind(topic: &Topic) -> &'static str {
         Topic::FederationStates => "federation_states",
         Topic::ProxyDefaults => "proxy_defaults",
         Topic::ServiceDefaults(_) => "service_defaults",
+        Topic::PreparedQuery { .. } => "prepared_query",
     }
 }
 
@@ -126,6 +130,11 @@ pub fn question(topic: &Topic) -> Question {
         Topic::FederationStates => local(&["v1", "internal", "federation-states", "mesh-gateways"]),
         Topic::ProxyDefaults => local(&["v1", "config", "proxy-defaults", "global"]),
         Topic::ServiceDefaults(name) => local(&["v1", "config", "service-defaults", name.as_str()]),
+        Topic::PreparedQuery { dc, query } => {
+            let execute = get(path(&["v1", "query", query, "execute"]), Follow::Every(QUERY_EVERY));
+            // Neither `limit` nor `near`: the query itself says how many and, by `_agent`, from where.
+            remote(Question { query: vec![("connect", "true".to_owned())], ..execute }, dc.as_str())
+        }
     }
 }
 
@@ -215,6 +224,7 @@ fn answer(topic: &Topic, reply: &Reply) -> Result<Read<Answer>, WireError> {
         Topic::ProxyDefaults | Topic::ServiceDefaults(_) => {
             map(wire::defaults::defaults(body)?, Answer::Defaults)
         }
+        Topic::PreparedQuery { dc, .. } => map(wire::query::result(body, dc)?, Answer::Query),
     })
 }
 
@@ -279,9 +289,10 @@ fn is_useless_in_part(answer: &Answer) -> bool {
 /// Whether another datacenter than `local` has to answer.
 fn is_remote(topic: &Topic, local: Option<&Datacenter>) -> bool {
     match topic {
-        Topic::Connect { dc, .. } | Topic::Health { dc, .. } | Topic::Services { dc, .. } => {
-            local != Some(dc)
-        }
+        Topic::Connect { dc, .. }
+        | Topic::Health { dc, .. }
+        | Topic::Services { dc, .. }
+        | Topic::PreparedQuery { dc, .. } => local != Some(dc),
         _ => false,
     }
 }
@@ -298,6 +309,7 @@ fn is_empty(answer: &Answer) -> bool {
     match answer {
         Answer::Instances(instances) => instances.is_empty(),
         Answer::Services(services) => services.is_empty(),
+        Answer::Query(result) => result.instances.is_empty(),
         Answer::Intentions(intentions) => intentions.is_empty(),
         Answer::FederationStates(states) => states.is_empty(),
         _ => false,
@@ -403,7 +415,8 @@ mod tests {
             Topic::Leaf(service.into()),
             Topic::Connect { dc: dc.clone(), service: service.into() },
             Topic::Health { dc: dc.clone(), service: service.into() },
-            Topic::Services { dc, kind: None },
+            Topic::Services { dc: dc.clone(), kind: None },
+            Topic::PreparedQuery { dc, query: "near".into() },
             Topic::Intentions,
             Topic::IntentionEntries,
             Topic::Datacenters,
