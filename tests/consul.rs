@@ -1,5 +1,7 @@
 //! The watches on a real Consul: what a recorded answer cannot show, above all time.
 
+mod filter;
+
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, TcpListener},
