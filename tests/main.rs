@@ -10,5 +10,6 @@ mod lab;
 mod metrics_golden;
 mod rig;
 mod xds_envoy;
+mod xds_failover;
 mod xds_rig;
 mod xds_stream;
