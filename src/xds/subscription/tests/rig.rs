@@ -33,6 +33,7 @@ pub(super) fn cluster(name: &str, n: u64) -> Resource {
         stat_name: None,
         connect_timeout_ms: n,
         discovery: Discovery::Eds,
+        balance: None,
         tls: None,
         http2: false,
         outlier: None,
@@ -46,7 +47,11 @@ pub(super) fn endpoints(name: &str, n: u32) -> Resource {
         health: crate::xds::resource::endpoints::EndpointHealth::Healthy,
     };
     let at = SocketAddr::from(([127, 0, 0, 1], 1)).into();
-    Resource::Endpoints(Endpoints { cluster: name.into(), endpoints: BTreeMap::from([(at, endpoint)]) })
+    Resource::Endpoints(Endpoints {
+        cluster: name.into(),
+        endpoints: BTreeMap::from([(at, endpoint)]),
+        in_aggregate: false,
+    })
 }
 
 fn listening(name: &str, n: u16, filter: NetworkFilter) -> Resource {
