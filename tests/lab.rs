@@ -5,6 +5,7 @@
 //! process of libtest has no place to stop a shared lab; each is told by name, and one that fails hides no other.
 
 mod command;
+mod failover;
 mod live;
 mod recovery;
 mod rig;
@@ -40,10 +41,12 @@ fn two_federated_datacenters() {
             live::an_intention_denies_and_allows,
             live::an_upstream_is_added_and_removed,
             live::the_gateway_of_the_other_datacenter_moves,
+            failover::the_other_datacenter_takes_over_and_gives_back,
             live::no_envoy_was_restarted,
             recovery::the_other_gateway_goes_and_comes_back,
             recovery::the_counter_goes_and_comes_back,
             recovery::an_agent_killed_and_restarted_sends_nothing_again,
+            failover::a_dead_gateway_on_the_way_is_given_up_for_the_next_target,
         ];
         let mut failures = Vec::new();
         for (name, scenario) in scenarios {
