@@ -14,5 +14,6 @@ pub mod name;
 pub mod note;
 pub mod query;
 pub mod registration;
+pub mod resolver;
 pub mod secret;
 pub mod settings;

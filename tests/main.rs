@@ -7,6 +7,7 @@ mod consul;
 mod golden;
 mod golden_envoy;
 mod lab;
+mod many_services;
 mod metrics_golden;
 mod rig;
 mod xds_envoy;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::{
     consul::{
+        census::Census,
         client::{ClientError, Reply, path},
         index::{Fault, Follow, WAIT, WAIT_REMOTE},
         wire::{self, Read, WireError},
@@ -57,8 +58,11 @@ pub enum Outcome {
     Lost(Fault, Arc<str>),
 }
 
-/// Every kind of topic.
-pub(crate) const KINDS: [&str; 15] = [
+/// What the question about a whole datacenter is called where topics are counted.
+pub(crate) const CENSUS: &str = "census";
+
+/// Every kind of topic, and the census.
+pub(crate) const KINDS: [&str; 17] = [
     "agent",
     "registration",
     "roots",
@@ -73,7 +77,9 @@ pub(crate) const KINDS: [&str; 15] = [
     "federation_states",
     "proxy_defaults",
     "service_defaults",
+    "resolvers",
     "prepared_query",
+    CENSUS,
 ];
 
 /// A topic's kind, one of [`KINDS`], as metrics label it.
@@ -93,6 +99,7 @@ pub(crate) fn kind(topic: &Topic) -> &'static str {
         Topic::FederationStates => "federation_states",
         Topic::ProxyDefaults => "proxy_defaults",
         Topic::ServiceDefaults(_) => "service_defaults",
+        Topic::Resolvers => "resolvers",
         Topic::PreparedQuery { .. } => "prepared_query",
     }
 }
@@ -129,6 +136,7 @@ pub fn question(topic: &Topic) -> Question {
         Topic::Datacenters => get("/v1/catalog/datacenters".into(), Follow::Every(DATACENTERS_EVERY)),
         Topic::FederationStates => local(&["v1", "internal", "federation-states", "mesh-gateways"]),
         Topic::ProxyDefaults => local(&["v1", "config", "proxy-defaults", "global"]),
+        Topic::Resolvers => local(&["v1", "config", "service-resolver"]),
         Topic::ServiceDefaults(name) => local(&["v1", "config", "service-defaults", name.as_str()]),
         Topic::PreparedQuery { dc, query } => {
             let execute = get(path(&["v1", "query", query, "execute"]), Follow::Every(QUERY_EVERY));
@@ -136,6 +144,29 @@ pub fn question(topic: &Topic) -> Question {
             remote(Question { query: vec![("connect", "true".to_owned())], ..execute }, dc.as_str())
         }
     }
+}
+
+/// The question whose answer lists every node, service and check of a datacenter.
+pub(crate) fn census(dc: &Datacenter) -> Question {
+    remote(get("/v1/internal/ui/nodes".into(), Follow::Index), dc.as_str())
+}
+
+/// What an answer to [`census`] means.
+pub(crate) fn counted(dc: &Datacenter, reply: &Reply) -> Result<Census, (Fault, Arc<str>)> {
+    if !reply.status.is_success() {
+        return Err((status_fault(reply.status), Arc::from(reply.refusal().to_string())));
+    }
+    Census::read(&reply.body).map_err(|error| (Fault::Garbage, Arc::from(format!("census of {dc}: {error}"))))
+}
+
+/// What [`census`] without an answer means, as in [`unanswered`].
+pub(crate) fn uncounted(
+    dc: &Datacenter,
+    error: &ClientError,
+    after: Duration,
+    local: Option<&Datacenter>,
+) -> (Fault, Arc<str>) {
+    (fault(error, after, local != Some(dc)), Arc::from(error.to_string()))
 }
 
 /// What `reply` means for `topic`.
@@ -166,8 +197,12 @@ pub(crate) fn unanswered(
     after: Duration,
     local: Option<&Datacenter>,
 ) -> Outcome {
-    let fault = match error {
-        ClientError::Deadline { .. } if is_remote(topic, local) => Fault::Hung,
+    lost(fault(error, after, is_remote(topic, local)), error)
+}
+
+fn fault(error: &ClientError, after: Duration, is_remote: bool) -> Fault {
+    match error {
+        ClientError::Deadline { .. } if is_remote => Fault::Hung,
         ClientError::Cut { .. } => Fault::Cut(after),
         ClientError::Connect { .. } | ClientError::Deadline { .. } => Fault::Unreachable,
         ClientError::Status { .. } => Fault::Busy,
@@ -176,8 +211,7 @@ pub(crate) fn unanswered(
         | ClientError::TokenFile { .. }
         | ClientError::Unsendable { .. }
         | ClientError::Path { .. } => Fault::Denied,
-    };
-    lost(fault, error)
+    }
 }
 
 /// A note on an answer that became empty, if it is one of intentions or of another datacenter than `local`: to a token
@@ -221,6 +255,7 @@ fn answer(topic: &Topic, reply: &Reply) -> Result<Read<Answer>, WireError> {
         Topic::IntentionEntries => map(wire::intention::intention_entries(body)?, Answer::Intentions),
         Topic::Datacenters => map(wire::services::datacenters(body)?, Answer::Datacenters),
         Topic::FederationStates => map(wire::instance::federation_states(body)?, Answer::FederationStates),
+        Topic::Resolvers => map(wire::resolver::resolvers(body)?, Answer::Resolvers),
         Topic::ProxyDefaults | Topic::ServiceDefaults(_) => {
             map(wire::defaults::defaults(body)?, Answer::Defaults)
         }
@@ -431,8 +466,9 @@ mod tests {
             Topic::FederationStates,
             Topic::ProxyDefaults,
             Topic::ServiceDefaults(service.into()),
+            Topic::Resolvers,
         ];
-        let kinds: Vec<&str> = topics.iter().map(kind).chain(["chain"]).collect();
+        let kinds: Vec<&str> = topics.iter().map(kind).chain(["chain", CENSUS]).collect();
         let listed: Vec<&str> = KINDS.into_iter().filter(|name| kinds.contains(name)).collect();
         assert_eq!((listed.len(), kinds.len()), (KINDS.len(), KINDS.len()));
     }

@@ -14,6 +14,7 @@ pub mod intention;
 pub mod query;
 mod read;
 pub mod registration;
+pub mod resolver;
 pub mod services;
 
 use crate::model::note::Note;

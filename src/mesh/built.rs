@@ -9,7 +9,7 @@ use crate::{
         name::{Datacenter, ServiceName},
         note::Note,
     },
-    xds::resource::{Key, Resource, listener::FilterChain, listener::Listener},
+    xds::resource::{Key, Resource, address::Address, listener::FilterChain, listener::Listener},
 };
 
 /// A part of a proxy's world whose resources stand or wait together: the grain of "unknown is not empty".
@@ -37,6 +37,10 @@ pub enum Unit {
     LocalService(ServiceName),
     /// Which local services there are.
     LocalServices,
+    /// A gateway's way to a subset of a local service.
+    LocalSubset(ServiceName, String),
+    /// Which subsets of local services there are.
+    LocalSubsets,
 }
 
 impl Unit {
@@ -45,6 +49,7 @@ impl Unit {
         match self {
             Self::RemoteServers(_) | Self::RemoteDatacenter(_) => Some(Self::RemoteDatacenters),
             Self::LocalService(_) => Some(Self::LocalServices),
+            Self::LocalSubset(..) => Some(Self::LocalSubsets),
             _ => None,
         }
     }
@@ -87,6 +92,8 @@ pub struct Built {
     pub needs: BTreeSet<Topic>,
     /// Its units.
     pub units: BTreeMap<Unit, Outcome>,
+    /// Where units are about to listen, whatever became of them: what listens there now stays until they do.
+    pub claims: BTreeMap<Unit, Address>,
     /// What could not be honoured, sorted.
     pub notes: BTreeSet<Note>,
 }

@@ -30,6 +30,16 @@ pub fn service_sni(service: &ServiceName, dc: &Datacenter, trust_domain: &TrustD
     format!("{service}.{NAMESPACE}.{dc}.internal.{trust_domain}").to_lowercase()
 }
 
+/// `<subset>.<service>.default.<dc>.internal.<trust domain>`.
+pub fn subset_sni(
+    subset: &str,
+    service: &ServiceName,
+    dc: &Datacenter,
+    trust_domain: &TrustDomain,
+) -> String {
+    format!("{subset}.{}", service_sni(service, dc, trust_domain)).to_lowercase()
+}
+
 /// `<dc>.internal.<trust domain>`: the gateways of a datacenter.
 pub fn datacenter_sni(dc: &Datacenter, trust_domain: &TrustDomain) -> String {
     format!("{dc}.internal.{trust_domain}").to_lowercase()

@@ -10,8 +10,10 @@ use crate::model::{
     instance::{Instance, ServiceKind},
     intention::Intention,
     name::{Datacenter, ProxyId, ServiceName},
+    note::Note,
     query::QueryResult,
     registration::{Defaults, Registration},
+    resolver::ServiceResolver,
 };
 
 /// Reads topics and remembers which were asked for and which of them are unknown. Each unit of resources is built
@@ -108,6 +110,11 @@ impl<'a> Reader<'a> {
         let global = self.ask(Topic::ProxyDefaults, self.catalog.proxy_defaults());
         let own = self.ask(Topic::ServiceDefaults(service.clone()), self.catalog.service_defaults(service));
         Some((global?, own?))
+    }
+
+    /// [`Topic::Resolvers`].
+    pub fn resolvers(&mut self) -> Option<&'a BTreeMap<ServiceName, Result<ServiceResolver, Note>>> {
+        self.ask(Topic::Resolvers, self.catalog.resolvers())
     }
 
     /// [`Topic::PreparedQuery`].

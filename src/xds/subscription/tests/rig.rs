@@ -21,7 +21,7 @@ use crate::{
         },
         snapshot::{Draft, Snapshot},
         status::ResourceState,
-        subscription::{Action, Event, Request, Response, Subscription},
+        subscription::{Action, Event, Request, Response, Subscription, Variant},
         version::Version,
     },
 };
@@ -132,8 +132,12 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn new(draft: Draft) -> Self {
+        Self::of(Variant::Delta, draft)
+    }
+
+    pub(super) fn of(variant: Variant, draft: Draft) -> Self {
         let mut rig = Self {
-            stream: Subscription::new(1),
+            stream: Subscription::new(1, variant),
             now: lifecycle::now().into_std(),
             snapshot: Arc::new(Snapshot::empty()),
         };
