@@ -441,6 +441,14 @@ mod tests {
     }
 
     #[test]
+    fn a_prepared_query_is_executed_for_the_mesh() {
+        let asked = question(&Topic::PreparedQuery { dc: "dc2".into(), query: "near/by".into() });
+        assert_eq!(asked.path, "/v1/query/near%2Fby/execute");
+        assert_eq!(asked.query, [("connect", "true".to_owned()), ("dc", "dc2".to_owned())]);
+        assert_eq!(asked.follow, Follow::Every(QUERY_EVERY));
+    }
+
+    #[test]
     fn every_kind_is_listed() {
         let (dc, service) = (Datacenter::from("dc1"), "web");
         let topics = [
