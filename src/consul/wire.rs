@@ -12,6 +12,7 @@ pub mod defaults;
 pub mod instance;
 pub mod intention;
 mod read;
+mod refused;
 pub mod registration;
 pub mod services;
 

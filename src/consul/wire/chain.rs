@@ -9,6 +9,7 @@ use crate::{
     consul::wire::{
         Read, WireError,
         read::{WireGateway, bad_name, duration_ms, is_name, is_set, item, nullable, shown, whole},
+        refused::{self, OF_CHAINS, OF_RESOLVERS},
     },
     model::{
         chain::{Chain, ChainNode, ChainRequest, GatewayMode, Protocol, Resolver, Subset, Target},
@@ -40,6 +41,8 @@ struct WireChain {
     nodes: BTreeMap<String, Value>,
     #[serde(default, deserialize_with = "nullable")]
     targets: BTreeMap<String, Value>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -136,6 +139,13 @@ pub fn chain(body: &[u8]) -> Result<Read<Chain>, WireError> {
     }
     let mut notes = Vec::new();
     let about = format!("chain of {}", wire.service_name);
+    refused::note(&wire.rest, &OF_CHAINS, &about, &mut notes);
+    for (key, node) in &wire.nodes {
+        let about = format!("{about}, node {}", shown(key));
+        let fields = node["Resolver"].as_object().into_iter().flatten();
+        let fields = fields.map(|(name, value)| (name.clone(), value.clone())).collect();
+        refused::note(&fields, &OF_RESOLVERS, &about, &mut notes);
+    }
     let protocol = match wire.protocol.as_str() {
         "" => Protocol::Tcp,
         name => Protocol::parse(name).unwrap_or_else(|| {

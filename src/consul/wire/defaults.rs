@@ -9,6 +9,7 @@ use crate::{
     consul::wire::{
         Read, WireError,
         read::{WireGateway, is_set, nullable, whole},
+        refused::{self, OF_DEFAULTS},
     },
     model::{note::Note, registration::Defaults, settings::Settings},
 };
@@ -39,6 +40,7 @@ pub fn defaults(body: &[u8]) -> Result<Read<Defaults>, WireError> {
     let mut notes = Vec::new();
     let about = format!("{} {}", wire.kind, wire.name);
     let gateway_mode = wire.mesh_gateway.mode(&about, &mut notes);
+    refused::note(&wire.rest, &OF_DEFAULTS, &about, &mut notes);
     for field in NOT_BUILT {
         // `strict` is what is built.
         if wire.rest.get(field).is_some_and(|value| is_set(value) && value != "strict") {
