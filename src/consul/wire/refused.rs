@@ -209,6 +209,7 @@ mod tests {
             [
                 read(registration::registration, proxy(json!({"Namespace": "team"}))),
                 read(registration::registration, proxy(json!({"Partition": "team"}))),
+                read(registration::registration, proxy(json!({"Kind": "api-gateway"}))),
                 upstream(json!({"DestinationNamespace": "team"})),
                 upstream(json!({"DestinationPartition": "team"})),
                 upstream(json!({"DestinationPeer": "other"})),
@@ -218,8 +219,9 @@ mod tests {
             ]
             .join("\n"),
             @r"
-            the answer is not understood: it is in the namespace `team`, which is not supported: register it in default; is this Consul's HTTP API?
-            the answer is not understood: it is in the partition `team`, which is not supported: register it in default; is this Consul's HTTP API?
+            it is in the namespace `team`, which is not supported; register it in default
+            it is in the partition `team`, which is not supported; register it in default
+            proxy web-proxy: the kind `api-gateway` is not supported; register a connect-proxy or a mesh-gateway under this id
             upstream db: it is in a peer, a partition or a namespace, which are not supported; name a service of the federation's default namespace
             upstream db: it is in a peer, a partition or a namespace, which are not supported; name a service of the federation's default namespace
             upstream db: it is in a peer, a partition or a namespace, which are not supported; name a service of the federation's default namespace

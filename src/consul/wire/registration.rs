@@ -124,13 +124,17 @@ pub fn registration(body: &[u8]) -> Result<Read<Registration>, WireError> {
     }
     if let Some((scope, name)) = refused::foreign(&wire.namespace, &wire.partition) {
         let problem =
-            format!("it is in the {scope} `{}`, which is not supported: register it in default", shown(name));
-        return Err(WireError::Shape(problem));
+            format!("it is in the {scope} `{}`, which is not supported; register it in default", shown(name));
+        return Err(WireError::Unsupported(problem));
     }
     let mut notes = Vec::new();
     let about = format!("proxy {}", shown(&wire.id));
     refused::note(&wire.proxy.rest, &OF_PROXIES, &about, &mut notes);
     let kind = kind(&wire.kind);
+    if kind == ServiceKind::Other {
+        let problem = format!("the kind `{}` is not supported", shown(&wire.kind));
+        notes.push(Note::new(&about, problem, "register a connect-proxy or a mesh-gateway under this id"));
+    }
     let mut tagged = BTreeMap::new();
     for (tag, address) in wire.tagged_addresses {
         let at = if address.port == 0 { wire.port } else { address.port };
