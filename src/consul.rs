@@ -3,10 +3,12 @@
 //! Typed topics come out ([`watch::Watches::catalog`]). This module knows nothing of Envoy.
 
 pub mod api;
+mod census;
 pub mod client;
 #[cfg(test)]
 mod fake;
 mod fallback;
+mod guide;
 pub mod index;
 pub mod metrics;
 pub(crate) mod poller;

@@ -157,6 +157,7 @@ fn topics() -> BTreeSet<Topic> {
         Topic::FederationStates,
         Topic::ProxyDefaults,
         Topic::ServiceDefaults("web".into()),
+        Topic::Resolvers,
     ])
 }
 

@@ -11,9 +11,11 @@ pub mod chain;
 pub mod defaults;
 pub mod instance;
 pub mod intention;
+pub mod query;
 mod read;
 mod refused;
 pub mod registration;
+pub mod resolver;
 pub mod services;
 
 use crate::model::note::Note;

@@ -55,7 +55,7 @@ impl World {
                     self.units.insert(unit, parts);
                 }
                 Outcome::Held(topics) => {
-                    whole.complete &= last.is_some();
+                    whole.complete &= last.as_ref().is_some_and(|parts| parts.partial.is_empty());
                     whole.waiting_for.extend(topics);
                     last_good.extend(last.map(|parts| (unit, parts)));
                 }
@@ -67,6 +67,7 @@ impl World {
         }
         self.keep(last_good, &mut whole);
         for parts in self.units.values() {
+            whole.partial.extend(parts.partial.iter().cloned());
             for resource in &parts.resources {
                 whole.add(resource.clone());
             }

@@ -25,6 +25,7 @@ pub(super) async fn no_request_fails(rig: &mut Rig) -> anyhow::Result<()> {
 
 async fn changes(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     failover(rig, api).await.context("failover")?;
+    gateway_dies(rig, api).await.context("the other datacenter's gateway dies")?;
     subsets(rig, api).await.context("subsets")?;
     cluster_renamed(rig, api).await.context("a cluster is renamed")?;
     listener_renamed(rig, api).await.context("a listener is renamed")?;
@@ -46,6 +47,22 @@ async fn failover(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     api.turn(rig, "api-2", "pass").await?;
     load.answered_by(&["api-1", "api-2"]).await?;
     told("failover to the other datacenter and back", load)
+}
+
+/// The way to the other datacenter ends behind a gateway that itself still answers: no health check tells, so requests
+/// fail until Envoy has counted enough of them.
+async fn gateway_dies(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    resolver(rig, json!({ "Failover": { "*": { "Datacenters": ["primary"] } } })).await?;
+    api.reach(rig, json!({ "Datacenter": "secondary" })).await?;
+    let load = Load::start(&api.url);
+    load.answered_by(&["api-3"]).await?;
+    rig.lab.kill("secondary-gateway", "envoy").await?;
+    load.answered_by(&["api-1", "api-2"]).await?;
+    println!("  failover past a dead gateway: {}", load.tally());
+    rig.lab.restart("secondary-gateway", "envoy").await?;
+    rig.link(true).await?;
+    api.reach(rig, json!({})).await?;
+    resolver(rig, json!({})).await
 }
 
 /// The resolver changes, and with it the subset that takes the traffic.

@@ -71,6 +71,12 @@ impl Load {
         self.seen.lock().unwrap().recent.clear();
     }
 
+    /// How many requests there were, and how many of them failed.
+    pub(super) fn tally(&self) -> String {
+        let seen = self.seen.lock().unwrap();
+        format!("{} of {} requests failed", seen.failures.len(), seen.answers)
+    }
+
     /// Ends the load and requires that no request failed. Gives how many were answered.
     pub(super) fn none_failed(self) -> anyhow::Result<u64> {
         let seen = self.seen.lock().unwrap();

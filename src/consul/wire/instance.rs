@@ -127,7 +127,12 @@ pub(crate) fn kind(name: &str) -> ServiceKind {
     }
 }
 
-fn list(values: Vec<Value>, place: &str, usable: &mut Usable, notes: &mut Vec<Note>) -> Vec<Instance> {
+pub(crate) fn list(
+    values: Vec<Value>,
+    place: &str,
+    usable: &mut Usable,
+    notes: &mut Vec<Note>,
+) -> Vec<Instance> {
     usable.listed += values.len();
     let mut instances = Vec::with_capacity(values.len());
     for value in values {

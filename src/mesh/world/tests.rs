@@ -84,6 +84,25 @@ fn what_listens_stays_until_its_successor_is_known() {
 }
 
 #[test]
+fn what_lacks_something_unknown_is_partial_for_as_long_as_it_stays() {
+    let mut parts = Parts {
+        resources: vec![cluster::passthrough("a", Discovery::Eds, 1)],
+        partial: BTreeSet::from([cluster_key("a")]),
+        ..Parts::default()
+    };
+    let mut world = World::default();
+    let topics = BTreeSet::from([Topic::Roots]);
+    let outcomes = [Outcome::Partial(parts.clone(), topics), held()];
+    for outcome in outcomes {
+        let whole = world.assemble(built([(upstream("a"), outcome)]));
+        assert_eq!((whole.complete, whole.partial), (false, BTreeSet::from([cluster_key("a")])));
+    }
+    parts.partial.clear();
+    let whole = world.assemble(built([(upstream("a"), Outcome::Ready(parts))]));
+    assert!(whole.complete && whole.partial.is_empty());
+}
+
+#[test]
 fn a_unit_held_back_or_refused_keeps_its_last_good_parts() {
     for outcome in [held(), Outcome::Refused(Parts::default())] {
         let mut world = World::default();
