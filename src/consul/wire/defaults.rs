@@ -15,8 +15,7 @@ use crate::{
 };
 
 /// Settings that are not built yet.
-const NOT_BUILT: [&str; 5] =
-    ["Expose", "EnvoyExtensions", "MutualTLSMode", "RateLimits", "MaxInboundConnections"];
+const NOT_BUILT: [&str; 2] = ["Expose", "MaxInboundConnections"];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -42,8 +41,7 @@ pub fn defaults(body: &[u8]) -> Result<Read<Defaults>, WireError> {
     let gateway_mode = wire.mesh_gateway.mode(&about, &mut notes);
     refused::note(&wire.rest, &OF_DEFAULTS, &about, &mut notes);
     for field in NOT_BUILT {
-        // `strict` is what is built.
-        if wire.rest.get(field).is_some_and(|value| is_set(value) && value != "strict") {
+        if wire.rest.get(field).is_some_and(is_set) {
             let problem = format!("its {field} is not built yet and does not count");
             notes.push(Note::new(&about, problem, format!("leave {field} out of the entry")));
         }

@@ -54,10 +54,19 @@ const BY_LOCALITY: Refused = Refused {
 /// Fields of `Proxy` in a registration. Consul merges those of the central configuration into it.
 pub(crate) const OF_PROXIES: [Refused; 3] = [EXTENSIONS, ACCESS_LOGS, MUTUAL_TLS];
 
-/// Fields of proxy-defaults and service-defaults, beside those that [`crate::consul::wire::defaults`] names.
-pub(crate) const OF_DEFAULTS: [Refused; 5] = [
+/// Fields of proxy-defaults and service-defaults.
+pub(crate) const OF_DEFAULTS: [Refused; 8] = [
     ACCESS_LOGS,
     BY_LOCALITY,
+    EXTENSIONS,
+    MUTUAL_TLS,
+    Refused {
+        field: "RateLimits",
+        within: None,
+        harmless: &[],
+        instead: "requests are not limited by their rate",
+        remedy: "leave RateLimits out",
+    },
     Refused {
         field: "Mode",
         within: None,
