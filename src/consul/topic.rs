@@ -186,7 +186,7 @@ pub fn outcome(topic: &Topic, reply: &Reply) -> Outcome {
             Outcome::Heard(answer, notes)
         }
         Err(error @ WireError::NotReady(_)) => lost(Fault::NotReady, &error),
-        Err(error @ WireError::Shape(_)) => lost(Fault::Garbage, &error),
+        Err(error @ (WireError::Shape(_) | WireError::Unsupported(_))) => lost(Fault::Garbage, &error),
     }
 }
 
