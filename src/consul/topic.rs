@@ -14,6 +14,7 @@ use crate::{
     model::{
         catalog::{Answer, Topic},
         instance::ServiceKind,
+        mesh::MeshDefaults,
         name::Datacenter,
         note::Note,
         registration::Defaults,
@@ -56,7 +57,7 @@ pub enum Outcome {
 }
 
 /// Every kind of topic.
-pub(crate) const KINDS: [&str; 14] = [
+pub(crate) const KINDS: [&str; 15] = [
     "agent",
     "registration",
     "roots",
@@ -71,6 +72,7 @@ pub(crate) const KINDS: [&str; 14] = [
     "federation_states",
     "proxy_defaults",
     "service_defaults",
+    "mesh",
 ];
 
 /// A topic's kind, one of [`KINDS`], as metrics label it.
@@ -90,6 +92,7 @@ pub(crate) fn kind(topic: &Topic) -> &'static str {
         Topic::FederationStates => "federation_states",
         Topic::ProxyDefaults => "proxy_defaults",
         Topic::ServiceDefaults(_) => "service_defaults",
+        Topic::Mesh => "mesh",
     }
 }
 
@@ -126,6 +129,7 @@ pub fn question(topic: &Topic) -> Question {
         Topic::FederationStates => local(&["v1", "internal", "federation-states", "mesh-gateways"]),
         Topic::ProxyDefaults => local(&["v1", "config", "proxy-defaults", "global"]),
         Topic::ServiceDefaults(name) => local(&["v1", "config", "service-defaults", name.as_str()]),
+        Topic::Mesh => local(&["v1", "config", "mesh", "mesh"]),
     }
 }
 
@@ -215,6 +219,7 @@ fn answer(topic: &Topic, reply: &Reply) -> Result<Read<Answer>, WireError> {
         Topic::ProxyDefaults | Topic::ServiceDefaults(_) => {
             map(wire::defaults::defaults(body)?, Answer::Defaults)
         }
+        Topic::Mesh => map(wire::mesh::mesh(body)?, Answer::Mesh),
     })
 }
 
@@ -228,13 +233,22 @@ fn known_absence(topic: &Topic, reply: &Reply) -> Option<Outcome> {
         (Topic::ProxyDefaults | Topic::ServiceDefaults(_), StatusCode::NOT_FOUND) => {
             Some(Outcome::Heard(Answer::Defaults(Defaults::default()), Vec::new()))
         }
-        (Topic::IntentionEntries, status)
-            if !status.is_success() && reply.excerpt().contains("invalid config entry kind") =>
-        {
+        (Topic::Mesh, StatusCode::NOT_FOUND) => {
+            Some(Outcome::Heard(Answer::Mesh(MeshDefaults::default()), Vec::new()))
+        }
+        (Topic::IntentionEntries, _) if is_unknown_kind(reply) => {
             Some(Outcome::Absent(Answer::Intentions(Vec::new())))
+        }
+        (Topic::Mesh, _) if is_unknown_kind(reply) => {
+            Some(Outcome::Absent(Answer::Mesh(MeshDefaults::default())))
         }
         _ => None,
     }
+}
+
+/// This version of Consul has no entries of that kind.
+fn is_unknown_kind(reply: &Reply) -> bool {
+    !reply.status.is_success() && reply.excerpt().contains("invalid config entry kind")
 }
 
 fn header_notes(topic: &Topic, reply: &Reply) -> Vec<Note> {
@@ -410,6 +424,7 @@ mod tests {
             Topic::FederationStates,
             Topic::ProxyDefaults,
             Topic::ServiceDefaults(service.into()),
+            Topic::Mesh,
         ];
         let kinds: Vec<&str> = topics.iter().map(kind).chain(["chain"]).collect();
         let listed: Vec<&str> = KINDS.into_iter().filter(|name| kinds.contains(name)).collect();

@@ -9,6 +9,7 @@ use crate::model::{
     chain::{Chain, ChainRequest},
     instance::{Instance, ServiceKind},
     intention::Intention,
+    mesh::MeshDefaults,
     name::{Datacenter, ProxyId, ServiceName},
     registration::{Defaults, Registration},
 };
@@ -107,6 +108,11 @@ impl<'a> Reader<'a> {
         let global = self.ask(Topic::ProxyDefaults, self.catalog.proxy_defaults());
         let own = self.ask(Topic::ServiceDefaults(service.clone()), self.catalog.service_defaults(service));
         Some((global?, own?))
+    }
+
+    /// [`Topic::Mesh`].
+    pub fn mesh(&mut self) -> Option<&'a MeshDefaults> {
+        self.ask(Topic::Mesh, self.catalog.mesh())
     }
 
     /// Every datacenter that the servers list or that has replicated gateways. Given as soon as one of the two is known,

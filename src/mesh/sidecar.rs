@@ -1,5 +1,7 @@
-//! A sidecar: its certificates, its public listener, its upstreams.
+//! A sidecar: its certificates, its public listener, its upstreams, its exposed paths.
 
+mod exposed;
+mod options;
 mod public;
 mod upstream;
 
@@ -8,20 +10,22 @@ use std::collections::BTreeSet;
 use crate::{
     mesh::{
         Options,
-        built::{Built, Parts, Unit},
+        built::{Built, Made, Parts, Unit},
         name,
         reader::Reader,
+        sidecar::options::Reading,
     },
     model::{
         agent::AgentFacts,
         catalog::Catalog,
         name::ServiceName,
         note::Note,
-        registration::{Destination, Registration},
+        registration::{Destination, Registration, Upstream},
         settings::Settings,
     },
     xds::resource::{
         Resource,
+        address::Address,
         secret::{Secret, SecretContent},
     },
 };
@@ -58,15 +62,51 @@ pub(super) fn build(
     built.add(Unit::Public, reader, made);
     built.notes.extend(notes);
 
-    let mut taken: BTreeSet<_> = public::address(registration).into_iter().collect();
+    let known = sidecar.settings(&mut Reader::new(catalog));
+    let public = public::address(known.as_ref().unwrap_or(&registration.settings), registration);
+    let mut taken: BTreeSet<Address> = public.map(Address::from).into_iter().collect();
     for wanted in &registration.upstreams {
         let id = name::upstream_id(wanted);
         let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
-        let made = upstream::build(&sidecar, wanted, &id, &mut taken, &mut reader, &mut notes);
+        let made = upstream(&sidecar, wanted, &id, &mut taken, &mut reader, &mut notes);
         built.add(Unit::Upstream(unique(&built, id)), reader, made);
         built.notes.extend(notes);
     }
+    add_exposed(&sidecar, catalog, &mut taken, &mut built);
     built
+}
+
+/// One upstream with its options. Its chain is asked for with central settings laid under its own, and not before they
+/// are known.
+fn upstream(
+    sidecar: &Sidecar<'_>,
+    wanted: &Upstream,
+    id: &str,
+    taken: &mut BTreeSet<Address>,
+    reader: &mut Reader<'_>,
+    notes: &mut Vec<Note>,
+) -> Made {
+    let (merged, mesh) = (options::merged(sidecar, wanted, reader), reader.mesh());
+    let merged = merged?;
+    let made = upstream::build(sidecar, &merged, id, taken, reader, notes)?;
+    let mesh = mesh?;
+    Some(made.map(|mut parts| {
+        let about = format!("upstream {id}");
+        let mut reading = Reading { sidecar, about: &about, settings: &merged.settings, notes };
+        options::apply(&mut reading, mesh, &mut parts);
+        parts
+    }))
+}
+
+fn add_exposed(sidecar: &Sidecar<'_>, catalog: &Catalog, taken: &mut BTreeSet<Address>, built: &mut Built) {
+    let mut reader = Reader::new(catalog);
+    let paths = exposed::paths(sidecar, &mut reader);
+    built.add(Unit::ExposedPaths, reader, paths.is_some().then(|| Ok(Parts::default())));
+    for path in paths.into_iter().flatten() {
+        let mut reader = Reader::new(catalog);
+        let made = exposed::build(sidecar, path, taken, &mut reader);
+        built.add(Unit::Exposed(exposed::id(path)), reader, made);
+    }
 }
 
 /// The id of an upstream's unit. The same upstream may be registered twice, on two ports.
@@ -92,18 +132,18 @@ fn identity(reader: &mut Reader<'_>, service: &ServiceName) -> Option<Parts> {
     Some(Parts { resources: secrets.into_iter().map(Resource::Secret).collect(), ..Parts::default() })
 }
 
-/// Proxy settings as Consul 1.9+ merges them: `proxy-defaults`, then the protocol of `service-defaults`, then the
-/// registration's own. Merging again what Consul has merged already changes nothing.
-fn merged_settings(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>) -> Option<Settings> {
-    let (global, own) = reader.defaults(&sidecar.destination.service)?;
-    let mut central = global.settings.clone();
-    if let Some(protocol) = &own.protocol {
-        central.0.insert("protocol".to_owned(), protocol.as_str().into());
-    }
-    Some(sidecar.registration.settings.over(&central))
-}
-
 impl Sidecar<'_> {
+    /// Proxy settings as Consul 1.9+ merges them: `proxy-defaults`, then the fields of `service-defaults`, then the
+    /// registration's own. Merging again what Consul has merged already changes nothing.
+    fn settings(&self, reader: &mut Reader<'_>) -> Option<Settings> {
+        let (global, own) = reader.defaults(&self.destination.service)?;
+        let mut central = own.settings.over(&global.settings);
+        if let Some(protocol) = &own.protocol {
+            central.0.insert("protocol".to_owned(), protocol.as_str().into());
+        }
+        Some(self.registration.settings.over(&central))
+    }
+
     /// A note on those of `unbuilt` that `settings` has: Consul's own proxies honour them.
     fn unbuilt(&self, about: &str, settings: &Settings, unbuilt: &[&str]) -> Option<Note> {
         let found: Vec<&str> = unbuilt.iter().copied().filter(|key| settings.0.contains_key(*key)).collect();

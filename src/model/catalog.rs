@@ -17,6 +17,7 @@ use crate::model::{
     chain::{Chain, ChainRequest},
     instance::{Instance, ServiceKind},
     intention::Intention,
+    mesh::MeshDefaults,
     name::{Datacenter, ProxyId, ServiceName},
     note::Note,
     registration::{Defaults, Registration},
@@ -69,6 +70,8 @@ pub enum Topic {
     ProxyDefaults,
     /// `service-defaults/<name>`.
     ServiceDefaults(ServiceName),
+    /// `mesh/mesh` (Consul 1.12+; known-absent below).
+    Mesh,
 }
 
 /// The answer to a topic; each variant answers the topic of the same name.
@@ -97,6 +100,8 @@ pub enum Answer {
     FederationStates(BTreeMap<Datacenter, Vec<Instance>>),
     /// To [`Topic::ProxyDefaults`] and [`Topic::ServiceDefaults`]; empty when there is no such entry.
     Defaults(Defaults),
+    /// To [`Topic::Mesh`]; its default when there is no such entry.
+    Mesh(MeshDefaults),
 }
 
 /// What was last heard of a topic.
@@ -277,6 +282,11 @@ impl Catalog {
     pub fn service_defaults(&self, service: &ServiceName) -> View<&Defaults> {
         view!(self, Topic::ServiceDefaults(service.clone()), Defaults)
     }
+
+    /// [`Topic::Mesh`].
+    pub fn mesh(&self) -> View<&MeshDefaults> {
+        view!(self, Topic::Mesh, Mesh)
+    }
 }
 
 impl fmt::Display for Topic {
@@ -298,6 +308,7 @@ impl fmt::Display for Topic {
             Self::FederationStates => f.write_str("federation-states"),
             Self::ProxyDefaults => f.write_str("proxy-defaults"),
             Self::ServiceDefaults(service) => write!(f, "service-defaults/{service}"),
+            Self::Mesh => f.write_str("mesh"),
         }
     }
 }

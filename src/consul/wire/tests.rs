@@ -9,7 +9,7 @@ use crate::model::{
     instance::{Health, HostPort, ServiceKind},
     intention::{Action, Party},
     name::{Datacenter, ServiceName},
-    registration::UpstreamKind,
+    registration::{LocalAddress, UpstreamKind},
 };
 
 fn recorded(name: &str) -> Vec<u8> {
@@ -46,14 +46,14 @@ fn a_sidecar_tells_its_upstreams() {
     assert_eq!(proxy.settings.number("local_connect_timeout_ms"), Some(1234));
     let destination = proxy.destination.unwrap();
     assert_eq!(destination.service.as_str(), "dashboard");
-    assert_eq!(destination.local, Some(HostPort::new("127.0.0.1", 9002)));
+    assert_eq!(destination.local, Some(LocalAddress::Port(HostPort::new("127.0.0.1", 9002))));
     let [counting, query] = &proxy.upstreams[..] else { panic!("two upstreams") };
     assert_eq!(counting.destination, UpstreamKind::Service("counting".into()));
     assert_eq!(counting.datacenter, Some("secondary".into()));
-    assert_eq!(counting.bind, HostPort::new("127.0.0.1", 9001));
+    assert_eq!(counting.bind, LocalAddress::Port(HostPort::new("127.0.0.1", 9001)));
     assert_eq!(counting.gateway_mode, Some(GatewayMode::Local));
     assert_eq!(query.destination, UpstreamKind::PreparedQuery("geo-counting".into()));
-    assert_eq!(query.bind, HostPort::new("127.0.0.9", 9005));
+    assert_eq!(query.bind, LocalAddress::Port(HostPort::new("127.0.0.9", 9005)));
 }
 
 #[test]
@@ -72,15 +72,13 @@ fn null_settings_and_upstreams_are_empty() {
 fn a_bad_upstream_hides_no_other() {
     let body = br#"{"Kind":"connect-proxy","ID":"w","Service":"w","Port":1,"Proxy":{"DestinationServiceName":"web","Config":null,
         "Upstreams":[{"DestinationName":"a","LocalBindPort":70000},{"DestinationName":"b/c","LocalBindPort":1},
-        {"DestinationName":"sock","LocalBindSocketPath":"/x"},{"DestinationName":7},
+        {"DestinationName":"sock","LocalBindSocketPath":"x"},{"DestinationName":7},
         {"DestinationName":"ok","LocalBindPort":2,"MeshGateway":{"Mode":"sideways"}}]}}"#;
     let (proxy, notes) = registration::registration(body).unwrap();
     assert_eq!(proxy.upstreams.len(), 1);
     let shown: Vec<String> = notes.iter().map(ToString::to_string).collect();
     assert_eq!(shown.len(), 5, "{shown:#?}");
-    assert!(
-        shown[0].contains("70000") && shown[1].contains("b/c") && shown[2].contains("LocalBindSocketPath")
-    );
+    assert!(shown[0].contains("70000") && shown[1].contains("b/c") && shown[2].contains("socket path"));
     assert!(shown[4].contains("sideways"));
 }
 
@@ -342,7 +340,7 @@ fn what_is_not_built_is_noted() {
         "EnvoyExtensions":[{"Name":"x"}],"RateLimits":{"InstanceLevel":{"RequestsPerSecond":1}},"MaxInboundConnections":9}"#,
     )
     .unwrap();
-    assert_eq!(notes.len(), 5, "{notes:#?}");
+    assert_eq!(notes.len(), 4, "{notes:#?}");
     let plain =
         br#"{"Kind":"service-defaults","Name":"a","Expose":{},"MutualTLSMode":"strict","RateLimits":null,
         "EnvoyExtensions":[],"MaxInboundConnections":0,"Meta":{"x":"y"}}"#;

@@ -1,6 +1,6 @@
 //! One upstream: its chain, the cluster at the end of it, its listener.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::collections::BTreeSet;
 
 use crate::{
     mesh::{
@@ -13,20 +13,17 @@ use crate::{
     },
     model::{
         chain::{Chain, ChainRequest, GatewayMode, Protocol, Resolver, Target},
-        instance::Host,
         name::ServiceName,
         note::Note,
         registration::{Upstream, UpstreamKind},
     },
     xds::resource::{
         Resource,
+        address::Address,
         cluster::Resolution,
         listener::{Direction, FilterChain, Listener},
     },
 };
-
-/// Settings of an upstream that are not built yet.
-const UNBUILT: &[&str] = &["envoy_cluster_json", "envoy_listener_json", "limits", "passive_health_check"];
 
 /// One upstream while it is being built.
 struct Making<'a> {
@@ -39,7 +36,7 @@ pub(super) fn build(
     sidecar: &Sidecar<'_>,
     wanted: &Upstream,
     id: &str,
-    taken: &mut BTreeSet<SocketAddr>,
+    taken: &mut BTreeSet<Address>,
     reader: &mut Reader<'_>,
     notes: &mut Vec<Note>,
 ) -> Made {
@@ -49,7 +46,6 @@ pub(super) fn build(
         Ok(found) => found,
         Err(note) => return Some(Err(note)),
     };
-    notes.extend(sidecar.unbuilt(&format!("upstream {id}"), &wanted.settings, UNBUILT));
     let (roots, leaf) = (reader.roots(), reader.leaf(&sidecar.destination.service));
     let chain = reader.chain(&making.request(service))?;
     let (resolver, target) = match making.single(chain) {
@@ -107,16 +103,11 @@ impl<'a> Making<'a> {
     }
 
     /// Where the application finds the upstream. Two listeners on one address would be refused by Envoy.
-    fn bind(&self, taken: &mut BTreeSet<SocketAddr>) -> Result<SocketAddr, Note> {
-        let bind = &self.wanted.bind;
-        let Host::Ip(ip) = bind.host else {
+    fn bind(&self, taken: &mut BTreeSet<Address>) -> Result<Address, Note> {
+        let Some(address) = listener::address(&self.wanted.bind) else {
             return Err(self.note("binds a host name", "set local_bind_address to an IP address"));
         };
-        let address = SocketAddr::new(ip, bind.port);
-        if bind.port == 0 {
-            return Err(self.note("has no port", "set local_bind_port to a port from 1 to 65535"));
-        }
-        if !taken.insert(address) {
+        if !taken.insert(address.clone()) {
             let problem = format!("binds {address}, which another listener of this proxy has");
             return Err(self.note(problem, "give it a local_bind_port of its own"));
         }
@@ -202,14 +193,15 @@ impl<'a> Making<'a> {
         Some(endpoints::of_gateways(&gateways, is_alive, side, Resolution::default(), notes))
     }
 
-    fn listener(&self, service: &ServiceName, chain: &Chain, bind: SocketAddr, cluster: &str) -> Resource {
+    fn listener(&self, service: &ServiceName, chain: &Chain, bind: Address, cluster: &str) -> Resource {
         let stat_prefix = name::upstream_stat_prefix(service, &chain.datacenter);
         Resource::Listener(Listener {
             name: name::upstream_listener(self.id, &self.wanted.bind),
             stat_prefix: Some(stat_prefix.clone()),
-            address: bind.into(),
+            address: bind,
             direction: Direction::Outbound,
             tls_inspector: false,
+            exact_balance: false,
             chains: vec![FilterChain {
                 name: self.id.to_owned(),
                 server_names: BTreeSet::new(),

@@ -109,6 +109,7 @@ fn a_last_good_listener_gives_way_to_a_newer_one_on_its_address() {
             address: SocketAddr::from(([127, 0, 0, 1], 9001)).into(),
             direction: Direction::Outbound,
             tls_inspector: false,
+            exact_balance: false,
             chains: vec![],
         };
         Outcome::Ready(Parts { resources: vec![Resource::Listener(listener)], ..Parts::default() })

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::xds::resource::{Key, Kind, address::Address, endpoints::Endpoint, secret::TlsSecrets};
+use crate::{
+    model::mesh::TlsParams,
+    xds::resource::{Key, Kind, address::Address, endpoints::Endpoint, secret::TlsSecrets},
+};
 
 /// `envoy.config.cluster.v3.Cluster`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -83,6 +86,8 @@ pub struct UpstreamTls {
     pub sans: BTreeSet<String>,
     /// The SDS names of leaf and roots.
     pub secrets: TlsSecrets,
+    /// Versions and ciphers.
+    pub params: TlsParams,
 }
 
 /// Outlier detection. Envoy's own defaults hold for what is not set.

@@ -16,8 +16,19 @@ pub enum NetworkFilter {
     SniCluster,
     /// `envoy.filters.network.rbac`.
     Rbac(Rbac),
+    /// `envoy.filters.network.connection_limit`.
+    ConnectionLimit(ConnectionLimit),
     /// `envoy.filters.network.http_connection_manager`.
     Http(HttpManager),
+}
+
+/// Closes connections beyond a number as soon as they come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConnectionLimit {
+    /// Prefix of its statistics.
+    pub stat_prefix: String,
+    /// Connections at a time; at least one.
+    pub max_connections: u32,
 }
 
 /// `tcp_proxy`. Its idle timeout is off: Consul multiplexes over long connections.
@@ -113,7 +124,7 @@ impl NetworkFilter {
                     refs.insert(Key::new(Kind::Route, name));
                 }
             },
-            Self::TcpProxy(_) | Self::SniCluster | Self::Rbac(_) => {}
+            Self::TcpProxy(_) | Self::SniCluster | Self::Rbac(_) | Self::ConnectionLimit(_) => {}
         }
     }
 }
