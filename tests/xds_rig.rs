@@ -249,6 +249,7 @@ fn http(routes: Routes, filters: Vec<HttpFilter>, forward_client_cert: bool) -> 
         routes,
         filters,
         forward_client_cert,
+        tracing: None,
     })
 }
 

@@ -128,5 +128,6 @@ fn manager(protocol: Protocol, stat_prefix: &str, routes: RouteConfig) -> HttpMa
         routes: Routes::Inline(routes),
         filters: Vec::new(),
         forward_client_cert: false,
+        tracing: None,
     }
 }

@@ -1,6 +1,7 @@
 //! A sidecar: its certificates, its public listener, its upstreams, its exposed paths.
 
 mod exposed;
+mod hatch;
 mod options;
 mod public;
 mod upstream;
@@ -10,7 +11,7 @@ use std::collections::BTreeSet;
 use crate::{
     mesh::{
         Options,
-        built::{Built, Made, Parts, Unit},
+        built::{Built, Made, Outcome, Parts, Unit},
         name,
         reader::Reader,
         sidecar::options::Reading,
@@ -20,7 +21,7 @@ use crate::{
         catalog::Catalog,
         name::ServiceName,
         note::Note,
-        registration::{Destination, Registration, Upstream},
+        registration::{Destination, Registration, Upstream, UpstreamKind},
         settings::Settings,
     },
     xds::resource::{
@@ -53,9 +54,10 @@ pub(super) fn build(
     let made = identity(&mut reader, &destination.service);
     built.add(Unit::Identity, reader, made.map(Ok));
 
-    let mut reader = Reader::new(catalog);
-    let made = public::local_app(&sidecar, &mut reader);
+    let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
+    let made = public::local_app(&sidecar, &mut reader, &mut notes);
     built.add_or(Unit::LocalApp, reader, made, public::no_local_app());
+    built.notes.extend(notes);
 
     let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
     let made = public::build(&sidecar, &mut reader, &mut notes);
@@ -65,6 +67,9 @@ pub(super) fn build(
     let known = sidecar.settings(&mut Reader::new(catalog));
     let public = public::address(known.as_ref().unwrap_or(&registration.settings), registration);
     let mut taken: BTreeSet<Address> = public.map(Address::from).into_iter().collect();
+    if let Some(Outcome::Ready(parts)) = built.units.get(&Unit::Public) {
+        taken.extend(parts.addresses().cloned());
+    }
     for wanted in &registration.upstreams {
         let id = name::upstream_id(wanted);
         let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
@@ -87,13 +92,25 @@ fn upstream(
     notes: &mut Vec<Note>,
 ) -> Made {
     let (merged, mesh) = (options::merged(sidecar, wanted, reader), reader.mesh());
-    let merged = merged?;
+    let (merged, settings) = (merged?, sidecar.settings(reader)?);
     let made = upstream::build(sidecar, &merged, id, taken, reader, notes)?;
     let mesh = mesh?;
     Some(made.map(|mut parts| {
         let about = format!("upstream {id}");
         let mut reading = Reading { sidecar, about: &about, settings: &merged.settings, notes };
         options::apply(&mut reading, mesh, &mut parts);
+        if let UpstreamKind::Service(service) = &merged.destination {
+            hatch::upstream(&mut reading, service, &mut parts, taken);
+        }
+        // What is wrong with it is the public listener's to tell.
+        let mut reading = Reading { settings: &settings, notes: &mut Vec::new(), ..reading };
+        if let Some(tracing) = hatch::tracing(&mut reading) {
+            for resource in &mut parts.resources {
+                if let Resource::Listener(listener) = resource {
+                    hatch::trace(listener, &tracing);
+                }
+            }
+        }
         parts
     }))
 }
@@ -142,15 +159,6 @@ impl Sidecar<'_> {
             central.0.insert("protocol".to_owned(), protocol.as_str().into());
         }
         Some(self.registration.settings.over(&central))
-    }
-
-    /// A note on those of `unbuilt` that `settings` has: Consul's own proxies honour them.
-    fn unbuilt(&self, about: &str, settings: &Settings, unbuilt: &[&str]) -> Option<Note> {
-        let found: Vec<&str> = unbuilt.iter().copied().filter(|key| settings.0.contains_key(*key)).collect();
-        (!found.is_empty()).then(|| {
-            let problem = format!("has settings without effect, not built yet: {}", found.join(", "));
-            self.note(about, problem, "remove them, or do not count on them")
-        })
     }
 
     fn note(&self, about: &str, problem: impl Into<String>, remedy: &str) -> Note {

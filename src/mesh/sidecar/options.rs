@@ -13,6 +13,7 @@ use crate::{
     xds::resource::{
         Resource,
         cluster::{Cluster, Discovery, Limits, Outlier},
+        custom::Refused,
     },
 };
 
@@ -60,7 +61,7 @@ pub(super) fn apply(reading: &mut Reading<'_>, mesh: &MeshDefaults, parts: &mut 
                 limit(cluster, &limits, &outlier);
             }
             Resource::Listener(listener) => listener.exact_balance = exact_balance,
-            Resource::Secret(_) | Resource::Endpoints(_) | Resource::Route(_) => {}
+            _ => {}
         }
     }
 }
@@ -156,7 +157,24 @@ impl Reading<'_> {
         self.note(problem, "correct it where it is set: Config, proxy-defaults or service-defaults");
     }
 
-    fn note(&mut self, problem: String, remedy: &str) {
+    /// What is written as a text under `key`, read; a refusal is told.
+    pub(super) fn read<T>(&mut self, key: &str, parse: impl FnOnce(&str) -> Result<T, Refused>) -> Option<T> {
+        let Some(text) = self.settings.text(key) else {
+            if self.settings.has(key) {
+                self.misfit(key, "a text");
+            }
+            return None;
+        };
+        match parse(text) {
+            Ok(read) => Some(read),
+            Err(Refused { problem, remedy }) => {
+                self.note(format!("has an {key} that {problem}; it goes without it"), &remedy);
+                None
+            }
+        }
+    }
+
+    pub(super) fn note(&mut self, problem: String, remedy: &str) {
         self.notes.push(self.sidecar.note(self.about, problem, remedy));
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         name,
         reader::Reader,
         sidecar::{
-            Sidecar,
+            Sidecar, hatch,
             options::{self, Reading},
         },
     },
@@ -18,7 +18,6 @@ use crate::{
         agent::DefaultPolicy,
         chain::Protocol,
         instance::Host,
-        mesh::MeshDefaults,
         note::Note,
         registration::{LocalAddress, Registration},
         settings::Settings,
@@ -27,6 +26,7 @@ use crate::{
         Resource,
         address::Address,
         cluster::Discovery,
+        custom::Guard,
         filter::Rbac,
         listener::{Direction, DownstreamTls, FilterChain, Listener},
     },
@@ -34,10 +34,6 @@ use crate::{
 
 /// Consul's name and statistics prefix of the listener.
 const NAME: &str = "public_listener";
-
-/// Settings of a proxy that are not built yet.
-const UNBUILT: &[&str] =
-    &["envoy_listener_tracing_json", "envoy_local_cluster_json", "envoy_public_listener_json"];
 
 /// Settings that are texts.
 const TEXTS: &[&str] = &["protocol", "bind_address"];
@@ -72,43 +68,43 @@ pub(super) fn build(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>, notes: &mut 
     let rbac = rbac(sidecar, reader, notes);
     let (settings, mesh, _, _, rbac) = (settings?, mesh?, roots?, leaf?, rbac?);
 
-    notes.extend(sidecar.unbuilt("public listener", &settings, UNBUILT));
     note_misfits(sidecar, &settings, notes);
     let protocol = protocol(sidecar, &settings, notes);
     let Some(address) = address(&settings, sidecar.registration) else {
         let remedy = "register the sidecar with a port from 1 to 65535";
         return Some(Err(sidecar.note("public listener", "has no usable port", remedy)));
     };
+    let tls = DownstreamTls {
+        secrets: cluster::secrets(&sidecar.destination.service),
+        alpn: listener::alpn(protocol),
+        params: mesh.incoming.clone(),
+    };
+    let guard = Guard { tls: tls.clone(), rbac: rbac.clone(), max_connections: max_connections(&settings) };
     let inbound = Inbound {
         protocol,
         stat_prefix: NAME,
         cluster: name::LOCAL_APP,
         rbac,
-        max_connections: max_connections(&settings),
+        max_connections: guard.max_connections,
         timeout_ms: settings.number("local_request_timeout_ms"),
         idle_timeout_ms: settings.number("local_idle_timeout_ms"),
         tells_caller: !mesh.hides_callers,
     };
     let mut reading = Reading { sidecar, about: "public listener", settings: &settings, notes };
     let exact_balance = options::exact_balance(&mut reading, "balance_inbound_connections");
-    let listener = Listener { exact_balance, ..listener(sidecar, inbound, mesh, address) };
-    Some(Ok(Parts { resources: vec![Resource::Listener(listener)], ..Parts::default() }))
+    let mut listener = Listener { exact_balance, ..listener(inbound, tls, address) };
+    if let Some(tracing) = hatch::tracing(&mut reading) {
+        hatch::trace(&mut listener, &tracing);
+    }
+    let resource = hatch::public(&mut reading, &guard).unwrap_or(Resource::Listener(listener));
+    Some(Ok(Parts { resources: vec![resource], ..Parts::default() }))
 }
 
-fn listener(
-    sidecar: &Sidecar<'_>,
-    inbound: Inbound<'_>,
-    mesh: &MeshDefaults,
-    address: SocketAddr,
-) -> Listener {
+fn listener(inbound: Inbound<'_>, tls: DownstreamTls, address: SocketAddr) -> Listener {
     let chain = FilterChain {
         name: NAME.to_owned(),
         server_names: Default::default(),
-        tls: Some(DownstreamTls {
-            secrets: cluster::secrets(&sidecar.destination.service),
-            alpn: listener::alpn(inbound.protocol),
-            params: mesh.incoming.clone(),
-        }),
+        tls: Some(tls),
         filters: listener::inbound(inbound),
     };
     Listener {
@@ -129,10 +125,14 @@ fn max_connections(settings: &Settings) -> Option<u32> {
 }
 
 /// The local application's cluster.
-pub(super) fn local_app(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>) -> Made {
+pub(super) fn local_app(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>, notes: &mut Vec<Note>) -> Made {
     let settings = sidecar.settings(reader)?;
     // Its note is the public listener's.
     let http2 = protocol(sidecar, &settings, &mut Vec::new()).is_http2();
+    let mut reading = Reading { sidecar, about: "local application", settings: &settings, notes };
+    if let Some(cluster) = hatch::local_app(&mut reading) {
+        return Some(Ok(of_local_app(cluster)));
+    }
     Some(application(sidecar, &settings, name::LOCAL_APP, None, http2).map(of_local_app))
 }
 

@@ -278,7 +278,14 @@ fn principals_nest() {
 }
 
 fn manager(filters: Vec<HttpFilter>, routes: Routes) -> HttpManager {
-    HttpManager { stat_prefix: "h".into(), http2: false, routes, filters, forward_client_cert: false }
+    HttpManager {
+        stat_prefix: "h".into(),
+        http2: false,
+        routes,
+        filters,
+        forward_client_cert: false,
+        tracing: None,
+    }
 }
 
 #[test]

@@ -83,6 +83,7 @@ pub(super) fn routed(name: &str, n: u16, route: &str) -> Resource {
         routes: Routes::Rds(route.into()),
         filters: Vec::new(),
         forward_client_cert: false,
+        tracing: None,
     };
     listening(name, n, NetworkFilter::Http(manager))
 }
