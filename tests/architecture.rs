@@ -55,7 +55,7 @@ const LAYERS: &[Layer] = &[
     layer("xds", &[], PURE),
 
     // Envoy the process: its bootstrap, its admin interface, intended against actual.
-    layer("envoy::bootstrap", &["model", "xds::resource", "xds::status"], PURE),
+    layer("envoy::bootstrap", &["model", "xds::json", "xds::resource", "xds::status"], PURE),
     layer("envoy::report", &["model", "xds::resource", "xds::status"], PURE),
     layer("envoy", &["envoy::bootstrap", "envoy::report", "fault", "fetch", "model", "xds::resource", "xds::status"], SHELL),
 

@@ -1,4 +1,4 @@
-//! Whole messages that users write themselves: Consul's escape hatches, as Envoy's own JSON of the v3 API.
+//! Messages that users write themselves: Consul's escape hatches, as Envoy's own JSON of the v3 API.
 //!
 //! They are read once, where they enter; what cannot be read never becomes a resource. Their canonical form is that
 //! JSON again, with fields in order and defaults left out, so that two spellings of one message are equal.
@@ -37,6 +37,12 @@ pub enum CustomKind {
     Listener,
     /// The tracing of an HTTP connection manager.
     Tracing,
+    /// The tracing of a bootstrap.
+    Tracer,
+    /// The tags of a bootstrap's statistics.
+    StatsConfig,
+    /// Where a bootstrap's statistics are sent.
+    StatsSink,
 }
 
 impl CustomKind {
@@ -44,6 +50,9 @@ impl CustomKind {
         match self {
             Self::Cluster => Kind::Cluster.type_url(),
             Self::Listener => Kind::Listener.type_url(),
+            Self::Tracer => "type.googleapis.com/envoy.config.trace.v3.Tracing",
+            Self::StatsConfig => "type.googleapis.com/envoy.config.metrics.v3.StatsConfig",
+            Self::StatsSink => "type.googleapis.com/envoy.config.metrics.v3.StatsSink",
             Self::Tracing => {
                 "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.Tracing"
             }

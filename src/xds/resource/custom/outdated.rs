@@ -30,7 +30,7 @@ const FIELDS: [(&str, &str); 9] = [
 ];
 
 /// Packages of v2 and their successors.
-const PACKAGES: [(&str, &str); 8] = [
+const PACKAGES: [(&str, &str); 9] = [
     ("envoy.config.filter.network.", "envoy.extensions.filters.network.<name>.v3"),
     ("envoy.config.filter.http.", "envoy.extensions.filters.http.<name>.v3"),
     ("envoy.config.filter.listener.", "envoy.extensions.filters.listener.<name>.v3"),
@@ -38,6 +38,7 @@ const PACKAGES: [(&str, &str); 8] = [
     ("envoy.api.v2.", "envoy.config.<cluster, listener or route>.v3"),
     ("envoy.config.accesslog.v2", "envoy.extensions.access_loggers.<name>.v3"),
     ("envoy.config.trace.v2", "envoy.config.trace.v3"),
+    ("envoy.config.metrics.v2", "envoy.config.metrics.v3"),
     ("envoy.config.", "the same name in v3"),
 ];
 
