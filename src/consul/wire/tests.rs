@@ -368,3 +368,33 @@ fn garbage_is_an_error_and_no_panic() {
         assert!(agent::agent(body, None).is_err());
     }
 }
+
+#[test]
+fn central_settings_of_upstreams_are_read_one_by_one() {
+    let body = br#"{"Kind":"service-defaults","Name":"web","MaxInboundConnections":9,"LocalConnectTimeoutMs":0,
+        "UpstreamConfig":{"Defaults":{"MeshGateway":{"Mode":"local"},"ConnectTimeoutMs":700},
+        "Overrides":[{"Name":"api","Limits":{"MaxConnections":0}},{"Name":"a/b"},{"Name":"far","Peer":"p"},7]}}"#;
+    let (defaults, notes) = defaults::defaults(body).unwrap();
+    assert_eq!(notes.len(), 2, "{notes:#?}");
+    assert_eq!(defaults.settings.number("max_inbound_connections"), Some(9));
+    assert!(!defaults.settings.has("local_connect_timeout_ms"), "zero is Consul's way of not saying");
+    let upstreams = defaults.upstreams;
+    assert_eq!(upstreams.all.gateway_mode, Some(GatewayMode::Local));
+    assert_eq!(upstreams.all.settings.number("connect_timeout_ms"), Some(700));
+    let names: Vec<&str> = upstreams.by_service.keys().map(ServiceName::as_str).collect();
+    assert_eq!(names, ["api"]);
+    let limits = upstreams.by_service.values().next().unwrap().settings.section("limits").unwrap();
+    assert_eq!(limits.number("max_connections"), Some(0), "a limit of zero is one");
+}
+
+#[test]
+fn a_mesh_entry_is_read_and_its_absence_is_an_answer() {
+    use crate::model::mesh::{MeshDefaults, TlsVersion};
+    let body = br#"{"Kind":"mesh","TransparentProxy":{},"TLS":{"Incoming":{"TLSMinVersion":"TLSv1_3"},"Outgoing":null},
+        "HTTP":{"SanitizeXForwardedClientCert":true}}"#;
+    let (entry, notes) = mesh::mesh(body).unwrap();
+    assert_eq!(notes, []);
+    assert!(entry.hides_callers && entry.incoming.min == TlsVersion::V1_3);
+    assert_eq!(entry.outgoing, MeshDefaults::default().outgoing);
+    assert!(mesh::mesh(b"{}").is_err());
+}

@@ -74,7 +74,13 @@ fn authorize_requests(filters: &mut [Filter], rbac: &Rbac) -> bool {
             continue;
         }
         let Ok(mut manager) = HttpConnectionManager::decode(&*any.value) else { continue };
-        manager.http_filters.insert(0, http::filter(&HttpFilter::Rbac(rbac.clone())));
+        let decision = http::filter(&HttpFilter::Rbac(rbac.clone()));
+        // An upgrade with filters of its own passes by all others.
+        let upgrades = manager.upgrade_configs.iter_mut().map(|upgrade| &mut upgrade.filters);
+        for filters in upgrades.filter(|filters| !filters.is_empty()) {
+            filters.insert(0, decision.clone());
+        }
+        manager.http_filters.insert(0, decision);
         *any = pack_any(manager);
         return true;
     }
