@@ -1,5 +1,5 @@
 //! Build script: finds the descriptors of Envoy's protobuf messages inside the envoy-types package and hands them to
-//! `envoy::descriptors`, so that the command line can print any resource as the JSON that Envoy reads.
+//! `xds::json`, so that any resource can be printed as, and read from, the JSON that Envoy reads.
 
 use std::{
     env, fs,

@@ -10,6 +10,7 @@ pub mod chain;
 pub mod filter;
 pub mod instance;
 pub mod intention;
+pub mod mesh;
 pub mod name;
 pub mod note;
 pub mod query;

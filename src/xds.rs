@@ -4,6 +4,7 @@
 //! once; `subscription` decides, as a pure state machine, what one stream is sent; `server` moves the bytes.
 
 pub mod encode;
+pub mod json;
 pub mod metrics;
 pub mod resource;
 pub mod server;

@@ -44,7 +44,8 @@ const LAYERS: &[Layer] = &[
     layer("mesh", &["model", "xds::resource"], PURE),
 
     // Envoy's side. Nothing here knows Consul. Each pure part sees those before it.
-    layer("xds::resource", &["model"], PURE),
+    layer("xds::json", &[], PURE), // 0003: escape hatches are read where resources are made
+    layer("xds::resource", &["model", "xds::json"], PURE),
     layer("xds::encode", &["model", "xds::resource"], PURE),
     layer("xds::version", &["model", "xds::resource", "xds::encode"], PURE),
     layer("xds::status", &["model", "xds::resource"], PURE),
@@ -55,7 +56,7 @@ const LAYERS: &[Layer] = &[
     layer("xds", &[], PURE),
 
     // Envoy the process: its bootstrap, its admin interface, intended against actual.
-    layer("envoy::bootstrap", &["model", "xds::resource", "xds::status"], PURE),
+    layer("envoy::bootstrap", &["model", "xds::json", "xds::resource", "xds::status"], PURE),
     layer("envoy::report", &["model", "xds::resource", "xds::status"], PURE),
     layer("envoy", &["envoy::bootstrap", "envoy::report", "fault", "fetch", "model", "xds::resource", "xds::status"], SHELL),
 

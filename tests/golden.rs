@@ -12,7 +12,6 @@ use std::{
 };
 
 use causeway::{
-    envoy::descriptors,
     mesh::{
         self, Proxy,
         built::Built,
@@ -23,6 +22,7 @@ use causeway::{
         note::Note,
     },
     xds::{
+        json,
         resource::Kind,
         snapshot::{Draft, Snapshot},
     },
@@ -53,7 +53,7 @@ impl Made {
                 .snapshot
                 .of_kind(kind)
                 .map(|entry| {
-                    let json = descriptors::to_json(entry.type_url, &entry.any).expect("our own encoding");
+                    let json = json::to_json(entry.type_url, &entry.any).expect("our own encoding");
                     (entry.key.name.clone(), json)
                 })
                 .collect();

@@ -12,6 +12,7 @@ use std::{
 use causeway::xds::{
     resource::{
         Key, Kind, Resource,
+        custom::CustomListener,
         secret::{Secret, SecretContent},
     },
     server::Offer,
@@ -19,6 +20,7 @@ use causeway::xds::{
     status::{ResourceState, StreamStatus},
 };
 use futures_util::{StreamExt, stream};
+use serde_json::json;
 use tokio::process::{Child, Command};
 
 use crate::{
@@ -50,6 +52,13 @@ fn servable(snapshot: &Snapshot) -> Arc<Snapshot> {
                 let mut listener = listener.clone();
                 listener.address = SocketAddr::from(([127, 0, 1, at], 0)).into();
                 Resource::Listener(listener)
+            }
+            Resource::CustomListener(listener) => {
+                let mut json = listener.message.json().clone();
+                json["address"] =
+                    json!({"socket_address": {"address": format!("127.0.1.{at}"), "port_value": 0}});
+                let moved = CustomListener::parse(&json.to_string(), listener.guard.clone()).unwrap();
+                Resource::CustomListener(Box::new(moved))
             }
             other => other.clone(),
         };

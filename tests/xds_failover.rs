@@ -8,6 +8,7 @@ use causeway::{
         cluster::{self, Manner},
         endpoints::Members,
     },
+    model::mesh::TlsParams,
     xds::resource::{
         Resource,
         cluster::{Cluster, Discovery, UpstreamTls},
@@ -65,7 +66,8 @@ fn target(name: &str, members: &[(SocketAddr, EndpointHealth)], http2: bool) -> 
         members.iter().map(|(at, health)| ((*at).into(), Endpoint { weight: 1, health: *health })).collect();
     let manner = Manner { connect_timeout_ms: 1_000, http2, balance: None };
     let secrets = TlsSecrets { leaf: "leaf".into(), roots: "roots".into() };
-    let tls = UpstreamTls { sni: name.into(), sans: [name.to_owned()].into(), secrets };
+    let params = TlsParams::default();
+    let tls = UpstreamTls { sni: name.into(), sans: [name.to_owned()].into(), secrets, params };
     let plain = Cluster { tls: None, ..cluster::upstream(name, Discovery::Eds, manner, tls) };
     Members::Addresses(members).into_successive(plain).collect()
 }
@@ -147,6 +149,7 @@ async fn the_protocol_behind_an_aggregate_is_that_of_its_targets() {
         routes: Routes::Inline(route("both", "both")),
         filters: vec![],
         forward_client_cert: false,
+        tracing: None,
     });
     let first = [(sockets.local_addr().unwrap(), Healthy)];
     let _rig = Rig::start(upstream(at, filter, &first, &second)).await;

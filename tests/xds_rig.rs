@@ -13,7 +13,7 @@ use std::{
 
 use causeway::{
     lifecycle::{Stop, StopSource, Task, spawn},
-    model::{name::ProxyId, secret::SecretText},
+    model::{mesh::TlsParams, name::ProxyId, secret::SecretText},
     xds::{
         metrics::XdsMetrics,
         resource::{
@@ -178,6 +178,7 @@ pub(crate) fn upstream(name: &str, http2: bool, connect_timeout_ms: u64) -> Reso
             sni: format!("{name}.default.dc1.internal.td.consul"),
             sans: BTreeSet::from([SPIFFE_DB.to_owned()]),
             secrets: tls_secrets(),
+            params: TlsParams::default(),
         }),
         http2,
         outlier: Some(Outlier { consecutive_5xx: Some(3), ..Outlier::default() }),
@@ -217,6 +218,7 @@ pub(crate) fn listener(name: &str, address: &str, chains: Vec<FilterChain>) -> L
         address: address.into(),
         direction: Direction::Outbound,
         tls_inspector: false,
+        exact_balance: false,
         chains,
     }
 }
@@ -249,17 +251,28 @@ fn http(routes: Routes, filters: Vec<HttpFilter>, forward_client_cert: bool) -> 
         routes,
         filters,
         forward_client_cert,
+        tracing: None,
     })
 }
 
 pub(crate) fn route(name: &str, cluster: &str) -> RouteConfig {
-    RouteConfig { name: name.into(), cluster: cluster.into(), timeout_ms: None }
+    RouteConfig {
+        name: name.into(),
+        path: None,
+        cluster: cluster.into(),
+        timeout_ms: None,
+        idle_timeout_ms: None,
+    }
 }
 
 /// Everything the mesh uses, once: public listeners, upstreams over tcp, http and grpc, a gateway.
 pub(crate) fn world() -> Vec<Resource> {
     let terminating = |alpn: &[&str]| {
-        Some(DownstreamTls { secrets: tls_secrets(), alpn: alpn.iter().map(|p| (*p).into()).collect() })
+        Some(DownstreamTls {
+            secrets: tls_secrets(),
+            alpn: alpn.iter().map(|p| (*p).into()).collect(),
+            params: TlsParams::default(),
+        })
     };
     let mut public = listener(
         "public",

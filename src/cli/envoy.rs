@@ -34,7 +34,7 @@ use self::{
 use crate::{
     cli::print,
     config::consul::ConsulSettings,
-    envoy::bootstrap::{BootstrapParams, XdsAddress, bootstrap},
+    envoy::bootstrap::{BootstrapParams, XdsAddress, bootstrap, extras::Extras},
     model::secret::SecretText,
 };
 
@@ -58,7 +58,7 @@ pub async fn run(args: EnvoyArgs, env: &dyn Fn(&str) -> Option<String>) -> anyho
     let binary =
         if args.bootstrap { None } else { Some(launch::find_envoy(args.envoy_binary.as_deref(), env)?) };
     let agent = HttpAgent::new(consul)?;
-    let params = prepare(&request, &agent, token).await?;
+    let params = prepare(&request, &agent, token, env).await?;
     let json = bootstrap(&params);
     match binary {
         Some(binary) => start(&args, &binary, &params, &json, env),
@@ -89,6 +89,7 @@ async fn prepare(
     request: &Request,
     agent: &impl ConsulAgent,
     token: Option<SecretText>,
+    env: &dyn Fn(&str) -> Option<String>,
 ) -> anyhow::Result<BootstrapParams> {
     let facts = agent.facts().await?;
     let services = agent.services().await?;
@@ -96,10 +97,14 @@ async fn prepare(
         Some(plan) => register(plan, &facts, &services, agent).await?,
         None => {
             let chosen = choose(&services, &request.wanted)?;
-            tell(caveats::of_settings(chosen));
             (chosen.id.clone(), chosen.stands_for().to_owned())
         }
     };
+    // A registration keeps the settings of the one before it. Consul's agent merges central ones in since 1.9 only.
+    let own = services.iter().find(|service| service.id == proxy_id).map(LocalService::settings);
+    let settings = own.unwrap_or_default().over(&agent.proxy_defaults().await?);
+    let (extras, problems) = Extras::read(&settings, &request.pages, env);
+    tell(problems);
     Ok(BootstrapParams {
         proxy_id,
         service,
@@ -109,6 +114,7 @@ async fn prepare(
         admin_access_log: request.admin_access_log.clone(),
         xds: request.xds.clone(),
         token,
+        extras,
     })
 }
 
@@ -130,8 +136,6 @@ async fn register(
     }
     check_bindable(&registration)?;
     tell(caveats::of_addresses(&registration));
-    // A registration keeps the settings of the one before it.
-    tell(present.map(caveats::of_settings).unwrap_or_default());
     agent.register(register::body(&registration, present, can_bind_both(&registration))).await?;
     info!(proxy = registration.id, service = registration.service, "registered the mesh gateway");
     Ok((registration.id, registration.service))

@@ -15,6 +15,7 @@ use crate::{
     model::{
         catalog::{Answer, Topic},
         instance::ServiceKind,
+        mesh::MeshDefaults,
         name::Datacenter,
         note::Note,
         registration::Defaults,
@@ -62,7 +63,7 @@ pub enum Outcome {
 pub(crate) const CENSUS: &str = "census";
 
 /// Every kind of topic, and the census.
-pub(crate) const KINDS: [&str; 17] = [
+pub(crate) const KINDS: [&str; 18] = [
     "agent",
     "registration",
     "roots",
@@ -79,6 +80,7 @@ pub(crate) const KINDS: [&str; 17] = [
     "service_defaults",
     "resolvers",
     "prepared_query",
+    "mesh",
     CENSUS,
 ];
 
@@ -101,6 +103,7 @@ pub(crate) fn kind(topic: &Topic) -> &'static str {
         Topic::ServiceDefaults(_) => "service_defaults",
         Topic::Resolvers => "resolvers",
         Topic::PreparedQuery { .. } => "prepared_query",
+        Topic::Mesh => "mesh",
     }
 }
 
@@ -143,6 +146,7 @@ pub fn question(topic: &Topic) -> Question {
             // Neither `limit` nor `near`: the query itself says how many and, by `_agent`, from where.
             remote(Question { query: vec![("connect", "true".to_owned())], ..execute }, dc.as_str())
         }
+        Topic::Mesh => local(&["v1", "config", "mesh", "mesh"]),
     }
 }
 
@@ -260,6 +264,7 @@ fn answer(topic: &Topic, reply: &Reply) -> Result<Read<Answer>, WireError> {
             map(wire::defaults::defaults(body)?, Answer::Defaults)
         }
         Topic::PreparedQuery { dc, .. } => map(wire::query::result(body, dc)?, Answer::Query),
+        Topic::Mesh => map(wire::mesh::mesh(body)?, Answer::Mesh),
     })
 }
 
@@ -273,13 +278,22 @@ fn known_absence(topic: &Topic, reply: &Reply) -> Option<Outcome> {
         (Topic::ProxyDefaults | Topic::ServiceDefaults(_), StatusCode::NOT_FOUND) => {
             Some(Outcome::Heard(Answer::Defaults(Defaults::default()), Vec::new()))
         }
-        (Topic::IntentionEntries, status)
-            if !status.is_success() && reply.excerpt().contains("invalid config entry kind") =>
-        {
+        (Topic::Mesh, StatusCode::NOT_FOUND) => {
+            Some(Outcome::Heard(Answer::Mesh(MeshDefaults::default()), Vec::new()))
+        }
+        (Topic::IntentionEntries, _) if is_unknown_kind(reply) => {
             Some(Outcome::Absent(Answer::Intentions(Vec::new())))
+        }
+        (Topic::Mesh, _) if is_unknown_kind(reply) => {
+            Some(Outcome::Absent(Answer::Mesh(MeshDefaults::default())))
         }
         _ => None,
     }
+}
+
+/// This version of Consul has no entries of that kind.
+fn is_unknown_kind(reply: &Reply) -> bool {
+    !reply.status.is_success() && reply.excerpt().contains("invalid config entry kind")
 }
 
 fn header_notes(topic: &Topic, reply: &Reply) -> Vec<Note> {
@@ -467,6 +481,7 @@ mod tests {
             Topic::ProxyDefaults,
             Topic::ServiceDefaults(service.into()),
             Topic::Resolvers,
+            Topic::Mesh,
         ];
         let kinds: Vec<&str> = topics.iter().map(kind).chain(["chain", CENSUS]).collect();
         let listed: Vec<&str> = KINDS.into_iter().filter(|name| kinds.contains(name)).collect();

@@ -2,6 +2,7 @@
 //!
 //! Pure: who the proxy is comes in, JSON comes out. Where it is written and who reads it is not known here.
 
+pub mod extras;
 mod stats;
 
 #[cfg(test)]
@@ -15,6 +16,7 @@ use std::{
 
 use serde_json::{Value, json};
 
+use self::extras::Extras;
 use crate::model::secret::SecretText;
 
 /// The static cluster through which Envoy reaches the agent.
@@ -46,6 +48,8 @@ pub struct BootstrapParams {
     pub xds: XdsAddress,
     /// The Consul token that the agent checks the stream with.
     pub token: Option<SecretText>,
+    /// Metrics, tracing and static resources that the proxy's settings ask for.
+    pub extras: Extras,
 }
 
 /// A host (an IP address or a DNS name) and a port.
@@ -121,7 +125,7 @@ impl FromStr for XdsAddress {
 
 /// The bootstrap as JSON that Envoy reads. It holds the token in plain text, since Envoy must send it.
 pub fn bootstrap(params: &BootstrapParams) -> Value {
-    json!({
+    let mut bootstrap = json!({
         "admin": admin(params),
         "node": {
             "id": params.proxy_id,
@@ -140,7 +144,9 @@ pub fn bootstrap(params: &BootstrapParams) -> Value {
             // Consul's limit: a longer regular expression in a route or an intention is refused, not run.
             "static_layer": {"re2.max_program_size.error_level": 1_048_576},
         }]},
-    })
+    });
+    params.extras.add_to(&mut bootstrap, params.admin);
+    bootstrap
 }
 
 fn admin(params: &BootstrapParams) -> Value {

@@ -23,6 +23,10 @@ pub enum Unit {
     Public,
     /// A sidecar's upstream, by Consul's id of it.
     Upstream(String),
+    /// A path of a sidecar's application that is served without TLS, by its path and port.
+    Exposed(String),
+    /// Which paths are served so.
+    ExposedPaths,
     /// A gateway's listeners; the chains in them come from the other units.
     Listeners,
     /// A gateway's way to the local Consul servers. Federation itself depends on it.
@@ -50,6 +54,7 @@ impl Unit {
             Self::RemoteServers(_) | Self::RemoteDatacenter(_) => Some(Self::RemoteDatacenters),
             Self::LocalService(_) => Some(Self::LocalServices),
             Self::LocalSubset(..) => Some(Self::LocalSubsets),
+            Self::Exposed(_) => Some(Self::ExposedPaths),
             _ => None,
         }
     }

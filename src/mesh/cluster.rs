@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use crate::{
     mesh::name,
-    model::{chain::Balance, name::ServiceName},
+    model::{chain::Balance, mesh::TlsParams, name::ServiceName},
     xds::resource::{
         Resource,
         address::Address,
-        cluster::{Cluster, Discovery, Limits, Outlier, UpstreamTls},
+        cluster::{Cluster, Discovery, Dns, DnsHost, Limits, Outlier, Resolution, UpstreamTls},
+        endpoints::{Endpoint, EndpointHealth},
         secret::TlsSecrets,
     },
 };
@@ -16,18 +17,40 @@ use crate::{
 /// Consul's connect timeout where nothing else is configured.
 pub const CONNECT_TIMEOUT_MS: u64 = 5_000;
 
+/// Consul's pace of resolving host names.
+const DNS_REFRESH_MS: u64 = 10_000;
+
 /// Passes TLS of others through: what a mesh gateway needs.
 pub fn passthrough(name: &str, discovery: Discovery, connect_timeout_ms: u64) -> Resource {
     Resource::Cluster(Cluster { discovery, ..eds(name, connect_timeout_ms) })
 }
 
-/// The local application, plain; without an address it answers nobody.
-pub fn local_app(address: Option<Address>, connect_timeout_ms: u64, http2: bool) -> Resource {
-    Resource::Cluster(Cluster {
-        discovery: Discovery::Static(address.into_iter().collect()),
-        outlier: None,
-        http2,
-        ..eds(name::LOCAL_APP, connect_timeout_ms)
+/// The local application, plain, also under the names of exposed paths. Without an address it answers nobody.
+pub fn application(
+    name: &str,
+    discovery: Discovery,
+    connect_timeout_ms: u64,
+    http2: bool,
+    max_connections: Option<u32>,
+) -> Resource {
+    let limits = Limits { max_connections, ..Limits::default() };
+    Resource::Cluster(Cluster { discovery, outlier: None, http2, limits, ..eds(name, connect_timeout_ms) })
+}
+
+/// An application at one address.
+pub fn at(address: Address) -> Discovery {
+    Discovery::Static(vec![address])
+}
+
+/// An application at a host name.
+pub fn at_name(name: &str, port: u16) -> Discovery {
+    let endpoint = Endpoint { weight: 1, health: EndpointHealth::Unknown };
+    let host = DnsHost { name: name.to_owned(), port, endpoint };
+    Discovery::Dns(Dns {
+        resolution: Resolution::Logical,
+        refresh_ms: DNS_REFRESH_MS,
+        hosts: vec![host],
+        in_aggregate: false,
     })
 }
 
@@ -69,7 +92,7 @@ pub fn secrets(service: &ServiceName) -> TlsSecrets {
 
 /// The peer must present one of these SANs.
 pub fn upstream_tls(sni: &str, sans: BTreeSet<String>, secrets: TlsSecrets) -> UpstreamTls {
-    UpstreamTls { sni: sni.to_owned(), sans, secrets }
+    UpstreamTls { sni: sni.to_owned(), sans, secrets, params: TlsParams::default() }
 }
 
 fn eds(name: &str, connect_timeout_ms: u64) -> Cluster {

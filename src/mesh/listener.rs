@@ -1,15 +1,33 @@
 //! The terminal filters of listeners, by protocol.
 
+use std::net::SocketAddr;
+
 use crate::{
-    model::chain::Protocol,
+    model::{
+        chain::Protocol,
+        instance::{Host, HostPort},
+        registration::{LocalAddress, UnixSocket},
+    },
     xds::resource::{
-        filter::{HttpFilter, HttpManager, NetworkFilter, Rbac, Routes, TcpProxy},
+        address::{Address, Pipe},
+        filter::{ConnectionLimit, HttpFilter, HttpManager, NetworkFilter, Rbac, Routes, TcpProxy},
         route::RouteConfig,
     },
 };
 
 /// Envoy's own limit for a whole response, written out; streams of gRPC have none, or every long call would end here.
 const RESPONSE_TIMEOUT_MS: u64 = 15_000;
+
+/// Where Envoy can listen: a host name is no such place.
+pub fn address(at: &LocalAddress) -> Option<Address> {
+    match at {
+        LocalAddress::Port(HostPort { host: Host::Ip(ip), port }) => Some(SocketAddr::new(*ip, *port).into()),
+        LocalAddress::Port(HostPort { host: Host::Name(_), .. }) => None,
+        LocalAddress::Socket(UnixSocket { path, mode }) => {
+            Some(Address::Pipe(Pipe { path: path.clone(), mode: *mode }))
+        }
+    }
+}
 
 /// ALPN protocols that a public listener offers.
 pub fn alpn(protocol: Protocol) -> Vec<String> {
@@ -21,14 +39,57 @@ pub fn alpn(protocol: Protocol) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
+/// What a public listener does with a connection.
+#[derive(Clone, Debug)]
+pub struct Inbound<'a> {
+    /// What the application speaks.
+    pub protocol: Protocol,
+    /// Prefix of the statistics.
+    pub stat_prefix: &'a str,
+    /// The application's cluster.
+    pub cluster: &'a str,
+    /// Who may.
+    pub rbac: Rbac,
+    /// Connections at a time, if limited.
+    pub max_connections: Option<u32>,
+    /// How long a whole response may take; any time when not given.
+    pub timeout_ms: Option<u64>,
+    /// How long a request may idle; Envoy's default when not given.
+    pub idle_timeout_ms: Option<u64>,
+    /// Whether the application is told who calls.
+    pub tells_caller: bool,
+}
+
 /// Filters that authorize and lead to the local application. Over HTTP the decision is made for each request, so that
 /// a new intention holds for connections that are already open and a denied caller is told 403.
-pub fn inbound(protocol: Protocol, stat_prefix: &str, cluster: &str, rbac: Rbac) -> Vec<NetworkFilter> {
+pub fn inbound(wanted: Inbound<'_>) -> Vec<NetworkFilter> {
+    let Inbound { protocol, stat_prefix, cluster, rbac, .. } = wanted;
+    let mut filters: Vec<_> = wanted.max_connections.map(connection_limit).into_iter().collect();
     if protocol == Protocol::Tcp {
-        return vec![NetworkFilter::Rbac(rbac), tcp_proxy(stat_prefix, cluster)];
+        filters.extend([NetworkFilter::Rbac(rbac), tcp_proxy(stat_prefix, cluster)]);
+        return filters;
     }
-    let filters = grpc_filters(protocol).chain([HttpFilter::Rbac(rbac)]).collect();
-    vec![http(protocol, stat_prefix, cluster, None, filters, true)]
+    let timeout_ms = wanted.timeout_ms.filter(|ms| *ms > 0);
+    let routes =
+        RouteConfig { idle_timeout_ms: wanted.idle_timeout_ms, ..route(stat_prefix, cluster, timeout_ms) };
+    filters.push(NetworkFilter::Http(HttpManager {
+        filters: grpc_filters(protocol).chain([HttpFilter::Rbac(rbac)]).collect(),
+        forward_client_cert: wanted.tells_caller,
+        ..manager(protocol, stat_prefix, routes)
+    }));
+    filters
+}
+
+/// A limit of connections at a time, which comes first in a chain.
+pub fn connection_limit(max_connections: u32) -> NetworkFilter {
+    let stat_prefix = "inbound_connection_limit".to_owned();
+    NetworkFilter::ConnectionLimit(ConnectionLimit { stat_prefix, max_connections })
+}
+
+/// The filter that serves one path of the application and no other.
+pub fn exposed(protocol: Protocol, stat_prefix: &str, path: &str, cluster: &str) -> NetworkFilter {
+    let routes = RouteConfig { path: Some(path.to_owned()), ..route(stat_prefix, cluster, None) };
+    NetworkFilter::Http(manager(protocol, stat_prefix, routes))
 }
 
 /// Filters that lead from the local application to an upstream's one cluster. `timeout_ms` is for a whole response.
@@ -42,7 +103,9 @@ pub fn outbound(
         return tcp_proxy(stat_prefix, cluster);
     }
     let timeout_ms = timeout_ms.or((protocol != Protocol::Grpc).then_some(RESPONSE_TIMEOUT_MS));
-    http(protocol, stat_prefix, cluster, timeout_ms, grpc_filters(protocol).collect(), false)
+    let routes = route(stat_prefix, cluster, timeout_ms);
+    let filters = grpc_filters(protocol).collect();
+    NetworkFilter::Http(HttpManager { filters, ..manager(protocol, stat_prefix, routes) })
 }
 
 /// Passes bytes on to a cluster.
@@ -58,20 +121,18 @@ fn grpc_filters(protocol: Protocol) -> impl Iterator<Item = HttpFilter> {
     filters.into_iter()
 }
 
-fn http(
-    protocol: Protocol,
-    stat_prefix: &str,
-    cluster: &str,
-    timeout_ms: Option<u64>,
-    filters: Vec<HttpFilter>,
-    forward_client_cert: bool,
-) -> NetworkFilter {
-    let routes = RouteConfig { name: stat_prefix.to_owned(), cluster: cluster.to_owned(), timeout_ms };
-    NetworkFilter::Http(HttpManager {
+fn route(name: &str, cluster: &str, timeout_ms: Option<u64>) -> RouteConfig {
+    let (name, cluster) = (name.to_owned(), cluster.to_owned());
+    RouteConfig { name, path: None, cluster, timeout_ms, idle_timeout_ms: None }
+}
+
+fn manager(protocol: Protocol, stat_prefix: &str, routes: RouteConfig) -> HttpManager {
+    HttpManager {
         stat_prefix: stat_prefix.to_owned(),
         http2: protocol.is_http2(),
         routes: Routes::Inline(routes),
-        filters,
-        forward_client_cert,
-    })
+        filters: Vec::new(),
+        forward_client_cert: false,
+        tracing: None,
+    }
 }

@@ -3,11 +3,12 @@
 //! Two suffixes, never to be mixed: services end in the trust domain (`<uuid>.consul`, whatever the DNS domain is),
 //! servers in the agent's DNS domain (`consul` unless configured).
 
+use std::net::SocketAddr;
+
 use crate::model::{
     chain::{Chain, Target},
-    instance::HostPort,
     name::{Datacenter, NodeName, ServiceName, TrustDomain},
-    registration::{Upstream, UpstreamKind},
+    registration::{ExposedPath, LocalAddress, Upstream, UpstreamKind},
 };
 
 /// The only namespace of Consul's community edition.
@@ -114,8 +115,27 @@ pub fn upstream_id(upstream: &Upstream) -> String {
 }
 
 /// The listener of an upstream.
-pub fn upstream_listener(id: &str, bind: &HostPort) -> String {
+pub fn upstream_listener(id: &str, bind: &LocalAddress) -> String {
     format!("{id}:{bind}")
+}
+
+/// The listener of an exposed path. Consul strips the path down to letters and digits.
+pub fn exposed_listener(path: &ExposedPath, address: SocketAddr) -> String {
+    format!("exposed_path_{}:{address}", stripped(path))
+}
+
+/// The statistics and the routes of an exposed path.
+pub fn exposed_filter(path: &ExposedPath) -> String {
+    format!("exposed_path_filter_{}_{}", stripped(path), path.listener_port)
+}
+
+/// The application on another port than its service's.
+pub fn exposed_cluster(port: u16) -> String {
+    format!("exposed_cluster_{port}")
+}
+
+fn stripped(path: &ExposedPath) -> String {
+    path.path.chars().filter(char::is_ascii_alphanumeric).collect()
 }
 
 /// The statistics of an upstream's listener: `upstream.<service>.default.<dc>`.

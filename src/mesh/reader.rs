@@ -9,6 +9,7 @@ use crate::model::{
     chain::{Chain, ChainRequest},
     instance::{Instance, ServiceKind},
     intention::Intention,
+    mesh::MeshDefaults,
     name::{Datacenter, ProxyId, ServiceName},
     note::Note,
     query::QueryResult,
@@ -127,6 +128,11 @@ impl<'a> Reader<'a> {
     pub fn trouble(&self, topic: &Topic) -> Option<&'a str> {
         let stale = self.catalog.heard(topic).and_then(|heard| heard.stale.as_deref());
         stale.or_else(|| self.catalog.trouble(topic).map(AsRef::as_ref))
+    }
+
+    /// [`Topic::Mesh`].
+    pub fn mesh(&mut self) -> Option<&'a MeshDefaults> {
+        self.ask(Topic::Mesh, self.catalog.mesh())
     }
 
     /// Every datacenter that the servers list or that has replicated gateways. Given as soon as one of the two is known,

@@ -1,24 +1,27 @@
-//! A sidecar: its certificates, its public listener, its upstreams.
+//! A sidecar: its certificates, its public listener, its upstreams, its exposed paths.
 
+mod exposed;
+mod hatch;
+mod options;
 mod public;
 mod upstream;
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::collections::BTreeSet;
 
 use crate::{
     mesh::{
         Options,
-        built::{Built, Parts, Unit},
-        name,
+        built::{Built, Made, Outcome, Parts, Unit},
+        listener, name,
         reader::Reader,
+        sidecar::options::Reading,
     },
     model::{
         agent::AgentFacts,
         catalog::Catalog,
-        instance::Host,
         name::ServiceName,
         note::Note,
-        registration::{Destination, Registration, Upstream},
+        registration::{Destination, Registration, Upstream, UpstreamKind},
         settings::Settings,
     },
     xds::resource::{
@@ -51,33 +54,77 @@ pub(super) fn build(
     let made = identity(&mut reader, &destination.service);
     built.add(Unit::Identity, reader, made.map(Ok));
 
-    let mut reader = Reader::new(catalog);
-    let made = public::local_app(&sidecar, &mut reader);
+    let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
+    let made = public::local_app(&sidecar, &mut reader, &mut notes);
     built.add_or(Unit::LocalApp, reader, made, public::no_local_app());
+    built.notes.extend(notes);
 
     let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
     let made = public::build(&sidecar, &mut reader, &mut notes);
     built.add(Unit::Public, reader, made);
     built.notes.extend(notes);
 
-    let mut taken: BTreeSet<_> = public::address(registration).into_iter().collect();
+    let known = sidecar.settings(&mut Reader::new(catalog));
+    let public = public::address(known.as_ref().unwrap_or(&registration.settings), registration);
+    let mut taken: BTreeSet<Address> = public.map(Address::from).into_iter().collect();
+    if let Some(Outcome::Ready(parts)) = built.units.get(&Unit::Public) {
+        taken.extend(parts.addresses().cloned());
+    }
     for wanted in &registration.upstreams {
         let id = name::upstream_id(wanted);
         let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
-        let made = upstream::build(&sidecar, wanted, &id, &mut taken, &mut reader, &mut notes);
+        let made = upstream(&sidecar, wanted, &id, &mut taken, &mut reader, &mut notes);
         let unit = Unit::Upstream(unique(&built, id));
-        built.claims.extend(claim(wanted).map(|at| (unit.clone(), at)));
+        built.claims.extend(listener::address(&wanted.bind).map(|at| (unit.clone(), at)));
         built.add(unit, reader, made);
         built.notes.extend(notes);
     }
+    add_exposed(&sidecar, catalog, &mut taken, &mut built);
     built
 }
 
-/// Where an upstream is about to listen.
-fn claim(wanted: &Upstream) -> Option<Address> {
-    match wanted.bind.host {
-        Host::Ip(ip) => Some(SocketAddr::new(ip, wanted.bind.port).into()),
-        Host::Name(_) => None,
+/// One upstream with its options. Its chain is asked for with central settings laid under its own, and not before they
+/// are known.
+fn upstream(
+    sidecar: &Sidecar<'_>,
+    wanted: &Upstream,
+    id: &str,
+    taken: &mut BTreeSet<Address>,
+    reader: &mut Reader<'_>,
+    notes: &mut Vec<Note>,
+) -> Made {
+    let (merged, mesh) = (options::merged(sidecar, wanted, reader), reader.mesh());
+    let (merged, settings) = (merged?, sidecar.settings(reader)?);
+    let made = upstream::build(sidecar, &merged, id, taken, reader, notes)?;
+    let mesh = mesh?;
+    Some(made.map(|mut parts| {
+        let about = format!("upstream {id}");
+        let mut reading = Reading { sidecar, about: &about, settings: &merged.settings, notes };
+        options::apply(&mut reading, mesh, &mut parts);
+        if let UpstreamKind::Service(service) = &merged.destination {
+            hatch::upstream(&mut reading, service, &mut parts, taken);
+        }
+        // What is wrong with it is the public listener's to tell.
+        let mut reading = Reading { settings: &settings, notes: &mut Vec::new(), ..reading };
+        if let Some(tracing) = hatch::tracing(&mut reading) {
+            for resource in &mut parts.resources {
+                if let Resource::Listener(listener) = resource {
+                    hatch::trace(listener, &tracing);
+                }
+            }
+        }
+        parts
+    }))
+}
+
+fn add_exposed(sidecar: &Sidecar<'_>, catalog: &Catalog, taken: &mut BTreeSet<Address>, built: &mut Built) {
+    let mut reader = Reader::new(catalog);
+    let paths = exposed::paths(sidecar, &mut reader);
+    built.add(Unit::ExposedPaths, reader, paths.is_some().then(|| Ok(Parts::default())));
+    for path in paths.into_iter().flatten() {
+        let mut reader = Reader::new(catalog);
+        let made = exposed::build(sidecar, path, taken, &mut reader);
+        built.add(Unit::Exposed(exposed::id(path)), reader, made);
     }
 }
 
@@ -104,25 +151,16 @@ fn identity(reader: &mut Reader<'_>, service: &ServiceName) -> Option<Parts> {
     Some(Parts { resources: secrets.into_iter().map(Resource::Secret).collect(), ..Parts::default() })
 }
 
-/// Proxy settings as Consul 1.9+ merges them: `proxy-defaults`, then the protocol of `service-defaults`, then the
-/// registration's own. Merging again what Consul has merged already changes nothing.
-fn merged_settings(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>) -> Option<Settings> {
-    let (global, own) = reader.defaults(&sidecar.destination.service)?;
-    let mut central = global.settings.clone();
-    if let Some(protocol) = &own.protocol {
-        central.0.insert("protocol".to_owned(), protocol.as_str().into());
-    }
-    Some(sidecar.registration.settings.over(&central))
-}
-
 impl Sidecar<'_> {
-    /// A note on those of `unbuilt` that `settings` has: Consul's own proxies honour them.
-    fn unbuilt(&self, about: &str, settings: &Settings, unbuilt: &[&str]) -> Option<Note> {
-        let found: Vec<&str> = unbuilt.iter().copied().filter(|key| settings.0.contains_key(*key)).collect();
-        (!found.is_empty()).then(|| {
-            let problem = format!("has settings without effect, not built yet: {}", found.join(", "));
-            self.note(about, problem, "remove them, or do not count on them")
-        })
+    /// Proxy settings as Consul 1.9+ merges them: `proxy-defaults`, then the fields of `service-defaults`, then the
+    /// registration's own. Merging again what Consul has merged already changes nothing.
+    fn settings(&self, reader: &mut Reader<'_>) -> Option<Settings> {
+        let (global, own) = reader.defaults(&self.destination.service)?;
+        let mut central = own.settings.over(&global.settings);
+        if let Some(protocol) = &own.protocol {
+            central.0.insert("protocol".to_owned(), protocol.as_str().into());
+        }
+        Some(self.registration.settings.over(&central))
     }
 
     fn note(&self, about: &str, problem: impl Into<String>, remedy: &str) -> Note {

@@ -124,9 +124,10 @@ fn awaiting_successors(previous: &BTreeMap<Unit, Parts>, built: &Built) -> Vec<U
 
 impl Parts {
     /// Where its listeners bind.
-    fn addresses(&self) -> impl Iterator<Item = &Address> {
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
         let whole = self.resources.iter().filter_map(|resource| match resource {
             Resource::Listener(listener) => Some(&listener.address),
+            Resource::CustomListener(listener) => Some(&listener.address),
             _ => None,
         });
         whole.chain(self.listeners.iter().map(|listener| &listener.address))

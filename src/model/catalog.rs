@@ -17,6 +17,7 @@ use crate::model::{
     chain::{Chain, ChainRequest},
     instance::{Instance, ServiceKind},
     intention::Intention,
+    mesh::MeshDefaults,
     name::{Datacenter, ProxyId, ServiceName},
     note::Note,
     query::QueryResult,
@@ -80,6 +81,8 @@ pub enum Topic {
         /// Its id or name.
         query: String,
     },
+    /// `mesh/mesh` (Consul 1.12+; known-absent below).
+    Mesh,
 }
 
 /// The answer to a topic; each variant answers the topic of the same name.
@@ -112,6 +115,8 @@ pub enum Answer {
     Resolvers(BTreeMap<ServiceName, Result<ServiceResolver, Note>>),
     /// To [`Topic::PreparedQuery`].
     Query(QueryResult),
+    /// To [`Topic::Mesh`]; its default when there is no such entry.
+    Mesh(MeshDefaults),
 }
 
 /// What was last heard of a topic.
@@ -302,6 +307,11 @@ impl Catalog {
     pub fn prepared_query(&self, dc: &Datacenter, query: &str) -> View<&QueryResult> {
         view!(self, Topic::PreparedQuery { dc: dc.clone(), query: query.to_owned() }, Query)
     }
+
+    /// [`Topic::Mesh`].
+    pub fn mesh(&self) -> View<&MeshDefaults> {
+        view!(self, Topic::Mesh, Mesh)
+    }
 }
 
 impl fmt::Display for Topic {
@@ -325,6 +335,7 @@ impl fmt::Display for Topic {
             Self::ServiceDefaults(service) => write!(f, "service-defaults/{service}"),
             Self::Resolvers => f.write_str("service-resolvers"),
             Self::PreparedQuery { dc, query } => write!(f, "prepared-query/{query}@{dc}"),
+            Self::Mesh => f.write_str("mesh"),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! A proxy's own registration: what it is and what it wants to reach.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
 use crate::model::{
-    chain::GatewayMode,
+    chain::{GatewayMode, Protocol},
     instance::{HostPort, ServiceKind},
     name::{Datacenter, ProxyId, ServiceId, ServiceName},
     settings::Settings,
@@ -36,6 +36,8 @@ pub struct Registration {
     pub settings: Settings,
     /// What it wants to reach, in the order of registration.
     pub upstreams: Vec<Upstream>,
+    /// Paths of its application that are served without TLS and without asking intentions.
+    pub exposed: Vec<ExposedPath>,
 }
 
 /// The service instance behind a sidecar.
@@ -45,8 +47,8 @@ pub struct Destination {
     pub service: ServiceName,
     /// Its service id, if the registration names one.
     pub id: Option<ServiceId>,
-    /// Where it listens; `127.0.0.1` unless registered otherwise.
-    pub local: Option<HostPort>,
+    /// Where it listens; on `127.0.0.1` unless registered otherwise.
+    pub local: Option<LocalAddress>,
 }
 
 /// A service that a sidecar's application reaches on a local port.
@@ -56,12 +58,54 @@ pub struct Upstream {
     pub destination: UpstreamKind,
     /// In which datacenter; the proxy's own when not given.
     pub datacenter: Option<Datacenter>,
-    /// Where Envoy listens for the application; `127.0.0.1` unless registered otherwise.
-    pub bind: HostPort,
+    /// Where Envoy listens for the application; on `127.0.0.1` unless registered otherwise.
+    pub bind: LocalAddress,
     /// Its own gateway mode, if set; laid over the proxy's.
     pub gateway_mode: Option<GatewayMode>,
     /// Its opaque settings.
     pub settings: Settings,
+}
+
+/// Where something listens on the proxy's machine, or is reached from it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(untagged)]
+pub enum LocalAddress {
+    /// A host and a TCP port.
+    Port(HostPort),
+    /// A Unix socket.
+    Socket(UnixSocket),
+}
+
+impl fmt::Display for LocalAddress {
+    /// `127.0.0.1:80`, or a Unix socket's path.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port(at) => at.fmt(f),
+            Self::Socket(socket) => f.write_str(&socket.path),
+        }
+    }
+}
+
+/// A Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct UnixSocket {
+    /// An absolute path of at most 107 bytes, or `@` and a name in Linux's abstract namespace.
+    pub path: String,
+    /// Permission bits of the socket's file, if told.
+    pub mode: Option<u32>,
+}
+
+/// One path of the application that anybody may fetch: a health check, metrics.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct ExposedPath {
+    /// The path, with its leading slash. No other is served.
+    pub path: String,
+    /// Where Envoy serves it.
+    pub listener_port: u16,
+    /// Where the application does.
+    pub local_port: u16,
+    /// What the application speaks.
+    pub protocol: Protocol,
 }
 
 /// What an upstream names.
@@ -81,6 +125,28 @@ pub struct Defaults {
     pub protocol: Option<String>,
     /// `MeshGateway.Mode`.
     pub gateway_mode: Option<GatewayMode>,
-    /// `Config` (proxy-defaults).
+    /// `Config` (proxy-defaults), and the fields of service-defaults under the keys that Consul merges them into.
+    pub settings: Settings,
+    /// `Expose.Paths`.
+    pub exposed: Vec<ExposedPath>,
+    /// `UpstreamConfig` (service-defaults, 1.9 and later) of the service that the upstreams are of.
+    pub upstreams: UpstreamDefaults,
+}
+
+/// Settings of the upstreams that a service's sidecars have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UpstreamDefaults {
+    /// Of all upstreams (`Defaults`).
+    pub all: UpstreamConfig,
+    /// Of those to one service (`Overrides`); a key here wins.
+    pub by_service: BTreeMap<ServiceName, UpstreamConfig>,
+}
+
+/// Central settings of an upstream.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct UpstreamConfig {
+    /// Its gateway mode, if set.
+    pub gateway_mode: Option<GatewayMode>,
+    /// Its settings, under the keys of an upstream's own `Config`.
     pub settings: Settings,
 }

@@ -4,6 +4,7 @@
 //! never compared or hashed, since protobuf maps have no order; see [`crate::xds::version`].
 
 mod cluster;
+mod custom;
 mod endpoints;
 mod filter;
 mod http;
@@ -29,5 +30,7 @@ pub fn encode(resource: &Resource) -> Any {
         Resource::Endpoints(endpoints) => pack_any(endpoints::message(endpoints)),
         Resource::Listener(listener) => pack_any(listener::message(listener)),
         Resource::Route(route) => pack_any(route::message(route)),
+        Resource::CustomCluster(cluster) => pack_any(custom::cluster(cluster)),
+        Resource::CustomListener(listener) => pack_any(custom::listener(listener)),
     }
 }

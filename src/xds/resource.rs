@@ -1,10 +1,11 @@
 //! Envoy's resources in our own ordered types: what `mesh` builds, what versions are taken from.
 //!
-//! Only what the mesh uses is here, with Envoy's words. Equal values serialize to equal bytes: no maps without order,
-//! no floats. `encode` turns them into Envoy's protobuf messages.
+//! Only what the mesh uses is here, with Envoy's words; `custom` is the exception, for what users write themselves.
+//! Equal values serialize to equal bytes: no maps without order, no floats of ours. `encode` turns them into Envoy's protobuf messages.
 
 pub mod address;
 pub mod cluster;
+pub mod custom;
 pub mod endpoints;
 pub mod filter;
 pub mod listener;
@@ -15,7 +16,14 @@ use std::{collections::BTreeSet, fmt};
 
 use serde::Serialize;
 
-use self::{cluster::Cluster, endpoints::Endpoints, listener::Listener, route::RouteConfig, secret::Secret};
+use self::{
+    cluster::Cluster,
+    custom::{CustomCluster, CustomListener},
+    endpoints::Endpoints,
+    listener::Listener,
+    route::RouteConfig,
+    secret::Secret,
+};
 
 /// The five types of resource, in the order in which they are sent (make before break).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -107,6 +115,10 @@ pub enum Resource {
     Listener(Listener),
     /// A route configuration.
     Route(RouteConfig),
+    /// A cluster as a user wrote it.
+    CustomCluster(Box<CustomCluster>),
+    /// A listener as a user wrote it.
+    CustomListener(Box<CustomListener>),
 }
 
 impl Resource {
@@ -118,6 +130,8 @@ impl Resource {
             Self::Endpoints(endpoints) => Key::new(Kind::Endpoints, &endpoints.cluster),
             Self::Listener(listener) => Key::new(Kind::Listener, &listener.name),
             Self::Route(route) => Key::new(Kind::Route, &route.name),
+            Self::CustomCluster(cluster) => Key::new(Kind::Cluster, &cluster.name),
+            Self::CustomListener(listener) => Key::new(Kind::Listener, &listener.name),
         }
     }
 
@@ -129,6 +143,8 @@ impl Resource {
             Self::Cluster(cluster) => cluster.refers_to(&mut refs),
             Self::Listener(listener) => listener.refers_to(&mut refs),
             Self::Route(route) => route.refers_to(&mut refs),
+            Self::CustomCluster(cluster) => cluster.refers_to(&mut refs),
+            Self::CustomListener(listener) => listener.refers_to(&mut refs),
         }
         refs
     }

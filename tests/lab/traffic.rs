@@ -150,8 +150,7 @@ pub(super) async fn no_private_key_is_shown(rig: &mut Rig) -> anyhow::Result<()>
             let config: causeway::api::wire::ProxyConfig =
                 serde_json::from_slice(&rig.causeway(node, &page).await?)?;
             for resource in config.resources {
-                let json =
-                    causeway::envoy::descriptors::to_json(&resource.type_url, &decode(&resource.value)?)?;
+                let json = causeway::xds::json::to_json(&resource.type_url, &decode(&resource.value)?)?;
                 shown.push((format!("{page} {}", resource.name), json.to_string().into_bytes()));
             }
         }

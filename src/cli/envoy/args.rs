@@ -1,6 +1,6 @@
 //! The flags of `causeway envoy`, named as in `consul connect envoy`.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -65,6 +65,18 @@ pub struct EnvoyArgs {
     /// Access log of the admin interface
     #[arg(long, value_name = "FILE", default_value = "/dev/null", help_heading = "Envoy")]
     pub(super) admin_access_log_path: String,
+    /// The path on which metrics are served where `envoy_prometheus_bind_addr` is set
+    #[arg(long, value_name = "PATH", default_value = "/metrics", help_heading = "Envoy")]
+    pub(super) prometheus_scrape_path: String,
+    /// The port of this machine that serves those metrics, instead of Envoy itself
+    #[arg(long, value_name = "PORT", help_heading = "Envoy")]
+    pub(super) prometheus_backend_port: Option<u16>,
+    /// Serve /ready of the admin interface, and nothing else of it, on this address
+    #[arg(long, value_name = "IP", requires = "envoy_ready_bind_port", help_heading = "Envoy")]
+    pub(super) envoy_ready_bind_address: Option<IpAddr>,
+    /// The port for --envoy-ready-bind-address
+    #[arg(long, value_name = "PORT", requires = "envoy_ready_bind_address", help_heading = "Envoy")]
+    pub(super) envoy_ready_bind_port: Option<u16>,
     /// Print the bootstrap, with its token if there is one, and start nothing
     #[arg(long, help_heading = "Envoy")]
     pub(super) bootstrap: bool,

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::model::settings::Settings;
+
 /// The kind of a sidecar in Consul's words.
 pub(super) const SIDECAR: &str = "connect-proxy";
 /// The kind of a mesh gateway in Consul's words.
@@ -44,6 +46,11 @@ impl LocalService {
     pub(super) fn stands_for(&self) -> &str {
         let destination = self.proxy.as_ref().map_or("", |proxy| &proxy.destination_service_name);
         if destination.is_empty() { &self.service } else { destination }
+    }
+
+    /// The proxy's own settings.
+    pub(super) fn settings(&self) -> Settings {
+        Settings(self.proxy.as_ref().and_then(|proxy| proxy.config.clone()).unwrap_or_default())
     }
 
     fn destination_id(&self) -> &str {

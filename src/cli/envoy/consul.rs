@@ -3,12 +3,16 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context;
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{cli::envoy::choose::LocalService, config::consul::ConsulSettings, consul::client::Client};
+use crate::{
+    cli::envoy::choose::LocalService, config::consul::ConsulSettings, consul::client::Client,
+    model::settings::Settings,
+};
 
-/// All three questions are answered from the local agent's memory, or by one write to its servers.
+/// The questions are answered from the local agent's memory, or by one read of or write to its servers.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the local agent says of itself.
@@ -26,6 +30,8 @@ pub(super) trait ConsulAgent {
     async fn facts(&self) -> anyhow::Result<LocalAgent>;
     /// The services registered with it.
     async fn services(&self) -> anyhow::Result<Vec<LocalService>>;
+    /// The settings of all proxies (`proxy-defaults/global`); empty without such an entry.
+    async fn proxy_defaults(&self) -> anyhow::Result<Settings>;
     /// Registers a service, replacing the one with its id.
     async fn register(&self, body: Value) -> anyhow::Result<()>;
 }
@@ -60,6 +66,12 @@ struct WireMember {
     addr: String,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireDefaults {
+    config: Option<BTreeMap<String, Value>>,
+}
+
 impl ConsulAgent for HttpAgent {
     async fn facts(&self) -> anyhow::Result<LocalAgent> {
         const WHAT: &str = "ask the Consul agent for its datacenter and node name (needs agent:read)";
@@ -77,6 +89,16 @@ impl ConsulAgent for HttpAgent {
         let reply = self.0.get("/v1/agent/services", &[], DEADLINE).await.context(WHAT)?;
         let wire: BTreeMap<String, LocalService> = reply.ok().context(WHAT)?.json().context(WHAT)?;
         Ok(wire.into_values().collect())
+    }
+
+    async fn proxy_defaults(&self) -> anyhow::Result<Settings> {
+        const WHAT: &str = "read the defaults of all proxies from the Consul agent";
+        let reply = self.0.get("/v1/config/proxy-defaults/global", &[], DEADLINE).await.context(WHAT)?;
+        if reply.status == StatusCode::NOT_FOUND {
+            return Ok(Settings::default());
+        }
+        let wire: WireDefaults = reply.ok().context(WHAT)?.json().context(WHAT)?;
+        Ok(Settings(wire.config.unwrap_or_default()))
     }
 
     async fn register(&self, body: Value) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::{
     cli::envoy::{args::EnvoyArgs, choose::Wanted, register::GatewayRegistration},
-    envoy::bootstrap::{Endpoint, XdsAddress},
+    envoy::bootstrap::{Endpoint, XdsAddress, extras::Pages},
 };
 
 /// The port of a gateway when none is given, as Consul has it since 1.9.
@@ -20,6 +20,7 @@ pub(super) struct Request {
     pub(super) admin: SocketAddr,
     pub(super) admin_access_log: String,
     pub(super) xds: XdsAddress,
+    pub(super) pages: Pages,
 }
 
 /// A gateway to register, as far as the command line tells.
@@ -51,10 +52,11 @@ impl Request {
         let register = args.register.then(|| plan(args, &mut problems));
         let admin = keep(bindable(&args.admin_bind), "--admin-bind", &mut problems);
         let xds = keep(args.xds.parse::<XdsAddress>(), "--xds", &mut problems);
+        let pages = pages(args, &mut problems);
         match (wanted, admin, xds) {
             (Some(wanted), Some(admin), Some(xds)) if problems.is_empty() => {
                 let admin_access_log = args.admin_access_log_path.clone();
-                Ok(Self { wanted, register, admin, admin_access_log, xds })
+                Ok(Self { wanted, register, admin, admin_access_log, xds, pages })
             }
             _ => Err(problems),
         }
@@ -84,6 +86,18 @@ impl GatewayPlan {
             check_interval: self.check_interval.clone(),
         }
     }
+}
+
+fn pages(args: &EnvoyArgs, problems: &mut Vec<String>) -> Pages {
+    let prometheus_path = args.prometheus_scrape_path.clone();
+    if !prometheus_path.starts_with('/') {
+        problems.push(format!(
+            "--prometheus-scrape-path: `{prometheus_path}` is no path; write for example /metrics"
+        ));
+    }
+    let ready = args.envoy_ready_bind_address.zip(args.envoy_ready_bind_port);
+    let prometheus_backend = args.prometheus_backend_port;
+    Pages { prometheus_path, prometheus_backend, ready: ready.map(SocketAddr::from) }
 }
 
 fn wanted(args: &EnvoyArgs, problems: &mut Vec<String>) -> Option<Wanted> {

@@ -9,6 +9,7 @@ use super::{
     request::Request,
     *,
 };
+use crate::model::settings::Settings;
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -32,12 +33,17 @@ fn problems(line: &str) -> Vec<String> {
 struct MemoryAgent {
     services: Vec<LocalService>,
     registered: RefCell<Vec<Value>>,
+    defaults: Settings,
 }
 
 impl MemoryAgent {
     fn new(services: Value) -> Self {
         let services: BTreeMap<String, LocalService> = serde_json::from_value(services).unwrap();
-        Self { services: services.into_values().collect(), registered: RefCell::default() }
+        Self {
+            services: services.into_values().collect(),
+            registered: RefCell::default(),
+            defaults: Settings::default(),
+        }
     }
 }
 
@@ -48,6 +54,9 @@ impl ConsulAgent for MemoryAgent {
     }
     async fn services(&self) -> anyhow::Result<Vec<LocalService>> {
         std::future::ready(Ok(self.services.clone())).await
+    }
+    async fn proxy_defaults(&self) -> anyhow::Result<Settings> {
+        std::future::ready(Ok(self.defaults.clone())).await
     }
     async fn register(&self, body: Value) -> anyhow::Result<()> {
         self.registered.borrow_mut().push(body);
@@ -192,19 +201,22 @@ fn addresses_may_be_given_in_part() {
 }
 
 async fn prepared(line: &str, agent: &MemoryAgent) -> anyhow::Result<BootstrapParams> {
-    prepare(&request(line), agent, None).await
+    prepare(&request(line), agent, None, &|_| None).await
 }
 
-#[test]
-fn settings_that_are_not_built_are_told_each() {
-    let agent = MemoryAgent::new(json!({"web-1-sidecar-proxy": {
-        "Kind": "connect-proxy", "ID": "web-1-sidecar-proxy", "Proxy": {"Config": {
-            "envoy_statsd_url": "udp://127.0.0.1:8125", "envoy_prometheus_bind_addr": "0.0.0.0:9102",
-            "envoy_dogstatsd_url": "", "envoy_stats_tags": [], "protocol": "http"}}}}));
-    insta::assert_snapshot!(caveats::of_settings(&agent.services[0]).join("\n"), @r"
-    `envoy_prometheus_bind_addr` in the Proxy.Config of `web-1-sidecar-proxy` is not built yet: Envoy starts without it
-    `envoy_statsd_url` in the Proxy.Config of `web-1-sidecar-proxy` is not built yet: Envoy starts without it
-    ");
+#[tokio::test]
+async fn settings_of_the_bootstrap_come_from_the_proxy_and_then_from_all_proxies() {
+    let mut agent = MemoryAgent::new(json!({"web-1-sidecar-proxy": {
+        "Kind": "connect-proxy", "ID": "web-1-sidecar-proxy", "Proxy": {"DestinationServiceID": "web-1", "Config": {
+            "envoy_prometheus_bind_addr": "0.0.0.0:9102", "envoy_dogstatsd_url": ""}}}}));
+    let central =
+        json!({"envoy_prometheus_bind_addr": "0.0.0.0:9999", "envoy_stats_bind_addr": "127.0.0.1:9103"});
+    agent.defaults = serde_json::from_value(central).map(Settings).unwrap();
+    let line = "--sidecar-for web-1 --prometheus-scrape-path /m --envoy-ready-bind-address 127.0.0.1 \
+                --envoy-ready-bind-port 9104";
+    let pages = prepared(line, &agent).await.unwrap().extras.pages;
+    let found: Vec<_> = pages.iter().map(|page| format!("{}{}", page.at, page.path)).collect();
+    assert_eq!(found, ["0.0.0.0:9102/m", "127.0.0.1:9103/stats", "127.0.0.1:9104/ready"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     api::wire::{IntendedResource, ProxyConfig},
-    envoy::descriptors,
+    xds::json,
 };
 
 /// A type of resource, or all of them.
@@ -68,7 +68,7 @@ fn render(resource: &IntendedResource) -> anyhow::Result<Value> {
     let about = || format!("show {} {}", resource.kind, resource.name);
     let bytes = BASE64_STANDARD.decode(&resource.value).with_context(about)?;
     let mut json = Map::from_iter([("@type".to_owned(), json!(resource.type_url))]);
-    if let Value::Object(fields) = descriptors::to_json(&resource.type_url, &bytes).with_context(about)? {
+    if let Value::Object(fields) = json::to_json(&resource.type_url, &bytes).with_context(about)? {
         json.extend(fields);
     }
     Ok(json!({"name": resource.name, "version": resource.version, "resource": json}))

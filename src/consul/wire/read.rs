@@ -12,6 +12,8 @@ use crate::{
     },
 };
 
+pub(crate) use crate::model::settings::duration_ms;
+
 /// The whole answer as `T`.
 pub(crate) fn whole<T: DeserializeOwned>(body: &[u8]) -> Result<T, WireError> {
     serde_json::from_slice(body).map_err(|error| WireError::Shape(error.to_string()))
@@ -173,51 +175,9 @@ pub(crate) fn host_port(about: &str, address: &str, number: i64) -> Result<HostP
     Ok(HostPort { host, port })
 }
 
-/// A Go duration (`1h2m3.5s`, `100ms`) in milliseconds, rounded down; `None` if it is no duration or negative.
-pub(crate) fn duration_ms(text: &str) -> Option<u64> {
-    if text == "0" {
-        return Some(0);
-    }
-    let mut rest = text.strip_prefix('+').unwrap_or(text);
-    if rest.is_empty() {
-        return None;
-    }
-    let mut total_ms = 0.0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        let unit_end =
-            rest[digits..].find(|c: char| c.is_ascii_digit() || c == '.').map_or(rest.len(), |n| digits + n);
-        total_ms += number
-            * match &rest[digits..unit_end] {
-                "ns" => 1e-6,
-                "us" | "µs" | "μs" => 1e-3,
-                "ms" => 1.0,
-                "s" => 1e3,
-                "m" => 60e3,
-                "h" => 3600e3,
-                _ => return None,
-            };
-        rest = &rest[unit_end..];
-    }
-    Some(total_ms as u64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn go_durations_are_read() {
-        for (text, ms) in
-            [("5s", 5000), ("1m30s", 90_000), ("1.5s", 1500), ("250ms", 250), ("0s", 0), ("1h", 3_600_000)]
-        {
-            assert_eq!(duration_ms(text), Some(ms), "{text}");
-        }
-        for text in ["", "5", "s", "-1s", "1x", "1..s"] {
-            assert_eq!(duration_ms(text), None, "{text}");
-        }
-    }
 
     #[test]
     fn hosts_are_told_from_nonsense() {

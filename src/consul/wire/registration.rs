@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     consul::wire::{
         Read, WireError,
+        expose::WireExpose,
         instance::{WireAddress, kind},
         read::{
             WireGateway, bad_name, host_port, is_id, is_name, is_set, item, nullable, port, shown, whole,
@@ -18,12 +19,14 @@ use crate::{
         instance::ServiceKind,
         name::{Datacenter, ProxyId, ServiceId, ServiceName},
         note::Note,
-        registration::{Destination, Registration, Upstream, UpstreamKind},
+        registration::{Destination, LocalAddress, Registration, UnixSocket, Upstream, UpstreamKind},
         settings::Settings,
     },
 };
 
 const LOOPBACK: &str = "127.0.0.1";
+/// What fits into a Unix socket's address, without its closing zero.
+const SOCKET_PATH_MAX: usize = 107;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -76,15 +79,6 @@ struct WireProxy {
     expose: WireExpose,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct WireExpose {
-    #[serde(deserialize_with = "nullable")]
-    checks: bool,
-    #[serde(deserialize_with = "nullable")]
-    paths: Vec<Value>,
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct WireUpstream {
@@ -107,6 +101,8 @@ struct WireUpstream {
     local_bind_port: i64,
     #[serde(default, deserialize_with = "nullable")]
     local_bind_socket_path: String,
+    #[serde(default, deserialize_with = "nullable")]
+    local_bind_socket_mode: String,
     #[serde(default, deserialize_with = "nullable")]
     config: BTreeMap<String, Value>,
     #[serde(default, deserialize_with = "nullable")]
@@ -162,6 +158,7 @@ pub fn registration(body: &[u8]) -> Result<Read<Registration>, WireError> {
         gateway_mode,
         settings: Settings(wire.proxy.config),
         upstreams: upstreams(wire.proxy.upstreams, &mut notes),
+        exposed: wire.proxy.expose.paths(&about, &mut notes),
     };
     Ok((registration, notes))
 }
@@ -182,30 +179,18 @@ fn destination(
             "name its upstreams in the registration and leave Proxy.Mode out",
         ));
     }
-    if proxy.expose.checks || !proxy.expose.paths.is_empty() {
-        notes.push(Note::new(
-            about,
-            "exposed paths and checks are not built yet and have no effect",
-            "let what needs the path reach the service itself",
-        ));
-    }
     if !is_name(&proxy.destination_service_name) {
         notes.push(bad_name(about, "destination service name", &proxy.destination_service_name));
         return None;
     }
-    if !proxy.local_service_socket_path.is_empty() {
-        notes.push(Note::new(
-            about,
-            "LocalServiceSocketPath is not supported",
-            "let the service listen on a TCP port and give LocalServicePort",
-        ));
-    }
+    let about = format!("{about}, local service");
     let address = or(&proxy.local_service_address, LOOPBACK);
-    let local = match proxy.local_service_port {
-        0 => None,
-        number => host_port(&format!("{about}, local service"), address, number)
-            .map_err(|note| notes.push(note))
-            .ok(),
+    let local = match (proxy.local_service_socket_path.as_str(), proxy.local_service_port) {
+        ("", 0) => None,
+        ("", number) => {
+            host_port(&about, address, number).map(LocalAddress::Port).map_err(|note| notes.push(note)).ok()
+        }
+        (path, _) => socket(&about, path, "").map(LocalAddress::Socket).map_err(|note| notes.push(note)).ok(),
     };
     let id = Some(&proxy.destination_service_id).filter(|id| is_id(id)).map(ServiceId::from);
     Some(Destination { service: ServiceName::from(&proxy.destination_service_name), id, local })
@@ -233,13 +218,6 @@ fn upstream(wire: WireUpstream, about: &str, notes: &mut Vec<Note>) -> Result<Up
             "name a service of the federation's default namespace",
         ));
     }
-    if !wire.local_bind_socket_path.is_empty() {
-        return Err(Note::new(
-            about,
-            "LocalBindSocketPath is not built yet",
-            "give LocalBindPort, and LocalBindAddress if it should not be loopback",
-        ));
-    }
     if is_set(&wire.destination_port) {
         return Err(Note::new(
             about,
@@ -261,20 +239,57 @@ fn upstream(wire: WireUpstream, about: &str, notes: &mut Vec<Note>) -> Result<Up
     if !wire.datacenter.is_empty() && !is_name(&wire.datacenter) {
         return Err(bad_name(about, "datacenter name", &wire.datacenter));
     }
+    Ok(Upstream {
+        destination,
+        datacenter: Some(&wire.datacenter).filter(|dc| !dc.is_empty()).map(Datacenter::from),
+        bind: bind(&wire, about)?,
+        gateway_mode: wire.mesh_gateway.mode(about, notes),
+        settings: Settings(wire.config),
+    })
+}
+
+/// A port wins over a socket, as with Consul.
+fn bind(wire: &WireUpstream, about: &str) -> Result<LocalAddress, Note> {
+    if wire.local_bind_port == 0 && !wire.local_bind_socket_path.is_empty() {
+        return socket(about, &wire.local_bind_socket_path, &wire.local_bind_socket_mode)
+            .map(LocalAddress::Socket);
+    }
     if port(wire.local_bind_port).is_none() {
         return Err(Note::new(
             about,
             format!("the local port {} is impossible", wire.local_bind_port),
-            "set LocalBindPort to a port from 1 to 65535",
+            "set LocalBindPort to a port from 1 to 65535, or LocalBindSocketPath",
         ));
     }
-    Ok(Upstream {
-        destination,
-        datacenter: Some(&wire.datacenter).filter(|dc| !dc.is_empty()).map(Datacenter::from),
-        bind: host_port(about, or(&wire.local_bind_address, LOOPBACK), wire.local_bind_port)?,
-        gateway_mode: wire.mesh_gateway.mode(about, notes),
-        settings: Settings(wire.config),
-    })
+    host_port(about, or(&wire.local_bind_address, LOOPBACK), wire.local_bind_port).map(LocalAddress::Port)
+}
+
+/// A Unix socket that Envoy can use.
+fn socket(about: &str, path: &str, mode: &str) -> Result<UnixSocket, Note> {
+    let is_usable =
+        path.starts_with(['/', '@']) && path.len() <= SOCKET_PATH_MAX && !path.chars().any(char::is_control);
+    if !is_usable {
+        return Err(Note::new(
+            about,
+            format!("the socket path `{}` is impossible", shown(path)),
+            format!("give an absolute path of at most {SOCKET_PATH_MAX} bytes"),
+        ));
+    }
+    let octal = mode.strip_prefix("0o").unwrap_or(mode);
+    let mode = match octal {
+        "" => None,
+        digits => match u32::from_str_radix(digits, 8) {
+            Ok(mode) if mode <= 0o777 => Some(mode),
+            _ => {
+                return Err(Note::new(
+                    about,
+                    format!("the socket mode `{}` is impossible", shown(mode)),
+                    "write it in octal, as in 0660",
+                ));
+            }
+        },
+    };
+    Ok(UnixSocket { path: path.to_owned(), mode })
 }
 
 fn or<'a>(text: &'a str, fallback: &'a str) -> &'a str {

@@ -9,7 +9,7 @@ use crate::model::{
     instance::{Health, HostPort, ServiceKind},
     intention::{Action, Party},
     name::{Datacenter, ServiceName},
-    registration::UpstreamKind,
+    registration::{LocalAddress, UpstreamKind},
 };
 
 fn recorded(name: &str) -> Vec<u8> {
@@ -46,14 +46,14 @@ fn a_sidecar_tells_its_upstreams() {
     assert_eq!(proxy.settings.number("local_connect_timeout_ms"), Some(1234));
     let destination = proxy.destination.unwrap();
     assert_eq!(destination.service.as_str(), "dashboard");
-    assert_eq!(destination.local, Some(HostPort::new("127.0.0.1", 9002)));
+    assert_eq!(destination.local, Some(LocalAddress::Port(HostPort::new("127.0.0.1", 9002))));
     let [counting, query] = &proxy.upstreams[..] else { panic!("two upstreams") };
     assert_eq!(counting.destination, UpstreamKind::Service("counting".into()));
     assert_eq!(counting.datacenter, Some("secondary".into()));
-    assert_eq!(counting.bind, HostPort::new("127.0.0.1", 9001));
+    assert_eq!(counting.bind, LocalAddress::Port(HostPort::new("127.0.0.1", 9001)));
     assert_eq!(counting.gateway_mode, Some(GatewayMode::Local));
     assert_eq!(query.destination, UpstreamKind::PreparedQuery("geo-counting".into()));
-    assert_eq!(query.bind, HostPort::new("127.0.0.9", 9005));
+    assert_eq!(query.bind, LocalAddress::Port(HostPort::new("127.0.0.9", 9005)));
 }
 
 #[test]
@@ -72,15 +72,13 @@ fn null_settings_and_upstreams_are_empty() {
 fn a_bad_upstream_hides_no_other() {
     let body = br#"{"Kind":"connect-proxy","ID":"w","Service":"w","Port":1,"Proxy":{"DestinationServiceName":"web","Config":null,
         "Upstreams":[{"DestinationName":"a","LocalBindPort":70000},{"DestinationName":"b/c","LocalBindPort":1},
-        {"DestinationName":"sock","LocalBindSocketPath":"/x"},{"DestinationName":7},
+        {"DestinationName":"sock","LocalBindSocketPath":"x"},{"DestinationName":7},
         {"DestinationName":"ok","LocalBindPort":2,"MeshGateway":{"Mode":"sideways"}}]}}"#;
     let (proxy, notes) = registration::registration(body).unwrap();
     assert_eq!(proxy.upstreams.len(), 1);
     let shown: Vec<String> = notes.iter().map(ToString::to_string).collect();
     assert_eq!(shown.len(), 5, "{shown:#?}");
-    assert!(
-        shown[0].contains("70000") && shown[1].contains("b/c") && shown[2].contains("LocalBindSocketPath")
-    );
+    assert!(shown[0].contains("70000") && shown[1].contains("b/c") && shown[2].contains("socket path"));
     assert!(shown[4].contains("sideways"));
 }
 
@@ -346,7 +344,7 @@ fn what_is_not_built_is_noted() {
         "EnvoyExtensions":[{"Name":"x"}],"RateLimits":{"InstanceLevel":{"RequestsPerSecond":1}},"MaxInboundConnections":9}"#,
     )
     .unwrap();
-    assert_eq!(notes.len(), 5, "{notes:#?}");
+    assert_eq!(notes.len(), 4, "{notes:#?}");
     let plain =
         br#"{"Kind":"service-defaults","Name":"a","Expose":{},"MutualTLSMode":"strict","RateLimits":null,
         "EnvoyExtensions":[],"MaxInboundConnections":0,"Meta":{"x":"y"}}"#;
@@ -400,4 +398,34 @@ fn a_prepared_query_tells_who_answers_and_where() {
     {
         assert!(read(useless.clone()).is_err(), "{useless}");
     }
+}
+
+#[test]
+fn central_settings_of_upstreams_are_read_one_by_one() {
+    let body = br#"{"Kind":"service-defaults","Name":"web","MaxInboundConnections":9,"LocalConnectTimeoutMs":0,
+        "UpstreamConfig":{"Defaults":{"MeshGateway":{"Mode":"local"},"ConnectTimeoutMs":700},
+        "Overrides":[{"Name":"api","Limits":{"MaxConnections":0}},{"Name":"a/b"},{"Name":"far","Peer":"p"},7]}}"#;
+    let (defaults, notes) = defaults::defaults(body).unwrap();
+    assert_eq!(notes.len(), 2, "{notes:#?}");
+    assert_eq!(defaults.settings.number("max_inbound_connections"), Some(9));
+    assert!(!defaults.settings.has("local_connect_timeout_ms"), "zero is Consul's way of not saying");
+    let upstreams = defaults.upstreams;
+    assert_eq!(upstreams.all.gateway_mode, Some(GatewayMode::Local));
+    assert_eq!(upstreams.all.settings.number("connect_timeout_ms"), Some(700));
+    let names: Vec<&str> = upstreams.by_service.keys().map(ServiceName::as_str).collect();
+    assert_eq!(names, ["api"]);
+    let limits = upstreams.by_service.values().next().unwrap().settings.section("limits").unwrap();
+    assert_eq!(limits.number("max_connections"), Some(0), "a limit of zero is one");
+}
+
+#[test]
+fn a_mesh_entry_is_read_and_its_absence_is_an_answer() {
+    use crate::model::mesh::{MeshDefaults, TlsVersion};
+    let body = br#"{"Kind":"mesh","TransparentProxy":{},"TLS":{"Incoming":{"TLSMinVersion":"TLSv1_3"},"Outgoing":null},
+        "HTTP":{"SanitizeXForwardedClientCert":true}}"#;
+    let (entry, notes) = mesh::mesh(body).unwrap();
+    assert_eq!(notes, []);
+    assert!(entry.hides_callers && entry.incoming.min == TlsVersion::V1_3);
+    assert_eq!(entry.outgoing, MeshDefaults::default().outgoing);
+    assert!(mesh::mesh(b"{}").is_err());
 }

@@ -102,6 +102,7 @@ fn shell(name: &str, address: SocketAddr) -> Listener {
         address: address.into(),
         direction: Direction::Unspecified,
         tls_inspector: true,
+        exact_balance: false,
         chains: vec![by_server_name],
     }
 }

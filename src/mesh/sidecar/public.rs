@@ -5,20 +5,28 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use crate::{
     mesh::{
         built::{Made, Parts},
-        cluster, intention, listener, name,
+        cluster, intention,
+        listener::{self, Inbound},
+        name,
         reader::Reader,
-        sidecar::{Sidecar, merged_settings},
+        sidecar::{
+            Sidecar, hatch,
+            options::{self, Reading},
+        },
     },
     model::{
         agent::DefaultPolicy,
         chain::Protocol,
-        instance::{Host, HostPort},
+        instance::Host,
         note::Note,
-        registration::Registration,
+        registration::{LocalAddress, Registration},
         settings::Settings,
     },
     xds::resource::{
         Resource,
+        address::Address,
+        cluster::Discovery,
+        custom::Guard,
         filter::Rbac,
         listener::{Direction, DownstreamTls, FilterChain, Listener},
     },
@@ -27,11 +35,12 @@ use crate::{
 /// Consul's name and statistics prefix of the listener.
 const NAME: &str = "public_listener";
 
-/// Settings of a proxy that are not built yet.
-const UNBUILT: &[&str] = &[
-    "envoy_listener_tracing_json",
-    "envoy_local_cluster_json",
-    "envoy_public_listener_json",
+/// Settings that are texts.
+const TEXTS: &[&str] = &["protocol", "bind_address"];
+/// Settings that are numbers.
+const NUMBERS: &[&str] = &[
+    "bind_port",
+    "local_connect_timeout_ms",
     "local_idle_timeout_ms",
     "local_request_timeout_ms",
     "max_inbound_connections",
@@ -39,85 +48,135 @@ const UNBUILT: &[&str] = &[
 
 /// Where the public listener binds: `bind_address` and `bind_port` of the proxy's settings, else the registered
 /// address and port, else every address. `None` when no port is known.
-pub(super) fn address(registration: &Registration) -> Option<SocketAddr> {
-    let settings = &registration.settings;
+pub(super) fn address(settings: &Settings, registration: &Registration) -> Option<SocketAddr> {
     let port = match settings.number("bind_port").filter(|port| *port > 0) {
         Some(port) => u16::try_from(port).ok()?,
         None => registration.port,
     };
+    (port != 0).then_some(SocketAddr::new(bind_ip(settings, registration), port))
+}
+
+/// The address that listeners for the mesh bind.
+pub(super) fn bind_ip(settings: &Settings, registration: &Registration) -> IpAddr {
     let host = settings.text("bind_address").unwrap_or(&registration.address);
-    let ip = host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    (port != 0).then_some(SocketAddr::new(ip, port))
+    host.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
 }
 
 pub(super) fn build(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>, notes: &mut Vec<Note>) -> Made {
-    let settings = merged_settings(sidecar, reader);
+    let (settings, mesh) = (sidecar.settings(reader), reader.mesh());
     let (roots, leaf) = (reader.roots(), reader.leaf(&sidecar.destination.service));
     let rbac = rbac(sidecar, reader, notes);
-    let (settings, _, _, rbac) = (settings?, roots?, leaf?, rbac?);
+    let (settings, mesh, _, _, rbac) = (settings?, mesh?, roots?, leaf?, rbac?);
 
-    notes.extend(sidecar.unbuilt("public listener", &settings, UNBUILT));
     note_misfits(sidecar, &settings, notes);
     let protocol = protocol(sidecar, &settings, notes);
-    let Some(address) = address(sidecar.registration) else {
+    let Some(address) = address(&settings, sidecar.registration) else {
         let remedy = "register the sidecar with a port from 1 to 65535";
         return Some(Err(sidecar.note("public listener", "has no usable port", remedy)));
     };
-    let resources = vec![listener(sidecar, protocol, rbac, address)];
-    Some(Ok(Parts { resources, ..Parts::default() }))
+    let tls = DownstreamTls {
+        secrets: cluster::secrets(&sidecar.destination.service),
+        alpn: listener::alpn(protocol),
+        params: mesh.incoming.clone(),
+    };
+    let guard = Guard { tls: tls.clone(), rbac: rbac.clone(), max_connections: max_connections(&settings) };
+    let inbound = Inbound {
+        protocol,
+        stat_prefix: NAME,
+        cluster: name::LOCAL_APP,
+        rbac,
+        max_connections: guard.max_connections,
+        timeout_ms: settings.number("local_request_timeout_ms"),
+        idle_timeout_ms: settings.number("local_idle_timeout_ms"),
+        tells_caller: !mesh.hides_callers,
+    };
+    let mut reading = Reading { sidecar, about: "public listener", settings: &settings, notes };
+    let exact_balance = options::exact_balance(&mut reading, "balance_inbound_connections");
+    let mut listener = Listener { exact_balance, ..listener(inbound, tls, address) };
+    if let Some(tracing) = hatch::tracing(&mut reading) {
+        hatch::trace(&mut listener, &tracing);
+    }
+    let resource = hatch::public(&mut reading, &guard).unwrap_or(Resource::Listener(listener));
+    Some(Ok(Parts { resources: vec![resource], ..Parts::default() }))
 }
 
-fn listener(sidecar: &Sidecar<'_>, protocol: Protocol, rbac: Rbac, address: SocketAddr) -> Resource {
+fn listener(inbound: Inbound<'_>, tls: DownstreamTls, address: SocketAddr) -> Listener {
     let chain = FilterChain {
         name: NAME.to_owned(),
         server_names: Default::default(),
-        tls: Some(DownstreamTls {
-            secrets: cluster::secrets(&sidecar.destination.service),
-            alpn: listener::alpn(protocol),
-        }),
-        filters: listener::inbound(protocol, NAME, name::LOCAL_APP, rbac),
+        tls: Some(tls),
+        filters: listener::inbound(inbound),
     };
-    Resource::Listener(Listener {
+    Listener {
         name: format!("{NAME}:{address}"),
         stat_prefix: Some(NAME.to_owned()),
         address: address.into(),
         direction: Direction::Inbound,
         tls_inspector: false,
+        exact_balance: false,
         chains: vec![chain],
-    })
+    }
+}
+
+/// `max_inbound_connections`; zero is no limit, as with Consul.
+fn max_connections(settings: &Settings) -> Option<u32> {
+    let most = settings.number("max_inbound_connections").filter(|most| *most > 0)?;
+    Some(u32::try_from(most).unwrap_or(u32::MAX))
 }
 
 /// The local application's cluster.
-pub(super) fn local_app(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>) -> Made {
-    let settings = merged_settings(sidecar, reader)?;
+pub(super) fn local_app(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>, notes: &mut Vec<Note>) -> Made {
+    let settings = sidecar.settings(reader)?;
     // Its note is the public listener's.
-    let protocol = protocol(sidecar, &settings, &mut Vec::new());
-    let timeout_ms = settings.number("local_connect_timeout_ms").filter(|ms| *ms > 0);
-    let timeout_ms = timeout_ms.unwrap_or(cluster::CONNECT_TIMEOUT_MS);
-    let made = local_address(sidecar).map(|address| {
-        of_local_app(cluster::local_app(Some(address.into()), timeout_ms, protocol.is_http2()))
-    });
-    Some(made)
+    let http2 = protocol(sidecar, &settings, &mut Vec::new()).is_http2();
+    let mut reading = Reading { sidecar, about: "local application", settings: &settings, notes };
+    if let Some(cluster) = hatch::local_app(&mut reading) {
+        return Some(Ok(of_local_app(cluster)));
+    }
+    Some(application(sidecar, &settings, name::LOCAL_APP, None, http2).map(of_local_app))
 }
 
 /// The application of which no address was ever known: callers are still authorized, and then find nobody.
 pub(super) fn no_local_app() -> Parts {
-    of_local_app(cluster::local_app(None, cluster::CONNECT_TIMEOUT_MS, false))
+    let nowhere = Discovery::Static(Vec::new());
+    of_local_app(cluster::application(name::LOCAL_APP, nowhere, cluster::CONNECT_TIMEOUT_MS, false, None))
+}
+
+/// The application's cluster, on another port than the service's where one is given.
+pub(super) fn application(
+    sidecar: &Sidecar<'_>,
+    settings: &Settings,
+    name: &str,
+    port: Option<u16>,
+    http2: bool,
+) -> Result<Resource, Note> {
+    let timeout_ms = settings.number("local_connect_timeout_ms").filter(|ms| *ms > 0);
+    let timeout_ms = timeout_ms.unwrap_or(cluster::CONNECT_TIMEOUT_MS);
+    let discovery = whereabouts(sidecar, port)?;
+    Ok(cluster::application(name, discovery, timeout_ms, http2, max_connections(settings)))
+}
+
+/// Whether the application listens on that port under its service's own name.
+pub(super) fn is_local_port(sidecar: &Sidecar<'_>, port: u16) -> bool {
+    matches!(&sidecar.destination.local, Some(LocalAddress::Port(at)) if at.port == port)
 }
 
 fn of_local_app(cluster: Resource) -> Parts {
     Parts { resources: vec![cluster], ..Parts::default() }
 }
 
-fn local_address(sidecar: &Sidecar<'_>) -> Result<SocketAddr, Note> {
-    match &sidecar.destination.local {
-        Some(HostPort { host: Host::Ip(ip), port }) => Ok(SocketAddr::new(*ip, *port)),
-        Some(HostPort { host: Host::Name(name), .. }) => Err(sidecar.note(
-            "local application",
-            format!("has the host name {name:?} for an address, which is not built yet"),
-            "set Proxy.LocalServiceAddress to an IP address",
-        )),
-        None => Err(sidecar.note(
+fn whereabouts(sidecar: &Sidecar<'_>, port: Option<u16>) -> Result<Discovery, Note> {
+    match (&sidecar.destination.local, port) {
+        (Some(LocalAddress::Port(at)), _) => {
+            let port = port.unwrap_or(at.port);
+            Ok(match &at.host {
+                Host::Ip(ip) => cluster::at(SocketAddr::new(*ip, port).into()),
+                Host::Name(name) => cluster::at_name(name, port),
+            })
+        }
+        (Some(LocalAddress::Socket(socket)), None) => Ok(cluster::at(Address::pipe(&socket.path))),
+        (_, Some(port)) => Ok(cluster::at(SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())),
+        (None, None) => Err(sidecar.note(
             "local application",
             "has no port",
             "set Proxy.LocalServicePort, or register the service with a port before its sidecar",
@@ -127,13 +186,11 @@ fn local_address(sidecar: &Sidecar<'_>) -> Result<SocketAddr, Note> {
 
 /// Settings that are written and cannot be read.
 fn note_misfits(sidecar: &Sidecar<'_>, settings: &Settings, notes: &mut Vec<Note>) {
-    for (key, kind) in
-        settings.misfits(&["protocol", "bind_address"], &["bind_port", "local_connect_timeout_ms"])
-    {
+    for (key, kind) in settings.misfits(TEXTS, NUMBERS) {
         let problem = format!("has a setting {key} that is not {kind}, and goes without it");
         notes.push(sidecar.note("public listener", problem, "correct it in Proxy.Config or proxy-defaults"));
     }
-    let bind = sidecar.registration.settings.text("bind_address");
+    let bind = settings.text("bind_address");
     if let Some(text) = bind.filter(|text| text.parse::<IpAddr>().is_err()) {
         let problem = format!("has the bind_address {text:?}, and listens on every address");
         notes.push(sidecar.note("public listener", problem, "set it to an IP address"));

@@ -4,31 +4,28 @@ mod chain;
 mod query;
 mod target;
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::collections::BTreeSet;
 
 use crate::{
     mesh::{
         built::{Made, Parts},
         cluster, endpoints, listener, name,
         reader::Reader,
-        sidecar::{Sidecar, merged_settings},
+        sidecar::Sidecar,
     },
     model::{
         chain::{GatewayMode, Protocol},
-        instance::Host,
         name::Datacenter,
         note::Note,
         registration::{Upstream, UpstreamKind},
     },
     xds::resource::{
         Resource,
+        address::Address,
         cluster::{Resolution, UpstreamTls},
         listener::{Direction, FilterChain, Listener},
     },
 };
-
-/// Settings of an upstream that are not built yet.
-const UNBUILT: &[&str] = &["envoy_cluster_json", "envoy_listener_json", "limits", "passive_health_check"];
 
 /// A day: far beyond any connection that still comes about, and within what Consul and Envoy can count.
 const CONNECT_TIMEOUT_MAX_MS: u64 = 86_400_000;
@@ -38,7 +35,7 @@ struct Making<'a> {
     sidecar: &'a Sidecar<'a>,
     wanted: &'a Upstream,
     id: &'a str,
-    bind: SocketAddr,
+    bind: Address,
 }
 
 /// What the proxy's own registration, laid over central configuration, says for all of its upstreams. Consul 1.9 and
@@ -61,7 +58,7 @@ pub(super) fn build(
     sidecar: &Sidecar<'_>,
     wanted: &Upstream,
     id: &str,
-    taken: &mut BTreeSet<SocketAddr>,
+    taken: &mut BTreeSet<Address>,
     reader: &mut Reader<'_>,
     notes: &mut Vec<Note>,
 ) -> Made {
@@ -71,7 +68,6 @@ pub(super) fn build(
         Err(note) => return Some(Err(note)),
     };
     let making = Making { sidecar, wanted, id, bind };
-    notes.extend(sidecar.unbuilt(&format!("upstream {id}"), &wanted.settings, UNBUILT));
     match &wanted.destination {
         UpstreamKind::Service(service) => chain::build(&making, service, reader, notes),
         UpstreamKind::PreparedQuery(query) => query::build(&making, query, reader, notes),
@@ -100,17 +96,12 @@ fn bind(
     sidecar: &Sidecar<'_>,
     wanted: &Upstream,
     id: &str,
-    taken: &mut BTreeSet<SocketAddr>,
-) -> Result<SocketAddr, Note> {
-    let bind = &wanted.bind;
-    let Host::Ip(ip) = bind.host else {
+    taken: &mut BTreeSet<Address>,
+) -> Result<Address, Note> {
+    let Some(address) = listener::address(&wanted.bind) else {
         return Err(note(sidecar, id, "binds a host name", "set local_bind_address to an IP address"));
     };
-    let address = SocketAddr::new(ip, bind.port);
-    if bind.port == 0 {
-        return Err(note(sidecar, id, "has no port", "set local_bind_port to a port from 1 to 65535"));
-    }
-    if !taken.insert(address) {
+    if !taken.insert(address.clone()) {
         let problem = format!("binds {address}, which another listener of this proxy has");
         return Err(note(sidecar, id, problem, "give it a local_bind_port of its own"));
     }
@@ -146,7 +137,7 @@ impl<'a> Making<'a> {
     fn central(&self, reader: &mut Reader<'_>) -> Option<Central> {
         let (global, own) = reader.defaults(&self.sidecar.destination.service)?;
         let registered = self.sidecar.registration.gateway_mode;
-        let settings = merged_settings(self.sidecar, reader)?;
+        let settings = self.sidecar.settings(reader)?;
         Some(Central {
             gateway_mode: registered.or(own.gateway_mode).or(global.gateway_mode),
             resolution: endpoints::resolution(&settings),
@@ -169,9 +160,10 @@ impl<'a> Making<'a> {
         Resource::Listener(Listener {
             name: name::upstream_listener(self.id, &self.wanted.bind),
             stat_prefix: Some(stat_prefix.to_owned()),
-            address: self.bind.into(),
+            address: self.bind.clone(),
             direction: Direction::Outbound,
             tls_inspector: false,
+            exact_balance: false,
             chains: vec![FilterChain {
                 name: self.id.to_owned(),
                 server_names: BTreeSet::new(),

@@ -48,6 +48,7 @@ fn listening(name: &str) -> Outcome {
         address: listening_at(),
         direction: Direction::Outbound,
         tls_inspector: false,
+        exact_balance: false,
         chains: vec![],
     };
     Outcome::Ready(Parts { resources: vec![Resource::Listener(listener)], ..Parts::default() })

@@ -24,7 +24,7 @@ use envoy_types::{
 
 use crate::xds::{
     encode::{
-        rbac, route,
+        custom, rbac, route,
         value::{ads, yes},
     },
     resource::filter::{HttpFilter, HttpManager, Routes},
@@ -38,6 +38,7 @@ pub(super) fn manager(manager: &HttpManager) -> HttpConnectionManager {
         route_specifier: Some(routes(&manager.routes)),
         http_filters: manager.filters.iter().map(filter).chain([router()]).collect(),
         upgrade_configs: websocket(manager).into_iter().collect(),
+        tracing: manager.tracing.as_ref().map(custom::tracing),
         ..HttpConnectionManager::default()
     };
     if manager.forward_client_cert {
@@ -69,7 +70,7 @@ fn websocket(manager: &HttpManager) -> Option<UpgradeConfig> {
         .then(|| UpgradeConfig { upgrade_type: "websocket".to_owned(), ..UpgradeConfig::default() })
 }
 
-fn filter(filter: &HttpFilter) -> FilterMessage {
+pub(super) fn filter(filter: &HttpFilter) -> FilterMessage {
     match filter {
         HttpFilter::Rbac(rbac) => named("envoy.filters.http.rbac", pack_any(rbac::http(rbac))),
         HttpFilter::GrpcStats => named("envoy.filters.http.grpc_stats", pack_any(grpc_stats())),

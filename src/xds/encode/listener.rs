@@ -1,11 +1,17 @@
 //! Listeners.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use envoy_types::{
     pb::envoy::{
         config::{
-            core::v3::TrafficDirection,
+            core::v3::{Address as AddressMessage, TrafficDirection, address::Address as Specifier},
             listener::v3::{
                 FilterChain as ChainMessage, FilterChainMatch, Listener as Message, ListenerFilter,
+                listener::{
+                    ConnectionBalanceConfig,
+                    connection_balance_config::{BalanceType, ExactBalance},
+                },
                 listener_filter::ConfigType,
             },
         },
@@ -19,7 +25,10 @@ use crate::xds::{
         filter, tls,
         value::{address, millis},
     },
-    resource::listener::{Direction, FilterChain, Listener},
+    resource::{
+        address::Address,
+        listener::{Direction, FilterChain, Listener},
+    },
 };
 
 /// How long a client may take to say which server it wants. One that says nothing holds a connection for no longer.
@@ -34,13 +43,27 @@ pub(super) fn message(listener: &Listener) -> Message {
     Message {
         name: listener.name.clone(),
         stat_prefix: listener.stat_prefix.clone().unwrap_or_default(),
-        address: Some(address(&listener.address)),
+        address: Some(bound(&listener.address)),
         traffic_direction: direction.into(),
         listener_filters: listener.tls_inspector.then(tls_inspector).into_iter().collect(),
         listener_filters_timeout: listener.tls_inspector.then(|| millis(INSPECTION_TIMEOUT_MS)),
         filter_chains: listener.chains.iter().map(chain).collect(),
+        connection_balance_config: listener.exact_balance.then(exact_balance),
         ..Message::default()
     }
+}
+
+fn exact_balance() -> ConnectionBalanceConfig {
+    ConnectionBalanceConfig { balance_type: Some(BalanceType::ExactBalance(ExactBalance {})) }
+}
+
+/// Every address of IPv6 means every address: clients over IPv4 come as well.
+fn bound(at: &Address) -> AddressMessage {
+    let mut message = address(at);
+    if let (Address::Socket(at), Some(Specifier::SocketAddress(socket))) = (at, &mut message.address) {
+        socket.ipv4_compat = at.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    }
+    message
 }
 
 fn tls_inspector() -> ListenerFilter {

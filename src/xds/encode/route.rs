@@ -12,15 +12,19 @@ pub(super) fn message(route: &RouteConfig) -> RouteConfiguration {
         cluster_specifier: Some(ClusterSpecifier::Cluster(route.cluster.clone())),
         // Zero means no limit; unset would mean 15 seconds.
         timeout: Some(millis(route.timeout_ms.unwrap_or(0))),
+        idle_timeout: route.idle_timeout_ms.map(millis),
         ..RouteAction::default()
     };
-    let every_path =
-        RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".to_owned())), ..RouteMatch::default() };
+    let path = match &route.path {
+        Some(path) => PathSpecifier::Path(path.clone()),
+        None => PathSpecifier::Prefix("/".to_owned()),
+    };
+    let matching = RouteMatch { path_specifier: Some(path), ..RouteMatch::default() };
     let every_domain = VirtualHost {
         name: route.name.clone(),
         domains: vec!["*".to_owned()],
         routes: vec![Route {
-            r#match: Some(every_path),
+            r#match: Some(matching),
             action: Some(Action::Route(action)),
             ..Route::default()
         }],

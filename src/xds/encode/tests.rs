@@ -30,7 +30,7 @@ use prost::{Message, Name};
 
 use super::{encode, value};
 use crate::{
-    model::chain::Balance,
+    model::{chain::Balance, mesh::TlsParams},
     xds::resource::{
         Kind, Resource,
         address::Address,
@@ -72,7 +72,13 @@ fn secrets() -> TlsSecrets {
 
 #[test]
 fn every_kind_has_its_type_url() {
-    let route = Resource::Route(RouteConfig { name: "r".into(), cluster: "c".into(), timeout_ms: None });
+    let route = Resource::Route(RouteConfig {
+        name: "r".into(),
+        path: None,
+        cluster: "c".into(),
+        timeout_ms: None,
+        idle_timeout_ms: None,
+    });
     assert_eq!(encode(&route).type_url, Kind::Route.type_url());
     assert_eq!(encode(&Resource::Cluster(cluster())).type_url, Kind::Cluster.type_url());
 }
@@ -166,7 +172,8 @@ fn tls<M: Message + Name + Default>(socket: TransportSocket) -> M {
 #[test]
 fn upstream_tls_verifies_who_answers() {
     let sans = BTreeSet::from(["spiffe://a".to_owned(), "spiffe://b".to_owned()]);
-    let context = UpstreamTls { sni: "db.dc1".into(), sans, secrets: secrets() };
+    let context =
+        UpstreamTls { sni: "db.dc1".into(), sans, secrets: secrets(), params: TlsParams::default() };
     let message = cluster_message(Cluster { tls: Some(context), ..cluster() });
     let context: UpstreamTlsContext = tls(message.transport_socket.unwrap());
     assert_eq!(context.sni, "db.dc1");
@@ -229,6 +236,7 @@ fn listener(filters: Vec<NetworkFilter>) -> Listener {
         address: at("127.0.0.1:80"),
         direction: Direction::Inbound,
         tls_inspector: false,
+        exact_balance: false,
         chains: vec![chain],
     }
 }
@@ -269,7 +277,8 @@ fn a_listener_without_server_names_inspects_nothing() {
 #[test]
 fn downstream_tls_requires_a_certificate() {
     let mut public = listener(Vec::new());
-    public.chains[0].tls = Some(DownstreamTls { secrets: secrets(), alpn: vec!["h2".into()] });
+    public.chains[0].tls =
+        Some(DownstreamTls { secrets: secrets(), alpn: vec!["h2".into()], params: TlsParams::default() });
     let message = listener_message(public);
     let context: DownstreamTlsContext = tls(message.filter_chains[0].transport_socket.clone().unwrap());
     assert_eq!(context.require_client_certificate, Some(value::yes()));
@@ -308,12 +317,25 @@ fn principals_nest() {
 }
 
 fn manager(filters: Vec<HttpFilter>, routes: Routes) -> HttpManager {
-    HttpManager { stat_prefix: "h".into(), http2: false, routes, filters, forward_client_cert: false }
+    HttpManager {
+        stat_prefix: "h".into(),
+        http2: false,
+        routes,
+        filters,
+        forward_client_cert: false,
+        tracing: None,
+    }
 }
 
 #[test]
 fn a_connection_manager_ends_in_the_router() {
-    let route = RouteConfig { name: "r".into(), cluster: "c".into(), timeout_ms: Some(1_500) };
+    let route = RouteConfig {
+        name: "r".into(),
+        path: None,
+        cluster: "c".into(),
+        timeout_ms: Some(1_500),
+        idle_timeout_ms: None,
+    };
     let routes = Routes::Inline(route.clone());
     let http = HttpManager { forward_client_cert: true, ..manager(Vec::new(), routes) };
     let message: HttpConnectionManager = filter(NetworkFilter::Http(http));
@@ -351,7 +373,13 @@ fn grpc_is_not_upgraded_and_rds_goes_over_ads() {
 
 #[test]
 fn a_route_without_a_timeout_has_none() {
-    let route = Resource::Route(RouteConfig { name: "r".into(), cluster: "c".into(), timeout_ms: None });
+    let route = Resource::Route(RouteConfig {
+        name: "r".into(),
+        path: None,
+        cluster: "c".into(),
+        timeout_ms: None,
+        idle_timeout_ms: None,
+    });
     let message: RouteConfiguration = opened(&encode(&route));
     let host = &message.virtual_hosts[0];
     assert_eq!(host.domains, ["*"]);

@@ -16,9 +16,12 @@ use envoy_types::{
     util::pack_any,
 };
 
-use crate::xds::{
-    encode::value::{ads, exactly, yes},
-    resource::{cluster::UpstreamTls, listener::DownstreamTls, secret::TlsSecrets},
+use crate::{
+    model::mesh::{TlsParams, TlsVersion},
+    xds::{
+        encode::value::{ads, exactly, yes},
+        resource::{cluster::UpstreamTls, listener::DownstreamTls, secret::TlsSecrets},
+    },
 };
 
 const SOCKET: &str = "envoy.transport_sockets.tls";
@@ -26,7 +29,7 @@ const SOCKET: &str = "envoy.transport_sockets.tls";
 pub(super) fn upstream(tls: &UpstreamTls) -> TransportSocket {
     let context = UpstreamTlsContext {
         sni: tls.sni.clone(),
-        common_tls_context: Some(common(&tls.secrets, peer_is_one_of(&tls.sans, &tls.secrets))),
+        common_tls_context: Some(common(&tls.secrets, &tls.params, peer_is_one_of(&tls.sans, &tls.secrets))),
         ..UpstreamTlsContext::default()
     };
     socket(transport_socket::ConfigType::TypedConfig(pack_any(context)))
@@ -37,7 +40,7 @@ pub(super) fn downstream(tls: &DownstreamTls) -> TransportSocket {
     let context = DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             alpn_protocols: tls.alpn.clone(),
-            ..common(&tls.secrets, validation)
+            ..common(&tls.secrets, &tls.params, validation)
         }),
         require_client_certificate: Some(yes()),
         ..DownstreamTlsContext::default()
@@ -49,15 +52,27 @@ fn socket(config: transport_socket::ConfigType) -> TransportSocket {
     TransportSocket { name: SOCKET.to_owned(), config_type: Some(config) }
 }
 
-fn common(secrets: &TlsSecrets, validation: ValidationContextType) -> CommonTlsContext {
+fn common(secrets: &TlsSecrets, params: &TlsParams, validation: ValidationContextType) -> CommonTlsContext {
     CommonTlsContext {
-        tls_params: Some(TlsParameters {
-            tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
-            ..TlsParameters::default()
-        }),
+        tls_params: Some(parameters(params)),
         tls_certificate_sds_secret_configs: vec![sds(&secrets.leaf)],
         validation_context_type: Some(validation),
         ..CommonTlsContext::default()
+    }
+}
+
+fn parameters(params: &TlsParams) -> TlsParameters {
+    let version = |version| match version {
+        TlsVersion::V1_0 => TlsProtocol::TlSv10,
+        TlsVersion::V1_1 => TlsProtocol::TlSv11,
+        TlsVersion::V1_2 => TlsProtocol::TlSv12,
+        TlsVersion::V1_3 => TlsProtocol::TlSv13,
+    };
+    TlsParameters {
+        tls_minimum_protocol_version: version(params.min).into(),
+        tls_maximum_protocol_version: params.max.map_or(TlsProtocol::TlsAuto, version).into(),
+        cipher_suites: params.ciphers.clone(),
+        ..TlsParameters::default()
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::{
-    model::chain::Balance,
+    model::{chain::Balance, mesh::TlsParams},
     xds::resource::{Key, Kind, address::Address, endpoints::Endpoint, secret::TlsSecrets},
 };
 
@@ -90,6 +90,8 @@ pub struct UpstreamTls {
     pub sans: BTreeSet<String>,
     /// The SDS names of leaf and roots.
     pub secrets: TlsSecrets,
+    /// Versions and ciphers.
+    pub params: TlsParams,
 }
 
 /// Outlier detection. Envoy's own defaults hold for what is not set.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::xds::resource::{Key, Kind, route::RouteConfig};
+use crate::xds::resource::{Key, Kind, custom::CustomMessage, route::RouteConfig};
 
 /// A network filter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -16,8 +16,19 @@ pub enum NetworkFilter {
     SniCluster,
     /// `envoy.filters.network.rbac`.
     Rbac(Rbac),
+    /// `envoy.filters.network.connection_limit`.
+    ConnectionLimit(ConnectionLimit),
     /// `envoy.filters.network.http_connection_manager`.
     Http(HttpManager),
+}
+
+/// Closes connections beyond a number as soon as they come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConnectionLimit {
+    /// Prefix of its statistics.
+    pub stat_prefix: String,
+    /// Connections at a time; at least one.
+    pub max_connections: u32,
 }
 
 /// `tcp_proxy`. Its idle timeout is off: Consul multiplexes over long connections.
@@ -42,6 +53,8 @@ pub struct HttpManager {
     pub filters: Vec<HttpFilter>,
     /// Takes over the caller's identity into `x-forwarded-client-cert` (inbound only).
     pub forward_client_cert: bool,
+    /// Tracing, as a user wrote it.
+    pub tracing: Option<CustomMessage>,
 }
 
 /// Where a connection manager's routes come from.
@@ -107,13 +120,16 @@ impl NetworkFilter {
             Self::TcpProxy(proxy) if !proxy.cluster.is_empty() => {
                 refs.insert(Key::new(Kind::Cluster, &proxy.cluster));
             }
-            Self::Http(manager) => match &manager.routes {
-                Routes::Inline(routes) => routes.refers_to(refs),
-                Routes::Rds(name) => {
-                    refs.insert(Key::new(Kind::Route, name));
+            Self::Http(manager) => {
+                match &manager.routes {
+                    Routes::Inline(routes) => routes.refers_to(refs),
+                    Routes::Rds(name) => drop(refs.insert(Key::new(Kind::Route, name))),
                 }
-            },
-            Self::TcpProxy(_) | Self::SniCluster | Self::Rbac(_) => {}
+                if let Some(tracing) = &manager.tracing {
+                    tracing.refers_to(refs);
+                }
+            }
+            Self::TcpProxy(_) | Self::SniCluster | Self::Rbac(_) | Self::ConnectionLimit(_) => {}
         }
     }
 }

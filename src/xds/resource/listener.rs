@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::xds::resource::{Key, address::Address, filter::NetworkFilter, secret::TlsSecrets};
+use crate::{
+    model::mesh::TlsParams,
+    xds::resource::{Key, address::Address, filter::NetworkFilter, secret::TlsSecrets},
+};
 
 /// `envoy.config.listener.v3.Listener`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -19,6 +22,8 @@ pub struct Listener {
     pub direction: Direction,
     /// Reads the server name of a TLS handshake before choosing a chain.
     pub tls_inspector: bool,
+    /// Spreads connections evenly over Envoy's threads, which costs a lock for each: for few, long ones.
+    pub exact_balance: bool,
     /// Its chains, in the order in which they are written; which one matches is told by `server_names` alone.
     pub chains: Vec<FilterChain>,
 }
@@ -55,6 +60,8 @@ pub struct DownstreamTls {
     pub secrets: TlsSecrets,
     /// ALPN protocols offered, most wanted first.
     pub alpn: Vec<String>,
+    /// Versions and ciphers.
+    pub params: TlsParams,
 }
 
 impl Listener {

@@ -10,7 +10,13 @@ use crate::xds::{
 use std::sync::Arc;
 
 fn route(name: &str, cluster: &str) -> Resource {
-    Resource::Route(RouteConfig { name: name.into(), cluster: cluster.into(), timeout_ms: None })
+    Resource::Route(RouteConfig {
+        name: name.into(),
+        path: None,
+        cluster: cluster.into(),
+        timeout_ms: None,
+        idle_timeout_ms: None,
+    })
 }
 
 fn draft(resources: impl IntoIterator<Item = Resource>) -> Draft {

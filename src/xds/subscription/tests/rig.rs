@@ -68,6 +68,7 @@ fn listening(name: &str, n: u16, filter: NetworkFilter) -> Resource {
         address: SocketAddr::from(([127, 0, 0, 1], n)).into(),
         direction: Direction::Outbound,
         tls_inspector: false,
+        exact_balance: false,
         chains: vec![FilterChain {
             name: "only".into(),
             server_names: BTreeSet::new(),
@@ -94,12 +95,19 @@ pub(super) fn routed(name: &str, n: u16, route: &str) -> Resource {
         routes: Routes::Rds(route.into()),
         filters: Vec::new(),
         forward_client_cert: false,
+        tracing: None,
     };
     listening(name, n, NetworkFilter::Http(manager))
 }
 
 pub(super) fn route(name: &str, n: u64, cluster: &str) -> Resource {
-    Resource::Route(RouteConfig { name: name.into(), cluster: cluster.into(), timeout_ms: Some(n) })
+    Resource::Route(RouteConfig {
+        name: name.into(),
+        path: None,
+        cluster: cluster.into(),
+        timeout_ms: Some(n),
+        idle_timeout_ms: None,
+    })
 }
 
 pub(super) fn secret(name: &str, n: u32) -> Resource {

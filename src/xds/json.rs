@@ -1,18 +1,19 @@
-//! Envoy's protobuf messages as the JSON that Envoy itself reads and dumps.
+//! Envoy's protobuf messages as the JSON that Envoy itself reads and dumps, in both directions.
 //!
-//! The descriptors of all messages are embedded at build time and decoded at the first use. Only the command line
-//! uses them: the agent never pays for them.
+//! The descriptors of all messages are embedded at build time and decoded at the first use: by the command line, and by
+//! an agent of whose proxies one has an escape hatch. All others never pay for them.
 
 use std::sync::OnceLock;
 
-use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::Value;
 
 static DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/envoy-types.bin"));
 
-/// Why a message could not be shown as JSON.
+/// Why a message could not be shown as JSON, or read from it.
 #[derive(Debug, thiserror::Error)]
-pub enum RenderError {
+pub enum JsonError {
     /// The embedded descriptors cannot be read: this build is broken.
     #[error(
         "read the embedded descriptors of Envoy's messages: {0}; this build of causeway is broken, build it again"
@@ -32,16 +33,16 @@ pub enum RenderError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The JSON is not such a message.
+    #[error("{0}")]
+    Json(String),
 }
 
 /// The message of that type as JSON in the form of Envoy's own dumps: field names in snake case, fields at their
 /// defaults left out, nested messages of any type shown with their `@type`. The order of keys is stable.
-pub fn to_json(type_url: &str, bytes: &[u8]) -> Result<Value, RenderError> {
-    let name = type_url.rsplit('/').next().unwrap_or(type_url);
-    let descriptor = pool()?
-        .get_message_by_name(name)
-        .ok_or_else(|| RenderError::UnknownType { type_url: type_url.to_owned() })?;
-    let broken = |reason: String| RenderError::Message { type_url: type_url.to_owned(), reason };
+pub fn to_json(type_url: &str, bytes: &[u8]) -> Result<Value, JsonError> {
+    let descriptor = descriptor(type_url)?;
+    let broken = |reason: String| JsonError::Message { type_url: type_url.to_owned(), reason };
     let message = DynamicMessage::decode(descriptor, bytes).map_err(|error| broken(error.to_string()))?;
     let options = SerializeOptions::new().use_proto_field_name(true);
     message
@@ -49,11 +50,24 @@ pub fn to_json(type_url: &str, bytes: &[u8]) -> Result<Value, RenderError> {
         .map_err(|error| broken(error.to_string()))
 }
 
-fn pool() -> Result<&'static DescriptorPool, RenderError> {
+/// The bytes of the message of that type that this JSON tells. Fields in snake case or camel case; a field or a nested
+/// type that is not known is an error.
+pub fn from_json(type_url: &str, json: &Value) -> Result<Vec<u8>, JsonError> {
+    let message = DynamicMessage::deserialize(descriptor(type_url)?, json)
+        .map_err(|error| JsonError::Json(error.to_string()))?;
+    Ok(message.encode_to_vec())
+}
+
+fn descriptor(type_url: &str) -> Result<MessageDescriptor, JsonError> {
+    let name = type_url.rsplit('/').next().unwrap_or(type_url);
+    pool()?.get_message_by_name(name).ok_or_else(|| JsonError::UnknownType { type_url: type_url.to_owned() })
+}
+
+fn pool() -> Result<&'static DescriptorPool, JsonError> {
     static POOL: OnceLock<Result<DescriptorPool, String>> = OnceLock::new();
     POOL.get_or_init(|| DescriptorPool::decode(DESCRIPTORS).map_err(|error| error.to_string()))
         .as_ref()
-        .map_err(|error| RenderError::Descriptors(error.clone()))
+        .map_err(|error| JsonError::Descriptors(error.clone()))
 }
 
 #[cfg(test)]
@@ -116,7 +130,7 @@ mod tests {
     #[test]
     fn what_cannot_be_shown_is_named() {
         let unknown = to_json("type.googleapis.com/no.such.Message", &[]).unwrap_err();
-        assert!(matches!(unknown, RenderError::UnknownType { .. }), "{unknown}");
+        assert!(matches!(unknown, JsonError::UnknownType { .. }), "{unknown}");
         let garbage = to_json(CLUSTER, &[0xff, 0xff, 0xff]).unwrap_err();
         assert!(garbage.to_string().contains("Cluster as JSON"), "{garbage}");
     }

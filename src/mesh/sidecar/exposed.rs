@@ -1,0 +1,82 @@
+//! Exposed paths: a plain listener for one path of the application, which asks for no certificate and no intention.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use crate::{
+    mesh::{
+        built::{Made, Parts},
+        listener, name,
+        reader::Reader,
+        sidecar::{Sidecar, public},
+    },
+    model::{note::Note, registration::ExposedPath},
+    xds::resource::{
+        Resource,
+        address::Address,
+        listener::{Direction, FilterChain, Listener},
+    },
+};
+
+/// The paths that count: the proxy's own, else those of its service's defaults, else those of all proxies.
+pub(super) fn paths<'a>(sidecar: &Sidecar<'a>, reader: &mut Reader<'a>) -> Option<&'a [ExposedPath]> {
+    let (global, own) = reader.defaults(&sidecar.destination.service)?;
+    let sources = [&sidecar.registration.exposed, &own.exposed, &global.exposed];
+    Some(sources.into_iter().find(|paths| !paths.is_empty()).map_or(&[], |paths| paths))
+}
+
+/// The id of a path's unit.
+pub(super) fn id(path: &ExposedPath) -> String {
+    format!("{}:{}", path.path, path.listener_port)
+}
+
+pub(super) fn build(
+    sidecar: &Sidecar<'_>,
+    path: &ExposedPath,
+    taken: &mut BTreeSet<Address>,
+    reader: &mut Reader<'_>,
+) -> Made {
+    let settings = sidecar.settings(reader)?;
+    let address = SocketAddr::new(public::bind_ip(&settings, sidecar.registration), path.listener_port);
+    if !taken.insert(address.into()) {
+        return Some(Err(clash(sidecar, path, address)));
+    }
+    // Consul's form: the port of the service itself leads through its own cluster.
+    let (cluster, mut resources) = if public::is_local_port(sidecar, path.local_port) {
+        (name::LOCAL_APP.to_owned(), Vec::new())
+    } else {
+        let name = name::exposed_cluster(path.local_port);
+        match public::application(sidecar, &settings, &name, Some(path.local_port), path.protocol.is_http2())
+        {
+            Ok(cluster) => (name, vec![cluster]),
+            Err(note) => return Some(Err(note)),
+        }
+    };
+    resources.push(serve(path, address, &cluster));
+    Some(Ok(Parts { resources, ..Parts::default() }))
+}
+
+fn serve(path: &ExposedPath, address: SocketAddr, cluster: &str) -> Resource {
+    let filter = name::exposed_filter(path);
+    Resource::Listener(Listener {
+        name: name::exposed_listener(path, address),
+        stat_prefix: None,
+        address: address.into(),
+        direction: Direction::Inbound,
+        tls_inspector: false,
+        exact_balance: false,
+        chains: vec![FilterChain {
+            name: filter.clone(),
+            server_names: BTreeSet::new(),
+            tls: None,
+            filters: vec![listener::exposed(path.protocol, &filter, &path.path, cluster)],
+        }],
+    })
+}
+
+fn clash(sidecar: &Sidecar<'_>, path: &ExposedPath, address: SocketAddr) -> Note {
+    sidecar.note(
+        &format!("exposed path {}", path.path),
+        format!("listens on {address}, which another listener of this proxy has"),
+        "give it a ListenerPort of its own",
+    )
+}
