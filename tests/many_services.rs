@@ -199,7 +199,8 @@ async fn five_hundred_services_in_three_datacenters() {
         clusters.clone().chain(["dc2", "dc3"].map(|dc| format!("{dc}.internal."))).collect();
     let beginnings: Vec<&str> = wanted.iter().map(String::as_str).collect();
     let came = stream.until(&beginnings).await.unwrap();
-    println!("from the agent's start to all {} clusters: {:.1?}", came.len(), started.elapsed());
+    let (took, spent) = (started.elapsed(), cpu(agent.process.pid()));
+    println!("from the agent's start to all {} clusters: {took:.1?}, {spent:.1?} of CPU", came.len());
     let local: BTreeSet<String> = came.into_iter().filter(|name| name.contains(".default.dc1.")).collect();
     assert_eq!(local.len(), SERVICES);
     stream.subscribe(Kind::Endpoints, local.iter().cloned()).await;
@@ -209,6 +210,7 @@ async fn five_hundred_services_in_three_datacenters() {
         (status["proxies"][0]["complete"] == true).then_some(())
     });
 
+    let agent_cpu = cpu(agent.process.pid());
     let picked = || (0..SERVICES).step_by(SERVICES / 25);
     let critical = changes(&clients[0], &mut stream, picked(), |n| sidecar(n, 20_000, "critical")).await;
     println!("a check turns critical: {}", shown(&critical));
@@ -217,6 +219,8 @@ async fn five_hundred_services_in_three_datacenters() {
     let back = changes(&clients[0], &mut stream, picked(), |n| sidecar(n, 21_000, "passing")).await;
     println!("a check turns passing: {}", shown(&back));
 
+    let spent = (cpu(agent.process.pid()) - agent_cpu) / 75;
+    println!("each change costs the agent {spent:.1?} of CPU");
     let (before, consul_pid) = (requests(&agent).0, consul.pid());
     let (agent_cpu, consul_cpu) = (cpu(agent.process.pid()), cpu(consul_pid));
     tokio::time::sleep(REST).await;

@@ -8,7 +8,7 @@ use crate::{
     xds::resource::{
         Resource,
         address::Address,
-        cluster::{Cluster, Discovery, Limits, Outlier, UpstreamTls},
+        cluster::{Cluster, Discovery, Keepalive, Limits, Outlier, UpstreamTls},
         secret::TlsSecrets,
     },
 };
@@ -17,8 +17,13 @@ use crate::{
 pub const CONNECT_TIMEOUT_MS: u64 = 5_000;
 
 /// Passes TLS of others through: what a mesh gateway needs.
-pub fn passthrough(name: &str, discovery: Discovery, connect_timeout_ms: u64) -> Resource {
-    Resource::Cluster(Cluster { discovery, ..eds(name, connect_timeout_ms) })
+pub fn passthrough(
+    name: &str,
+    discovery: Discovery,
+    connect_timeout_ms: u64,
+    keepalive: Option<Keepalive>,
+) -> Resource {
+    Resource::Cluster(Cluster { discovery, keepalive, ..eds(name, connect_timeout_ms) })
 }
 
 /// The local application, plain; without an address it answers nobody.
@@ -57,6 +62,7 @@ fn eds(name: &str, connect_timeout_ms: u64) -> Cluster {
         name: name.to_owned(),
         stat_name: None,
         connect_timeout_ms,
+        keepalive: None,
         discovery: Discovery::Eds,
         tls: None,
         http2: false,

@@ -50,6 +50,7 @@ fn cluster() -> Cluster {
         name: "db".into(),
         stat_name: Some("db_stats".into()),
         connect_timeout_ms: 5_250,
+        keepalive: None,
         discovery: Discovery::Eds,
         tls: None,
         http2: false,

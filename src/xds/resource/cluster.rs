@@ -15,6 +15,8 @@ pub struct Cluster {
     pub stat_name: Option<String>,
     /// How long a connection may take to establish.
     pub connect_timeout_ms: u64,
+    /// Probes on idle connections; none leaves them silent.
+    pub keepalive: Option<Keepalive>,
     /// Where its endpoints come from.
     pub discovery: Discovery,
     /// TLS towards the endpoints; none means plain bytes.
@@ -98,6 +100,17 @@ pub struct Outlier {
     pub base_ejection_time_ms: Option<u64>,
     /// The most of a cluster that may be ejected, in percent.
     pub max_ejection_percent: Option<u32>,
+}
+
+/// TCP keepalive. The system's own settings hold for what is not set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Keepalive {
+    /// How long a connection is idle before the first probe, in seconds.
+    pub time_s: Option<u32>,
+    /// Time between probes, in seconds.
+    pub interval_s: Option<u32>,
+    /// Probes without an answer before the connection is given up.
+    pub probes: Option<u32>,
 }
 
 /// Circuit-breaker thresholds. Envoy's own defaults hold for what is not set.
