@@ -19,7 +19,7 @@ use crate::{
 
 fn ready(name: &str) -> Outcome {
     Outcome::Ready(Parts {
-        resources: vec![cluster::passthrough(name, Discovery::Eds, 1)],
+        resources: vec![cluster::passthrough(name, Discovery::Eds, 1, None)],
         ..Parts::default()
     })
 }
