@@ -11,5 +11,6 @@ mod many_services;
 mod metrics_golden;
 mod rig;
 mod xds_envoy;
+mod xds_failover;
 mod xds_rig;
 mod xds_stream;

@@ -174,6 +174,7 @@ pub(crate) fn upstream(name: &str, http2: bool, connect_timeout_ms: u64) -> Reso
         connect_timeout_ms,
         keepalive: None,
         discovery: Discovery::Eds,
+        balance: None,
         tls: Some(UpstreamTls {
             sni: format!("{name}.default.dc1.internal.td.consul"),
             sans: BTreeSet::from([SPIFFE_DB.to_owned()]),
@@ -192,6 +193,7 @@ pub(crate) fn local_app() -> Resource {
         connect_timeout_ms: 5_000,
         keepalive: None,
         discovery: Discovery::Static(vec![SocketAddr::from(([127, 51, 0, 9], 9)).into()]),
+        balance: None,
         tls: None,
         http2: false,
         outlier: None,
@@ -202,7 +204,7 @@ pub(crate) fn local_app() -> Resource {
 pub(crate) fn endpoints(cluster: &str, addresses: &[&str]) -> Resource {
     let endpoint = Endpoint { weight: 1, health: EndpointHealth::Healthy };
     let endpoints = addresses.iter().map(|a| (a.parse::<SocketAddr>().unwrap().into(), endpoint)).collect();
-    Resource::Endpoints(Endpoints { cluster: cluster.into(), endpoints })
+    Resource::Endpoints(Endpoints { cluster: cluster.into(), endpoints, in_aggregate: false })
 }
 
 pub(crate) fn tcp(cluster: &str) -> NetworkFilter {

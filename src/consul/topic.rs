@@ -23,6 +23,8 @@ use crate::{
 
 /// The datacenters cannot be blocked on (hashicorp/consul#2736); Consul's own agents poll them at this pace.
 const DATACENTERS_EVERY: Duration = Duration::from_secs(30);
+/// Prepared queries cannot be blocked on either; Consul's own proxies execute them at this pace.
+const QUERY_EVERY: Duration = Duration::from_secs(30);
 /// The agent's facts change only when it restarts.
 const AGENT_EVERY: Duration = Duration::from_secs(60);
 
@@ -60,7 +62,7 @@ pub enum Outcome {
 pub(crate) const CENSUS: &str = "census";
 
 /// Every kind of topic, and the census.
-pub(crate) const KINDS: [&str; 16] = [
+pub(crate) const KINDS: [&str; 17] = [
     "agent",
     "registration",
     "roots",
@@ -76,6 +78,7 @@ pub(crate) const KINDS: [&str; 16] = [
     "proxy_defaults",
     "service_defaults",
     "resolvers",
+    "prepared_query",
     CENSUS,
 ];
 
@@ -97,6 +100,7 @@ pub(crate) fn kind(topic: &Topic) -> &'static str {
         Topic::ProxyDefaults => "proxy_defaults",
         Topic::ServiceDefaults(_) => "service_defaults",
         Topic::Resolvers => "resolvers",
+        Topic::PreparedQuery { .. } => "prepared_query",
     }
 }
 
@@ -134,6 +138,11 @@ pub fn question(topic: &Topic) -> Question {
         Topic::ProxyDefaults => local(&["v1", "config", "proxy-defaults", "global"]),
         Topic::Resolvers => local(&["v1", "config", "service-resolver"]),
         Topic::ServiceDefaults(name) => local(&["v1", "config", "service-defaults", name.as_str()]),
+        Topic::PreparedQuery { dc, query } => {
+            let execute = get(path(&["v1", "query", query, "execute"]), Follow::Every(QUERY_EVERY));
+            // Neither `limit` nor `near`: the query itself says how many and, by `_agent`, from where.
+            remote(Question { query: vec![("connect", "true".to_owned())], ..execute }, dc.as_str())
+        }
     }
 }
 
@@ -250,6 +259,7 @@ fn answer(topic: &Topic, reply: &Reply) -> Result<Read<Answer>, WireError> {
         Topic::ProxyDefaults | Topic::ServiceDefaults(_) => {
             map(wire::defaults::defaults(body)?, Answer::Defaults)
         }
+        Topic::PreparedQuery { dc, .. } => map(wire::query::result(body, dc)?, Answer::Query),
     })
 }
 
@@ -314,9 +324,10 @@ fn is_useless_in_part(answer: &Answer) -> bool {
 /// Whether another datacenter than `local` has to answer.
 fn is_remote(topic: &Topic, local: Option<&Datacenter>) -> bool {
     match topic {
-        Topic::Connect { dc, .. } | Topic::Health { dc, .. } | Topic::Services { dc, .. } => {
-            local != Some(dc)
-        }
+        Topic::Connect { dc, .. }
+        | Topic::Health { dc, .. }
+        | Topic::Services { dc, .. }
+        | Topic::PreparedQuery { dc, .. } => local != Some(dc),
         _ => false,
     }
 }
@@ -333,6 +344,7 @@ fn is_empty(answer: &Answer) -> bool {
     match answer {
         Answer::Instances(instances) => instances.is_empty(),
         Answer::Services(services) => services.is_empty(),
+        Answer::Query(result) => result.instances.is_empty(),
         Answer::Intentions(intentions) => intentions.is_empty(),
         Answer::FederationStates(states) => states.is_empty(),
         _ => false,
@@ -438,7 +450,8 @@ mod tests {
             Topic::Leaf(service.into()),
             Topic::Connect { dc: dc.clone(), service: service.into() },
             Topic::Health { dc: dc.clone(), service: service.into() },
-            Topic::Services { dc, kind: None },
+            Topic::Services { dc: dc.clone(), kind: None },
+            Topic::PreparedQuery { dc, query: "near".into() },
             Topic::Intentions,
             Topic::IntentionEntries,
             Topic::Datacenters,

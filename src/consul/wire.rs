@@ -11,6 +11,7 @@ pub mod chain;
 pub mod defaults;
 pub mod instance;
 pub mod intention;
+pub mod query;
 mod read;
 pub mod registration;
 pub mod resolver;

@@ -11,6 +11,7 @@ use crate::model::{
     intention::Intention,
     name::{Datacenter, ProxyId, ServiceName},
     note::Note,
+    query::QueryResult,
     registration::{Defaults, Registration},
     resolver::ServiceResolver,
 };
@@ -114,6 +115,18 @@ impl<'a> Reader<'a> {
     /// [`Topic::Resolvers`].
     pub fn resolvers(&mut self) -> Option<&'a BTreeMap<ServiceName, Result<ServiceResolver, Note>>> {
         self.ask(Topic::Resolvers, self.catalog.resolvers())
+    }
+
+    /// [`Topic::PreparedQuery`].
+    pub fn prepared_query(&mut self, dc: &Datacenter, query: &str) -> Option<&'a QueryResult> {
+        let topic = Topic::PreparedQuery { dc: dc.clone(), query: query.to_owned() };
+        self.ask(topic, self.catalog.prepared_query(dc, query))
+    }
+
+    /// Why nothing newer is known of a topic, if asking fails.
+    pub fn trouble(&self, topic: &Topic) -> Option<&'a str> {
+        let stale = self.catalog.heard(topic).and_then(|heard| heard.stale.as_deref());
+        stale.or_else(|| self.catalog.trouble(topic).map(AsRef::as_ref))
     }
 
     /// Every datacenter that the servers list or that has replicated gateways. Given as soon as one of the two is known,

@@ -19,6 +19,7 @@ use crate::model::{
     intention::Intention,
     name::{Datacenter, ProxyId, ServiceName},
     note::Note,
+    query::QueryResult,
     registration::{Defaults, Registration},
     resolver::ServiceResolver,
 };
@@ -72,6 +73,13 @@ pub enum Topic {
     ServiceDefaults(ServiceName),
     /// All `service-resolver` entries.
     Resolvers,
+    /// The mesh-capable instances that a prepared query finds.
+    PreparedQuery {
+        /// Executed in this datacenter.
+        dc: Datacenter,
+        /// Its id or name.
+        query: String,
+    },
 }
 
 /// The answer to a topic; each variant answers the topic of the same name.
@@ -102,6 +110,8 @@ pub enum Answer {
     Defaults(Defaults),
     /// To [`Topic::Resolvers`]; a service without an entry has none, and a note has one that is not understood.
     Resolvers(BTreeMap<ServiceName, Result<ServiceResolver, Note>>),
+    /// To [`Topic::PreparedQuery`].
+    Query(QueryResult),
 }
 
 /// What was last heard of a topic.
@@ -287,6 +297,11 @@ impl Catalog {
     pub fn resolvers(&self) -> View<&BTreeMap<ServiceName, Result<ServiceResolver, Note>>> {
         view!(self, Topic::Resolvers, Resolvers)
     }
+
+    /// [`Topic::PreparedQuery`].
+    pub fn prepared_query(&self, dc: &Datacenter, query: &str) -> View<&QueryResult> {
+        view!(self, Topic::PreparedQuery { dc: dc.clone(), query: query.to_owned() }, Query)
+    }
 }
 
 impl fmt::Display for Topic {
@@ -309,6 +324,7 @@ impl fmt::Display for Topic {
             Self::ProxyDefaults => f.write_str("proxy-defaults"),
             Self::ServiceDefaults(service) => write!(f, "service-defaults/{service}"),
             Self::Resolvers => f.write_str("service-resolvers"),
+            Self::PreparedQuery { dc, query } => write!(f, "prepared-query/{query}@{dc}"),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! - The fields of all versions are known together: one that the entry's Consul does not have counts as empty there,
 //!   where that Consul would refuse the query.
 //! - [`MAX_BYTES`], [`MAX_DEPTH`], [`MAX_COMPARISONS`] and the size of a pattern have limits.
-//! - A quoted text whose escapes make no UTF-8 is refused: no text of an entry can be equal to it.
+//! - A quoted text whose escapes make no UTF-8, or half a UTF-16 pair, is refused: no text of an entry can be equal to it.
 //! - `matches` runs Go's syntax of regular expressions on another engine, see `pattern`; it takes some names of
 //!   Unicode classes that Go does not know.
 

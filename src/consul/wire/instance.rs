@@ -125,7 +125,12 @@ pub(crate) fn kind(name: &str) -> ServiceKind {
     }
 }
 
-fn list(values: Vec<Value>, place: &str, usable: &mut Usable, notes: &mut Vec<Note>) -> Vec<Instance> {
+pub(crate) fn list(
+    values: Vec<Value>,
+    place: &str,
+    usable: &mut Usable,
+    notes: &mut Vec<Note>,
+) -> Vec<Instance> {
     usable.listed += values.len();
     let mut instances = Vec::with_capacity(values.len());
     for value in values {
@@ -239,4 +244,21 @@ fn health(status: &str) -> Health {
 fn weights(wire: WireWeights) -> Weights {
     let clamp = |weight: i64| u32::try_from(weight.clamp(0, i64::from(u32::MAX))).unwrap_or(u32::MAX);
     Weights { passing: clamp(wire.passing), warning: clamp(wire.warning) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn filters_see_no_raft_indexes_but_metadata_of_their_name() {
+        let of = |index: u64| json!({"Service": {"Meta": {"CreateIndex": "7"}, "CreateIndex": index}, "Checks": [{"ModifyIndex": index}]});
+        assert_eq!(
+            without_indexes(of(1)),
+            json!({"Service": {"Meta": {"CreateIndex": "7"}}, "Checks": [{}]})
+        );
+        assert_eq!(without_indexes(of(1)), without_indexes(of(2)));
+    }
 }

@@ -21,7 +21,7 @@ use crate::{
         },
         snapshot::{Draft, Snapshot},
         status::ResourceState,
-        subscription::{Action, Event, Request, Response, Subscription},
+        subscription::{Action, Event, Request, Response, Subscription, Variant},
         version::Version,
     },
 };
@@ -34,6 +34,7 @@ pub(super) fn cluster(name: &str, n: u64) -> Resource {
         connect_timeout_ms: n,
         keepalive: None,
         discovery: Discovery::Eds,
+        balance: None,
         tls: None,
         http2: false,
         outlier: None,
@@ -47,7 +48,11 @@ pub(super) fn endpoints(name: &str, n: u32) -> Resource {
         health: crate::xds::resource::endpoints::EndpointHealth::Healthy,
     };
     let at = SocketAddr::from(([127, 0, 0, 1], 1)).into();
-    Resource::Endpoints(Endpoints { cluster: name.into(), endpoints: BTreeMap::from([(at, endpoint)]) })
+    Resource::Endpoints(Endpoints {
+        cluster: name.into(),
+        endpoints: BTreeMap::from([(at, endpoint)]),
+        in_aggregate: false,
+    })
 }
 
 fn listening(name: &str, n: u16, filter: NetworkFilter) -> Resource {
@@ -128,8 +133,12 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn new(draft: Draft) -> Self {
+        Self::of(Variant::Delta, draft)
+    }
+
+    pub(super) fn of(variant: Variant, draft: Draft) -> Self {
         let mut rig = Self {
-            stream: Subscription::new(1),
+            stream: Subscription::new(1, variant),
             now: lifecycle::now().into_std(),
             snapshot: Arc::new(Snapshot::empty()),
         };
