@@ -82,14 +82,18 @@ async fn register(client: &Client, entry: Value) {
 
 async fn fill(client: &Client) {
     for number in 0..SERVICES {
-        let service = name(number);
-        register(client, sidecar(number, 20_000, "passing")).await;
-        let entry = json!({
-            "Node": format!("n{:02}", number % 20), "Address": format!("10.1.0.{}", 1 + number % 20),
-            "SkipNodeUpdate": true, "Service": {"ID": service, "Service": service, "Port": 8080},
-        });
-        register(client, entry).await;
+        add(client, number).await;
     }
+}
+
+async fn add(client: &Client, number: usize) {
+    let service = name(number);
+    register(client, sidecar(number, 20_000, "passing")).await;
+    let entry = json!({
+        "Node": format!("n{:02}", number % 20), "Address": format!("10.1.0.{}", 1 + number % 20),
+        "SkipNodeUpdate": true, "Service": {"ID": service, "Service": service, "Port": 8080},
+    });
+    register(client, entry).await;
 }
 
 fn gateway(address: &str) -> Value {
@@ -199,7 +203,8 @@ async fn five_hundred_services_in_three_datacenters() {
         clusters.clone().chain(["dc2", "dc3"].map(|dc| format!("{dc}.internal."))).collect();
     let beginnings: Vec<&str> = wanted.iter().map(String::as_str).collect();
     let came = stream.until(&beginnings).await.unwrap();
-    println!("from the agent's start to all {} clusters: {:.1?}", came.len(), started.elapsed());
+    let (took, spent) = (started.elapsed(), cpu(agent.process.pid()));
+    println!("from the agent's start to all {} clusters: {took:.1?}, {spent:.1?} of CPU", came.len());
     let local: BTreeSet<String> = came.into_iter().filter(|name| name.contains(".default.dc1.")).collect();
     assert_eq!(local.len(), SERVICES);
     stream.subscribe(Kind::Endpoints, local.iter().cloned()).await;
@@ -209,6 +214,7 @@ async fn five_hundred_services_in_three_datacenters() {
         (status["proxies"][0]["complete"] == true).then_some(())
     });
 
+    let agent_cpu = cpu(agent.process.pid());
     let picked = || (0..SERVICES).step_by(SERVICES / 25);
     let critical = changes(&clients[0], &mut stream, picked(), |n| sidecar(n, 20_000, "critical")).await;
     println!("a check turns critical: {}", shown(&critical));
@@ -217,6 +223,14 @@ async fn five_hundred_services_in_three_datacenters() {
     let back = changes(&clients[0], &mut stream, picked(), |n| sidecar(n, 21_000, "passing")).await;
     println!("a check turns passing: {}", shown(&back));
 
+    add(&clients[0], SERVICES).await;
+    let written = lifecycle::now();
+    stream.until(&[&format!("{}.default.dc1.internal.", name(SERVICES))]).await.unwrap();
+    let new = written.elapsed();
+    println!("a new service: {new:.1?}");
+
+    let spent = (cpu(agent.process.pid()) - agent_cpu) / 76;
+    println!("each change costs the agent {spent:.1?} of CPU");
     let (before, consul_pid) = (requests(&agent).0, consul.pid());
     let (agent_cpu, consul_cpu) = (cpu(agent.process.pid()), cpu(consul_pid));
     tokio::time::sleep(REST).await;
@@ -232,7 +246,7 @@ async fn five_hundred_services_in_three_datacenters() {
     println!("connections to Consul: {most} at most; requests: {all}, failed: {failed}");
     assert!(most < CONSUL_CAP, "{most}");
     assert_eq!(failed, 0, "{}", agent.log().text());
-    for times in [critical, moved, back] {
+    for times in [critical, moved, back, vec![new]] {
         assert!(times[times.len() - 1] < BOUND, "{times:?}");
     }
 }

@@ -172,6 +172,7 @@ pub(crate) fn upstream(name: &str, http2: bool, connect_timeout_ms: u64) -> Reso
         name: name.into(),
         stat_name: Some(format!("{name}_stats")),
         connect_timeout_ms,
+        keepalive: None,
         discovery: Discovery::Eds,
         balance: None,
         tls: Some(UpstreamTls {
@@ -191,6 +192,7 @@ pub(crate) fn local_app() -> Resource {
         name: "local_app".into(),
         stat_name: None,
         connect_timeout_ms: 5_000,
+        keepalive: None,
         discovery: Discovery::Static(vec![SocketAddr::from(([127, 51, 0, 9], 9)).into()]),
         balance: None,
         tls: None,

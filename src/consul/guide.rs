@@ -18,15 +18,22 @@ use crate::{
     model::{catalog::Topic, name::Datacenter},
 };
 
-/// Censuses are paced by their length: of 1,000 instances (0.6 MB) one costs Consul 9 ms, so a datacenter that never
-/// rests costs it less than a tenth of a core. What comes after quiet is seen at once.
-const BYTES_PER_S: f64 = 5_000_000.0;
-const BURST_BYTES: f64 = 10_000_000.0;
+/// Censuses are paced by their length. Of 1,000 instances (0.6 MB) one costs Consul 9 ms, so a datacenter that never
+/// rests costs it about a seventh of a core. What comes after quiet is seen at once.
+const LOCAL_PACE: Pace = Pace { burst_bytes: 20_000_000.0, bytes_per_s: 10_000_000.0 };
+/// From another datacenter they come over the link that the services share.
+const REMOTE_PACE: Pace = Pace { burst_bytes: 5_000_000.0, bytes_per_s: 1_000_000.0 };
 /// An answer that is the same although its mark changed may come from a server that lags behind; it is asked for once
 /// more after this long.
 const LAG: Duration = Duration::from_secs(1);
 /// What no mark tells is looked for at this pace.
 const BLIND: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy)]
+struct Pace {
+    burst_bytes: f64,
+    bytes_per_s: f64,
+}
 
 /// What the censuses say, by datacenter. Clones share it.
 #[derive(Clone, Debug)]
@@ -100,7 +107,8 @@ pub(crate) async fn lead(desk: Desk, dc: Datacenter) {
     let started = lifecycle::now();
     let mut poll = Poll::new(Follow::Index);
     let mut known = Guide::Awaited;
-    let mut bytes_left = Bucket::new(BURST_BYTES, BYTES_PER_S);
+    let pace = if desk.local.get() == Some(&dc) { LOCAL_PACE } else { REMOTE_PACE };
+    let mut bytes_left = Bucket::new(pace.burst_bytes, pace.bytes_per_s);
     let mut ask = poll.first(desk.wait(question.wait));
     loop {
         tokio::time::sleep(ask.pause).await;

@@ -8,7 +8,7 @@ use crate::{
     xds::resource::{
         Resource,
         address::Address,
-        cluster::{Cluster, Discovery, Dns, DnsHost, Limits, Outlier, Resolution, UpstreamTls},
+        cluster::{Cluster, Discovery, Dns, DnsHost, Keepalive, Limits, Outlier, Resolution, UpstreamTls},
         endpoints::{Endpoint, EndpointHealth},
         secret::TlsSecrets,
     },
@@ -21,8 +21,14 @@ pub const CONNECT_TIMEOUT_MS: u64 = 5_000;
 const DNS_REFRESH_MS: u64 = 10_000;
 
 /// Passes TLS of others through: what a mesh gateway needs.
-pub fn passthrough(name: &str, discovery: Discovery, connect_timeout_ms: u64) -> Resource {
-    Resource::Cluster(Cluster { discovery, ..eds(name, connect_timeout_ms) })
+pub fn passthrough(
+    name: &str,
+    discovery: Discovery,
+    connect_timeout_ms: u64,
+    keepalive: Option<Keepalive>,
+) -> Resource {
+    let keepalive = keepalive.map(Box::new);
+    Resource::Cluster(Cluster { discovery, keepalive, ..eds(name, connect_timeout_ms) })
 }
 
 /// The local application, plain, also under the names of exposed paths. Without an address it answers nobody.
@@ -100,6 +106,7 @@ fn eds(name: &str, connect_timeout_ms: u64) -> Cluster {
         name: name.to_owned(),
         stat_name: None,
         connect_timeout_ms,
+        keepalive: None,
         discovery: Discovery::Eds,
         balance: None,
         tls: None,

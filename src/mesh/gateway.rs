@@ -26,7 +26,7 @@ use crate::{
         note::Note,
         registration::Registration,
     },
-    xds::resource::{Resource, listener::FilterChain},
+    xds::resource::{Resource, cluster::Keepalive, listener::FilterChain},
 };
 
 /// The service that Consul servers register themselves as.
@@ -94,12 +94,14 @@ impl<'a> Gateway<'a> {
         }
         let mut parts = Parts::default();
         let any = name::servers_sni(dc, domain);
-        self.passthrough(&mut parts, &any, [any.clone()], endpoints::of_servers(servers.iter(), notes)?);
+        let members = endpoints::of_servers(servers.iter(), notes)?;
+        self.passthrough(&mut parts, &any, [any.clone()], members, None);
         let nodes: BTreeSet<_> = servers.iter().map(|server| &server.node).collect();
         for node in nodes {
             let one = name::server_sni(node, dc, domain);
             let of_node = servers.iter().filter(|server| server.node == *node);
-            self.passthrough(&mut parts, &one, [one.clone()], endpoints::of_servers(of_node, notes)?);
+            let members = endpoints::of_servers(of_node, notes)?;
+            self.passthrough(&mut parts, &one, [one.clone()], members, None);
         }
         Ok(parts)
     }
@@ -148,7 +150,7 @@ impl<'a> Gateway<'a> {
     ) -> Result<Parts, Note> {
         let mut parts = Parts::default();
         let members = endpoints::of_gateways(gateways, true, Side::Wan, self.settings.resolution, notes)?;
-        self.passthrough(&mut parts, cluster, server_names, members);
+        self.passthrough(&mut parts, cluster, server_names, members, self.settings.keepalive);
         Ok(parts)
     }
 
@@ -159,8 +161,9 @@ impl<'a> Gateway<'a> {
         cluster: &str,
         server_names: [String; N],
         members: Members,
+        keepalive: Option<Keepalive>,
     ) {
-        parts.resources.extend(to_members(cluster, members, self.settings.connect_timeout_ms));
+        parts.resources.extend(to_members(cluster, members, self.settings.connect_timeout_ms, keepalive));
         parts.chains.push(FilterChain {
             name: cluster.to_owned(),
             server_names: BTreeSet::from(server_names),
@@ -171,7 +174,12 @@ impl<'a> Gateway<'a> {
 }
 
 /// A cluster of these members, and their endpoints.
-fn to_members(cluster: &str, members: Members, connect_timeout_ms: u64) -> impl Iterator<Item = Resource> {
-    let passthrough = cluster::passthrough(cluster, members.discovery(), connect_timeout_ms);
+fn to_members(
+    cluster: &str,
+    members: Members,
+    connect_timeout_ms: u64,
+    keepalive: Option<Keepalive>,
+) -> impl Iterator<Item = Resource> {
+    let passthrough = cluster::passthrough(cluster, members.discovery(), connect_timeout_ms, keepalive);
     [passthrough].into_iter().chain(members.into_resource(cluster))
 }

@@ -101,3 +101,33 @@ fn timeout_ms(value: &Value, about: &str, notes: &mut Vec<Note>) -> Option<u64> 
     }
     ms
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As Consul 1.8.7 answers.
+    const RECORDED: &str = r#"[
+        {"ConnectTimeout":"250ms","Kind":"service-resolver","Name":"api","DefaultSubset":"v1","Subsets":{
+            "v1":{"Filter":"Service.Meta.version == v1"},
+            "v2":{"Filter":"Service.Meta.version == v2","OnlyPassing":true}},"CreateIndex":1205,"ModifyIndex":1205},
+        {"Kind":"service-resolver","Name":"old","Redirect":{"Service":"new"},"CreateIndex":1206,"ModifyIndex":1206}]"#;
+
+    #[test]
+    fn subsets_and_timeouts_are_read() {
+        let (resolvers, notes) = resolvers(RECORDED.as_bytes()).unwrap();
+        assert_eq!(notes, []);
+        let api = resolvers[&ServiceName::from("api")].as_ref().unwrap();
+        assert_eq!((api.default_subset.as_deref(), api.connect_timeout_ms), (Some("v1"), Some(250)));
+        let passing: Vec<_> = api.subsets.values().map(|s| (s.name.as_str(), s.only_passing)).collect();
+        assert_eq!(passing, [("v1", false), ("v2", true)]);
+        assert_eq!(resolvers[&ServiceName::from("old")], Ok(ServiceResolver::default()));
+    }
+
+    #[test]
+    fn an_entry_that_is_not_understood_keeps_its_place() {
+        let (resolvers, notes) = resolvers(br#"[{"Name":"a","Subsets":7},{"Name":"b"}]"#).unwrap();
+        assert_eq!(resolvers[&ServiceName::from("a")].as_ref().err(), notes.first());
+        assert!(resolvers[&ServiceName::from("b")].is_ok());
+    }
+}

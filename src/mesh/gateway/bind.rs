@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    mesh::{built::Parts, listener},
+    mesh::{built::Parts, gateway::settings, listener},
     model::{
         instance::{Host, HostPort},
         note::Note,
@@ -37,12 +37,7 @@ pub(super) fn listeners(registration: &Registration, notes: &mut Vec<Note>) -> R
 /// Names by address, each address once: the registered one unless switched off, those bound explicitly, and the
 /// tagged ones if asked for.
 fn addresses(registration: &Registration, notes: &mut Vec<Note>) -> BTreeMap<SocketAddr, String> {
-    // Consul takes a text for the value that it spells.
-    let is_on = |key: &str| match setting(registration, key) {
-        Some(Value::Bool(on)) => *on,
-        Some(Value::String(text)) => text == "true" || text == "1",
-        _ => false,
-    };
+    let is_on = |key: &str| settings::is_on(setting(registration, key));
     let mut wanted: Vec<(String, HostPort)> = Vec::new();
     if !is_on("no_default_bind") && registration.port != 0 {
         let ip = registration.address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -72,8 +67,7 @@ fn addresses(registration: &Registration, notes: &mut Vec<Note>) -> BTreeMap<Soc
 
 /// A setting of the gateway, under the prefix of Consul 1.8 or its older one.
 fn setting<'a>(registration: &'a Registration, key: &str) -> Option<&'a Value> {
-    let settings = &registration.settings.0;
-    let named = |prefix: &str| settings.get(&format!("{prefix}{key}"));
+    let named = |prefix: &str| registration.settings.0.get(&format!("{prefix}{key}"));
     named("envoy_gateway_").or_else(|| named("envoy_mesh_gateway_"))
 }
 

@@ -107,7 +107,7 @@ impl<'a> Gateway<'a> {
             None => Cow::from(instances),
         };
         let members = endpoints::of_instances(&*chosen, Side::Lan, self.settings.resolution, notes)?;
-        Ok(Parts { resources: to_members(cluster, members, timeout_ms).collect(), ..Parts::default() })
+        Ok(Parts { resources: to_members(cluster, members, timeout_ms, None).collect(), ..Parts::default() })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
 
 fn ready(name: &str) -> Outcome {
     Outcome::Ready(Parts {
-        resources: vec![cluster::passthrough(name, Discovery::Eds, 1)],
+        resources: vec![cluster::passthrough(name, Discovery::Eds, 1, None)],
         ..Parts::default()
     })
 }
@@ -87,7 +87,7 @@ fn what_listens_stays_until_its_successor_is_known() {
 #[test]
 fn what_lacks_something_unknown_is_partial_for_as_long_as_it_stays() {
     let mut parts = Parts {
-        resources: vec![cluster::passthrough("a", Discovery::Eds, 1)],
+        resources: vec![cluster::passthrough("a", Discovery::Eds, 1, None)],
         partial: BTreeSet::from([cluster_key("a")]),
         ..Parts::default()
     };

@@ -5,14 +5,14 @@ use envoy_types::{
         envoy::{
             config::{
                 cluster::v3::{
-                    CircuitBreakers, Cluster as Message, OutlierDetection,
+                    CircuitBreakers, Cluster as Message, OutlierDetection, UpstreamConnectionOptions,
                     circuit_breakers::Thresholds,
                     cluster::{
                         ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType,
                         EdsClusterConfig, LbConfig, LbPolicy, LeastRequestLbConfig, RingHashLbConfig,
                     },
                 },
-                core::v3::Http2ProtocolOptions,
+                core::v3::{Http2ProtocolOptions, TcpKeepalive},
             },
             extensions::clusters::{
                 aggregate::v3::ClusterConfig, common::dns::v3::DnsLookupFamily, dns::v3::DnsCluster,
@@ -37,7 +37,7 @@ use crate::{
             endpoints, tls,
             value::{ads, millis, number},
         },
-        resource::cluster::{Cluster, Discovery, Dns, Limits, Outlier, Resolution},
+        resource::cluster::{Cluster, Discovery, Dns, Keepalive, Limits, Outlier, Resolution},
     },
 };
 
@@ -50,6 +50,7 @@ pub(super) fn message(cluster: &Cluster) -> Message {
         name: cluster.name.clone(),
         alt_stat_name: cluster.stat_name.clone().unwrap_or_default(),
         connect_timeout: Some(millis(cluster.connect_timeout_ms)),
+        upstream_connection_options: cluster.keepalive.as_deref().map(keepalive),
         // Envoy's default of 50 would send traffic to endpoints known to be unhealthy.
         common_lb_config: Some(CommonLbConfig {
             healthy_panic_threshold: Some(Percent { value: 0.0 }),
@@ -152,6 +153,18 @@ fn outlier(outlier: &Outlier) -> OutlierDetection {
         base_ejection_time: outlier.base_ejection_time_ms.map(millis),
         max_ejection_percent: outlier.max_ejection_percent.map(number),
         ..OutlierDetection::default()
+    }
+}
+
+fn keepalive(keepalive: &Keepalive) -> UpstreamConnectionOptions {
+    let Keepalive { time_s, interval_s, probes } = *keepalive;
+    UpstreamConnectionOptions {
+        tcp_keepalive: Some(TcpKeepalive {
+            keepalive_time: time_s.map(number),
+            keepalive_interval: interval_s.map(number),
+            keepalive_probes: probes.map(number),
+        }),
+        ..UpstreamConnectionOptions::default()
     }
 }
 

@@ -53,6 +53,7 @@ fn cluster() -> Cluster {
         name: "db".into(),
         stat_name: Some("db_stats".into()),
         connect_timeout_ms: 5_250,
+        keepalive: None,
         discovery: Discovery::Eds,
         balance: None,
         tls: None,

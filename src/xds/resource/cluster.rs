@@ -18,6 +18,8 @@ pub struct Cluster {
     pub stat_name: Option<String>,
     /// How long a connection may take to establish.
     pub connect_timeout_ms: u64,
+    /// Probes on idle connections; none leaves them silent. Boxed, as few clusters have it.
+    pub keepalive: Option<Box<Keepalive>>,
     /// Where its endpoints come from.
     pub discovery: Discovery,
     /// How requests spread over the endpoints; `None` is Envoy's default. An aggregate leaves that to its children.
@@ -107,6 +109,17 @@ pub struct Outlier {
     pub base_ejection_time_ms: Option<u64>,
     /// The most of a cluster that may be ejected, in percent.
     pub max_ejection_percent: Option<u32>,
+}
+
+/// TCP keepalive. The system's own settings hold for what is not set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Keepalive {
+    /// How long a connection is idle before the first probe, in seconds.
+    pub time_s: Option<u32>,
+    /// Time between probes, in seconds.
+    pub interval_s: Option<u32>,
+    /// Probes without an answer before the connection is given up.
+    pub probes: Option<u32>,
 }
 
 /// Circuit-breaker thresholds. Envoy's own defaults hold for what is not set.

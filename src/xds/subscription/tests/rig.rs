@@ -32,6 +32,7 @@ pub(super) fn cluster(name: &str, n: u64) -> Resource {
         name: name.into(),
         stat_name: None,
         connect_timeout_ms: n,
+        keepalive: None,
         discovery: Discovery::Eds,
         balance: None,
         tls: None,
