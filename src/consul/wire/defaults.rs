@@ -9,7 +9,7 @@ use crate::{
     consul::wire::{
         Read, WireError,
         read::{WireGateway, is_set, nullable, whole},
-        refused::{self, OF_DEFAULTS},
+        refused::{self, OF_DEFAULTS, OF_SETTINGS},
     },
     model::{note::Note, registration::Defaults, settings::Settings},
 };
@@ -40,6 +40,7 @@ pub fn defaults(body: &[u8]) -> Result<Read<Defaults>, WireError> {
     let about = format!("{} {}", wire.kind, wire.name);
     let gateway_mode = wire.mesh_gateway.mode(&about, &mut notes);
     refused::note(&wire.rest, &OF_DEFAULTS, &about, &mut notes);
+    refused::note(&wire.config, &OF_SETTINGS, &about, &mut notes);
     for field in NOT_BUILT {
         if wire.rest.get(field).is_some_and(is_set) {
             let problem = format!("its {field} is not built yet and does not count");
