@@ -3,6 +3,7 @@
 
 mod architecture;
 mod bad_input;
+mod compatibility;
 mod consul;
 mod golden;
 mod golden_envoy;

@@ -3,7 +3,7 @@
 //! The language is that of go-bexpr 0.1.2, which Consul 1.8.7 holds and later versions kept as far as their sources
 //! could be read; `tests/consul.rs` compares the answers with a real Consul. What differs on purpose:
 //!
-//! - Blank text matches everything. Consul asks nothing then.
+//! - Blank text matches everything. Consul takes no text as no filter, and fails a query with blanks alone.
 //! - The fields of all versions are known together: one that the entry's Consul does not have counts as empty there,
 //!   where that Consul would refuse the query.
 //! - [`MAX_BYTES`], [`MAX_DEPTH`], [`MAX_COMPARISONS`] and the size of a pattern have limits.

@@ -10,7 +10,7 @@ use crate::{
         Read, WireError,
         expose::WireExpose,
         read::{WireGateway, bad_name, is_name, is_set, item, nullable, shown, whole},
-        refused::{self, OF_DEFAULTS},
+        refused::{self, OF_DEFAULTS, OF_SETTINGS},
     },
     model::{
         name::ServiceName,
@@ -92,6 +92,7 @@ pub fn defaults(body: &[u8]) -> Result<Read<Defaults>, WireError> {
     let about = format!("{} {}", wire.kind, wire.name);
     let gateway_mode = wire.mesh_gateway.mode(&about, &mut notes);
     refused::note(&wire.rest, &OF_DEFAULTS, &about, &mut notes);
+    refused::note(&wire.config, &OF_SETTINGS, &about, &mut notes);
     let mut settings = wire.config;
     settings.extend(renamed(wire.rest, &OF_PROXIES));
     let defaults = Defaults {

@@ -90,6 +90,15 @@ pub(crate) const OF_DEFAULTS: [Refused; 8] = [
     },
 ];
 
+/// Keys of `Config`, in registrations and in proxy-defaults, beside those that are noted where they would be used.
+pub(crate) const OF_SETTINGS: [Refused; 1] = [Refused {
+    field: "xds_fetch_timeout_ms",
+    within: None,
+    harmless: &[],
+    instead: "Envoy waits for first endpoints and routes as long as it does by itself",
+    remedy: "leave it out: they are sent with their cluster or listener",
+}];
+
 /// Fields of a compiled chain.
 pub(crate) const OF_CHAINS: [Refused; 1] = [EXTENSIONS];
 
@@ -159,6 +168,7 @@ mod tests {
     fn each_field_that_does_not_count_is_noted() {
         let central = json!({"Kind": "proxy-defaults", "Name": "global", "AccessLogs": {"Enabled": true},
             "PrioritizeByLocality": {"Mode": "failover"}, "Mode": "transparent", "FailoverPolicy": {"Mode": "order-by-locality"},
+            "Config": {"xds_fetch_timeout_ms": 9999},
             "Destination": {"Addresses": ["db.example"], "Port": 443}});
         let own = proxy(
             json!({"Proxy": {"AccessLogs": {"Enabled": true}, "MutualTLSMode": "permissive", "Mode": "transparent",
@@ -176,6 +186,7 @@ mod tests {
             proxy-defaults global: Mode has no effect: only the upstreams that a registration names are served; name the upstreams in the registrations and leave Mode out
             proxy-defaults global: Destination has no effect: its hosts cannot be reached through the mesh; let callers reach its addresses themselves
             proxy-defaults global: FailoverPolicy has no effect: failover targets follow in order; leave FailoverPolicy out
+            proxy-defaults global: xds_fetch_timeout_ms has no effect: Envoy waits for first endpoints and routes as long as it does by itself; leave it out: they are sent with their cluster or listener
             proxy web-proxy: EnvoyExtensions has no effect: Envoy is configured without them; leave EnvoyExtensions out, or do not count on them
             proxy web-proxy: AccessLogs has no effect: Envoy writes no access log; leave AccessLogs out, or read Envoy's statistics
             proxy web-proxy: MutualTLSMode has no effect: callers without a certificate are refused; set MutualTLSMode to strict

@@ -13,7 +13,7 @@ use crate::{
         read::{
             WireGateway, bad_name, host_port, is_id, is_name, is_set, item, nullable, port, shown, whole,
         },
-        refused::{self, OF_PROXIES},
+        refused::{self, OF_PROXIES, OF_SETTINGS},
     },
     model::{
         instance::ServiceKind,
@@ -126,6 +126,7 @@ pub fn registration(body: &[u8]) -> Result<Read<Registration>, WireError> {
     let mut notes = Vec::new();
     let about = format!("proxy {}", shown(&wire.id));
     refused::note(&wire.proxy.rest, &OF_PROXIES, &about, &mut notes);
+    refused::note(&wire.proxy.config, &OF_SETTINGS, &about, &mut notes);
     let kind = kind(&wire.kind);
     if kind == ServiceKind::Other {
         let problem = format!("the kind `{}` is not supported", shown(&wire.kind));
