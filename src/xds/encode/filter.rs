@@ -15,17 +15,17 @@ use envoy_types::{
 };
 
 use crate::xds::{
-    encode::{http, rbac, value::millis},
+    encode::{Source, http, rbac, value::millis},
     resource::filter::{NetworkFilter, TcpProxy},
 };
 
-pub(super) fn message(filter: &NetworkFilter) -> Filter {
+pub(super) fn message(filter: &NetworkFilter, source: &Source) -> Filter {
     let (name, config) = match filter {
         NetworkFilter::TcpProxy(proxy) => ("envoy.filters.network.tcp_proxy", tcp_proxy(proxy)),
         NetworkFilter::SniCluster => ("envoy.filters.network.sni_cluster", pack_any(SniCluster {})),
         NetworkFilter::Rbac(rbac) => ("envoy.filters.network.rbac", pack_any(rbac::network(rbac))),
         NetworkFilter::Http(manager) => {
-            ("envoy.filters.network.http_connection_manager", pack_any(http::manager(manager)))
+            ("envoy.filters.network.http_connection_manager", pack_any(http::manager(manager, source)))
         }
     };
     Filter { name: name.to_owned(), config_type: Some(ConfigType::TypedConfig(config)) }

@@ -17,27 +17,31 @@ use envoy_types::{
 };
 
 use crate::xds::{
-    encode::value::{ads, exactly, yes},
+    encode::{
+        Source,
+        value::{config_source, exactly, yes},
+    },
     resource::{cluster::UpstreamTls, listener::DownstreamTls, secret::TlsSecrets},
 };
 
 const SOCKET: &str = "envoy.transport_sockets.tls";
 
-pub(super) fn upstream(tls: &UpstreamTls) -> TransportSocket {
+pub(super) fn upstream(tls: &UpstreamTls, source: &Source) -> TransportSocket {
+    let validation = peer_is_one_of(&tls.sans, &tls.secrets, source);
     let context = UpstreamTlsContext {
         sni: tls.sni.clone(),
-        common_tls_context: Some(common(&tls.secrets, peer_is_one_of(&tls.sans, &tls.secrets))),
+        common_tls_context: Some(common(&tls.secrets, validation, source)),
         ..UpstreamTlsContext::default()
     };
     socket(transport_socket::ConfigType::TypedConfig(pack_any(context)))
 }
 
-pub(super) fn downstream(tls: &DownstreamTls) -> TransportSocket {
-    let validation = ValidationContextType::ValidationContextSdsSecretConfig(sds(&tls.secrets.roots));
+pub(super) fn downstream(tls: &DownstreamTls, source: &Source) -> TransportSocket {
+    let validation = ValidationContextType::ValidationContextSdsSecretConfig(sds(&tls.secrets.roots, source));
     let context = DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             alpn_protocols: tls.alpn.clone(),
-            ..common(&tls.secrets, validation)
+            ..common(&tls.secrets, validation, source)
         }),
         require_client_certificate: Some(yes()),
         ..DownstreamTlsContext::default()
@@ -49,20 +53,20 @@ fn socket(config: transport_socket::ConfigType) -> TransportSocket {
     TransportSocket { name: SOCKET.to_owned(), config_type: Some(config) }
 }
 
-fn common(secrets: &TlsSecrets, validation: ValidationContextType) -> CommonTlsContext {
+fn common(secrets: &TlsSecrets, validation: ValidationContextType, source: &Source) -> CommonTlsContext {
     CommonTlsContext {
         tls_params: Some(TlsParameters {
             tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
             ..TlsParameters::default()
         }),
-        tls_certificate_sds_secret_configs: vec![sds(&secrets.leaf)],
+        tls_certificate_sds_secret_configs: vec![sds(&secrets.leaf, source)],
         validation_context_type: Some(validation),
         ..CommonTlsContext::default()
     }
 }
 
 /// The chain must end in the roots and the peer present one of these ids.
-fn peer_is_one_of(sans: &BTreeSet<String>, secrets: &TlsSecrets) -> ValidationContextType {
+fn peer_is_one_of(sans: &BTreeSet<String>, secrets: &TlsSecrets, source: &Source) -> ValidationContextType {
     let matchers = sans
         .iter()
         .map(|san| SubjectAltNameMatcher {
@@ -76,11 +80,11 @@ fn peer_is_one_of(sans: &BTreeSet<String>, secrets: &TlsSecrets) -> ValidationCo
             match_typed_subject_alt_names: matchers,
             ..CertificateValidationContext::default()
         }),
-        validation_context_sds_secret_config: Some(sds(&secrets.roots)),
+        validation_context_sds_secret_config: Some(sds(&secrets.roots, source)),
         ..CombinedCertificateValidationContext::default()
     })
 }
 
-fn sds(name: &str) -> SdsSecretConfig {
-    SdsSecretConfig { name: name.to_owned(), sds_config: Some(ads()) }
+fn sds(name: &str, source: &Source) -> SdsSecretConfig {
+    SdsSecretConfig { name: name.to_owned(), sds_config: Some(config_source(source)) }
 }
