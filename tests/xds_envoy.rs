@@ -237,6 +237,16 @@ async fn envoy_moves_to_a_new_cluster_before_the_old_one_goes() {
 }
 
 #[tokio::test]
+async fn envoy_moves_in_the_same_order_in_state_of_the_world() {
+    let resources = world();
+    let mut rig = Rig::over(Transport::SotwAds, resources.clone()).await;
+    let before = lifecycle::now();
+    rig.offer(moved(&resources));
+    rig.settled(13).await;
+    assert!(before.elapsed() < NO_WARMING, "took {:?}", before.elapsed());
+}
+
+#[tokio::test]
 async fn envoy_takes_every_kind_of_resource() {
     let rig = Rig::start(world()).await;
     let status = rig.settled(13).await;

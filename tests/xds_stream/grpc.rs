@@ -13,6 +13,7 @@ use causeway::{
         },
         server::{Limits, Listeners, Offer, bind_tcp},
         snapshot::{Entry, Snapshot},
+        status::StreamStatus,
     },
 };
 use envoy_types::{
@@ -32,6 +33,7 @@ use envoy_types::{
     util::pack_any,
 };
 use prost::Message as _;
+use tonic::Status;
 use tonic_health::pb::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
@@ -98,32 +100,42 @@ fn served_at(address: SocketAddr) -> Arc<Snapshot> {
     Snapshot::of(entries, true)
 }
 
-#[tokio::test]
-async fn a_grpc_client_without_a_proxy_finds_its_service() {
-    let listener = bind_tcp(([127, 51, 0, 23], 0).into()).unwrap();
+/// A server that offers [`TARGET`], which is its own health service.
+fn serving(ip: [u8; 4]) -> (Server, SocketAddr) {
+    let listener = bind_tcp((ip, 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
     let source = Source::default();
     source.offer("grpc", Offer::Ready(served_at(address)));
-    let server =
-        Server::start_within(Listeners { unix: None, tcp: Some(listener) }, &source, Limits::default());
-    let bootstrap = BootstrapConfig::builder(format!("http://{address}"))
+    let listeners = Listeners { unix: None, tcp: Some(listener) };
+    (Server::start_within(listeners, &source, Limits::default()), address)
+}
+
+/// Asks for the health of whatever is found under that name.
+async fn health_of(target: &str, xds: SocketAddr) -> Result<ServingStatus, Status> {
+    let bootstrap = BootstrapConfig::builder(format!("http://{xds}"))
         .channel_creds([ChannelCredentialType::Insecure])
         .node_id("grpc")
         .build()
         .unwrap();
-    let target = XdsUri::parse(&format!("xds:///{TARGET}")).unwrap();
+    let target = XdsUri::parse(&format!("xds:///{target}")).unwrap();
     let config = XdsChannelConfig::new(target).with_bootstrap(bootstrap);
+    let mut client = HealthClient::new(XdsChannelBuilder::new(config).build_grpc_channel().unwrap());
+    let asked = client.check(HealthCheckRequest { service: String::new() });
+    let answer = tokio::time::timeout(PATIENCE, asked).await.unwrap()?;
+    Ok(answer.into_inner().status())
+}
+
+#[tokio::test]
+async fn a_grpc_client_without_a_proxy_finds_its_service() {
+    let (server, address) = serving([127, 51, 0, 23]);
     let began = lifecycle::now();
-    let channel = XdsChannelBuilder::new(config).build_grpc_channel().unwrap();
-    // The agent's own health service is what the client finds.
-    let asked = HealthCheckRequest { service: String::new() };
-    let mut client = HealthClient::new(channel);
-    let answer = tokio::time::timeout(PATIENCE, client.check(asked)).await.unwrap().unwrap();
-    println!("first answer to a gRPC client through xDS after {:?}", began.elapsed());
-    assert_eq!(answer.into_inner().status(), ServingStatus::Serving);
-    let streams =
-        server.until(|s| s.len() == 1 && s[0].types.iter().filter(|t| t.acks > 0).count() == 4).await;
+    let all_taken = |streams: &[Arc<StreamStatus>]| {
+        streams.len() == 1 && streams[0].types.iter().filter(|t| t.acks > 0).count() == 4
+    };
+    // The client leaves with its answer, and its stream with it.
+    let (found, streams) = tokio::join!(health_of(TARGET, address), server.until(all_taken));
     assert!(streams[0].types.iter().all(|t| t.nacks == 0), "{streams:#?}");
-    drop(client);
+    assert_eq!(found.unwrap(), ServingStatus::Serving);
+    println!("first answer to a gRPC client through xDS after {:?}", began.elapsed());
     server.stop().await;
 }

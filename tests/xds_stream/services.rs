@@ -78,7 +78,11 @@ async fn unknown_names_are_told_as_errors_in_both_variants() {
     let mut changes = Raw::open(&channel, ADS, delta(Kind::Cluster, &["db", "ghost"])).await;
     let changes = changes.answer().await;
     assert_eq!((changes.resources.len(), changes.removed_resources.len()), (1, 1));
-    for error in [&world.resource_errors[0], &changes.resource_errors[0]] {
+    // As a gRPC client asks: for the one listener that its target names.
+    let mut target = Raw::open(&channel, ADS, sotw(Kind::Listener, &["ghost"])).await;
+    let target = target.answer().await;
+    assert_eq!((target.resources.len(), target.resource_errors.len()), (0, 1));
+    for error in [&world.resource_errors[0], &changes.resource_errors[0], &target.resource_errors[0]] {
         assert_eq!(error.resource_name.as_ref().unwrap().name, "ghost");
         assert_eq!(error.error_detail.as_ref().unwrap().code, i32::from(Code::NotFound));
     }
