@@ -10,7 +10,9 @@ mod connection;
 mod convert;
 mod csds;
 mod health;
+mod scope;
 mod services;
+mod shared;
 mod source;
 mod stream;
 mod wire;
@@ -31,7 +33,7 @@ pub use self::{
 use self::{
     connection::{Connections, Manners},
     services::Discovery,
-    stream::Shared,
+    shared::Shared,
 };
 use crate::{lifecycle::Stop, xds::metrics::XdsMetrics};
 

@@ -1,6 +1,15 @@
 //! One HTTP/2 connection: its age, its end, and what its streams know of it.
 
-use std::{convert::Infallible, fmt, net::SocketAddr, time::Duration};
+use std::{
+    convert::Infallible,
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
@@ -19,6 +28,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A live peer on the same host answers at once; this allows for one that is stopped in a debugger for a moment.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A client connects because it has something to ask; a connection without a request only holds a descriptor.
+const FIRST_REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a client that connects anew because of its age may take to read what is under way.
 const AGE_GRACE: Duration = Duration::from_secs(30);
@@ -110,7 +122,10 @@ impl Connections {
         async move {
             let (leaving, leave) = Stop::pair();
             let carrier = Carrier { peer, leave };
+            let has_asked = Arc::new(AtomicBool::new(false));
+            let silent = silence(has_asked.clone());
             let service = service_fn(move |mut request: http::Request<Incoming>| {
+                has_asked.store(true, Ordering::Relaxed);
                 request.extensions_mut().insert(carrier.clone());
                 answer(routes.clone(), request)
             });
@@ -118,6 +133,7 @@ impl Connections {
             tokio::pin!(connection);
             let grace = tokio::select! {
                 ended = connection.as_mut() => return tell(peer, &ended),
+                () = silent => return debug!(%peer, "connection cut: its client asks for nothing"),
                 () = stop.wait() => STOP_GRACE,
                 () = aged(age) => AGE_GRACE,
             };
@@ -139,6 +155,14 @@ fn tell(peer: Peer, ended: &Result<(), hyper::Error>) {
     }
 }
 
+/// Ends when nothing was asked for in time.
+async fn silence(has_asked: Arc<AtomicBool>) {
+    tokio::time::sleep(FIRST_REQUEST_LIMIT).await;
+    if has_asked.load(Ordering::Relaxed) {
+        std::future::pending().await
+    }
+}
+
 async fn aged(age: Option<Duration>) {
     match age {
         Some(age) => tokio::time::sleep(age).await,
@@ -155,4 +179,31 @@ async fn answer(
     request: http::Request<Incoming>,
 ) -> Result<http::Response<Body>, Infallible> {
     routes.call(request).await
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+
+    use super::*;
+    use crate::lifecycle::now;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_without_a_request_is_cut() {
+        let (_open, stop) = Stop::pair();
+        let manners = Manners { max_age: None, max_streams: 1 };
+        let connections = Connections::new(Routes::default(), manners, stop);
+        let (_client, io) = tokio::io::duplex(1024);
+        let began = now();
+        connections.converse(TokioIo::new(io), Peer::Unix).await;
+        assert_eq!(began.elapsed().as_secs(), FIRST_REQUEST_LIMIT.as_secs());
+    }
+
+    #[test]
+    fn ages_differ_by_a_tenth_at_most() {
+        let age = Duration::from_secs(1_000);
+        for _ in 0..1_000 {
+            assert!((900..=1_100).contains(&jittered(age).as_secs()));
+        }
+    }
 }

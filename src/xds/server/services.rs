@@ -27,7 +27,9 @@ use crate::{
         server::{
             MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES,
             connection::Carrier,
-            stream::{self, Responses, Scope, Shared},
+            scope::Scope,
+            shared::Shared,
+            stream::{self, Responses},
             wire::Wire,
         },
     },

@@ -4,16 +4,13 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
     time::{Instant, UNIX_EPOCH},
 };
 
 use futures_util::Stream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
@@ -23,13 +20,13 @@ use crate::{
     xds::{
         encode::Source,
         metrics::{StreamGauge, XdsMetrics},
-        resource::Kind,
         server::{
-            StatusBoard,
             board::Place,
             connection::Carrier,
             convert,
-            source::{Attached, Offer, ProxySource},
+            scope::Scope,
+            shared::Shared,
+            source::{Attached, Offer},
             wire::Wire,
         },
         status::StreamStatus,
@@ -40,96 +37,6 @@ use crate::{
 /// Responses ahead of the client: enough for one step's usual burst (clusters, endpoints, listeners, routes). While
 /// it is full, snapshots are not looked at and so coalesce.
 const RESPONSES_AHEAD: usize = 4;
-
-/// What all streams use.
-pub(super) struct Shared {
-    pub(super) board: StatusBoard,
-    source: Arc<dyn ProxySource>,
-    metrics: XdsMetrics,
-    streams: AtomicU64,
-    room: Arc<Semaphore>,
-    /// Streams are being refused, and the log says so already.
-    is_full: AtomicBool,
-    max_streams: usize,
-}
-
-impl Shared {
-    pub(super) fn new(
-        source: Arc<dyn ProxySource>,
-        board: StatusBoard,
-        metrics: XdsMetrics,
-        max_streams: usize,
-    ) -> Self {
-        let max_streams = max_streams.min(Semaphore::MAX_PERMITS);
-        let room = Arc::new(Semaphore::new(max_streams));
-        let is_full = AtomicBool::new(false);
-        Self { board, source, metrics, streams: AtomicU64::new(0), room, is_full, max_streams }
-    }
-
-    /// A place among the streams; given back when it is dropped, with the stream.
-    fn admit(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let place = self.room.clone().try_acquire_owned();
-        // Refused clients come back every other second: one line is enough.
-        let was_full = self.is_full.swap(place.is_err(), Ordering::Relaxed);
-        place.map_err(|_| {
-            if !was_full {
-                warn!(max_streams = self.max_streams, "streams are refused: this agent serves as many as it may");
-            }
-            self.metrics.refused();
-            Status::resource_exhausted(format!(
-                "this agent serves {} discovery streams, as many as it may: raise [xds] max_streams, or let fewer \
-                 Envoys connect to it (one over ADS needs one stream)",
-                self.max_streams
-            ))
-        })
-    }
-}
-
-/// Which types a stream is for.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Scope {
-    /// Every type, over ADS.
-    All,
-    /// One, over its own service.
-    Only(Kind),
-}
-
-impl Scope {
-    /// The type is implied on the service of one type, and must be told over ADS (rule 2).
-    fn check<W: Wire>(self, request: &mut W) -> Result<(), Status> {
-        match (self, request.type_url()) {
-            (Self::All, "") => Err(Status::invalid_argument("a request over ADS must have a type_url")),
-            (Self::All, _) => Ok(()),
-            (Self::Only(kind), "") => {
-                request.set_type_url(kind.type_url());
-                Ok(())
-            }
-            (Self::Only(kind), asked) if asked == kind.type_url() => Ok(()),
-            (Self::Only(kind), asked) => Err(Status::invalid_argument(format!(
-                "this stream serves {} only, and {asked} was asked for: use that type's own service, or ADS",
-                kind.short()
-            ))),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::All => "ads",
-            Self::Only(kind) => kind.short(),
-        }
-    }
-
-    /// Without ADS the resources name the services that the client itself uses: one that has no ADS stream refuses
-    /// those that name it.
-    fn source<W: Wire>(self, request: &W) -> Source {
-        match (self, request.node()) {
-            (Self::Only(_), Some(node)) => {
-                Source::Services { protocol: W::PROTOCOL, cluster: convert::xds_cluster(node) }
-            }
-            (Self::All, _) | (_, None) => Source::Ads,
-        }
-    }
-}
 
 /// The responses of one stream, and the task that makes them: dropping it, when the client is gone, ends the task and
 /// frees all that the stream held (rule 12).
@@ -154,7 +61,7 @@ pub(super) fn start<W: Wire>(
     requests: Streaming<W>,
 ) -> Result<Responses<W::Response>, Status> {
     let place = shared.admit()?;
-    let stream = shared.streams.fetch_add(1, Ordering::Relaxed) + 1;
+    let stream = shared.number();
     let (responses, items) = mpsc::channel(RESPONSES_AHEAD);
     let span = info_span!(
         "xds", stream, service = scope.name(), variant = ?W::VARIANT, peer = %carrier.peer,
