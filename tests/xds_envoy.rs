@@ -1,6 +1,7 @@
 //! The real Envoy takes what is sent, in time, and nothing twice.
 
 use std::{
+    collections::BTreeSet,
     env,
     path::{Path, PathBuf},
     process::Stdio,
@@ -12,21 +13,49 @@ use causeway::{
     lifecycle,
     xds::{
         resource::{Resource, cluster::Cluster, endpoints::Endpoints},
-        server::Offer,
+        server::{Limits, Listeners, Offer, bind_tcp},
         snapshot::Snapshot,
-        status::{ResourceState, StreamStatus, TypeStatus},
+        status::{ResourceState, ResourceStatus, StreamStatus, TypeStatus},
     },
 };
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::xds_rig::{Server, Source, draft, secrets, tcp, world};
+use crate::xds_rig::{Server, Source, draft, secrets, snapshot, tcp, world};
 
 const PROXY: &str = "web-sidecar-proxy";
 
 /// A cluster whose endpoints do not follow warms for 15 s.
 const NO_WARMING: Duration = Duration::from_secs(1);
+
+/// A change that needs no warming is taken in milliseconds; this is what may pass on a machine with other work.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// How often a change is tried: a machine with other work is slow at times, warming is slow each time.
+const TRIES: u64 = 5;
+
+/// How an Envoy gets its configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    DeltaAds,
+    SotwAds,
+    Delta,
+    Sotw,
+}
+
+impl Transport {
+    fn api_type(self) -> &'static str {
+        match self {
+            Self::DeltaAds | Self::Delta => "DELTA_GRPC",
+            Self::SotwAds | Self::Sotw => "GRPC",
+        }
+    }
+
+    fn is_ads(self) -> bool {
+        matches!(self, Self::DeltaAds | Self::SotwAds)
+    }
+}
 
 pub(crate) fn envoy_binary() -> PathBuf {
     let local = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/envoy/envoy");
@@ -39,17 +68,28 @@ pub(crate) fn envoy_binary() -> PathBuf {
 }
 
 pub(crate) fn bootstrap(proxy: &str, socket: &Path) -> serde_json::Value {
-    let ads = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
+    bootstrap_over(Transport::DeltaAds, proxy, socket)
+}
+
+fn bootstrap_over(transport: Transport, proxy: &str, socket: &Path) -> serde_json::Value {
+    let api = json!({
+        "api_type": transport.api_type(), "transport_api_version": "V3", "set_node_on_first_message_only": true,
+        "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}],
+    });
+    let mut source = json!({"resource_api_version": "V3", "initial_fetch_timeout": "0s"});
+    let mut dynamic = json!({});
+    if transport.is_ads() {
+        source["ads"] = json!({});
+        dynamic["ads_config"] = api;
+    } else {
+        source["api_config_source"] = api;
+    }
+    dynamic["cds_config"] = source.clone();
+    dynamic["lds_config"] = source;
     json!({
-        "node": {"id": proxy, "cluster": "web"},
+        "node": {"id": proxy, "cluster": "web", "metadata": {"xds_cluster": "xds"}},
         "admin": {"address": {"socket_address": {"address": "127.51.0.8", "port_value": 0}}},
-        "dynamic_resources": {
-            "ads_config": {
-                "api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
-                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}],
-            },
-            "cds_config": ads, "lds_config": ads,
-        },
+        "dynamic_resources": dynamic,
         "static_resources": {"clusters": [{
             "name": "xds", "type": "STATIC", "connect_timeout": "1s",
             "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -63,6 +103,21 @@ pub(crate) fn bootstrap(proxy: &str, socket: &Path) -> serde_json::Value {
     })
 }
 
+/// An Envoy with that bootstrap; it ends with the returned value.
+fn run(dir: &Path, bootstrap: &serde_json::Value) -> Child {
+    let config = dir.join("envoy.json");
+    std::fs::write(&config, bootstrap.to_string()).unwrap();
+    let log = std::fs::File::create(dir.join("envoy.log")).unwrap();
+    Command::new(envoy_binary())
+        .args(["--disable-hot-restart", "--concurrency", "1", "-l", "warn", "-c"])
+        .arg(&config)
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
 /// An Envoy with a server of its own.
 pub(crate) struct Rig {
     dir: TempDir,
@@ -74,26 +129,20 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn start(resources: Vec<Resource>) -> Self {
+        Self::over(Transport::DeltaAds, resources).await
+    }
+
+    async fn over(transport: Transport, resources: Vec<Resource>) -> Self {
         let count = resources.len();
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("xds.sock");
         let source = Source::default();
         let server = Server::start(&socket, &source);
-        let config = dir.path().join("envoy.json");
-        std::fs::write(&config, bootstrap(PROXY, &socket).to_string()).unwrap();
-        let log = std::fs::File::create(dir.path().join("envoy.log")).unwrap();
-        let envoy = Command::new(envoy_binary())
-            .args(["--disable-hot-restart", "--concurrency", "1", "-l", "warn", "-c"])
-            .arg(&config)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
+        let envoy = run(dir.path(), &bootstrap_over(transport, PROXY, &socket));
         let snapshot = Arc::new(Snapshot::empty());
         let mut rig = Self { dir, source, snapshot, server: Some(server), _envoy: envoy };
         rig.offer(resources);
-        rig.settled(count).await;
+        rig.has_all(count).await;
         rig
     }
 
@@ -107,24 +156,32 @@ impl Rig {
         self.source.offer(PROXY, Offer::Ready(self.snapshot.clone()));
     }
 
-    /// Waits until Envoy has so many resources and each in the offered version.
+    /// Waits until Envoy has so many resources, each in the offered version, and all over one stream.
     pub(crate) async fn settled(&self, resources: usize) -> Arc<StreamStatus> {
-        let synced = |status: &StreamStatus| {
-            let all: Vec<_> = status.types.iter().flat_map(|t| &t.resources).collect();
-            let current = |name: &str, version: Option<&str>| {
-                self.snapshot.iter().any(|e| e.key.name == name && Some(e.version.as_str()) == version)
-            };
-            all.len() == resources
-                && all
-                    .iter()
-                    .all(|r| r.state == ResourceState::Synced && current(&r.name, r.intended.as_deref()))
+        let streams = self.has_all(resources).await;
+        assert_eq!(streams.len(), 1, "{streams:#?}");
+        streams[0].clone()
+    }
+
+    /// Waits until Envoy has so many resources and each in the offered version, over whatever streams.
+    async fn has_all(&self, resources: usize) -> Vec<Arc<StreamStatus>> {
+        let current = |name: &str, version: Option<&str>| {
+            self.snapshot.iter().any(|e| e.key.name == name && Some(e.version.as_str()) == version)
         };
-        let refused = |status: &StreamStatus| status.types.iter().any(|t| t.nacks > 0);
-        let streams = self.server().until(|s| s.len() == 1 && (synced(&s[0]) || refused(&s[0]))).await;
-        let status = streams[0].clone();
+        let synced = |streams: &[Arc<StreamStatus>]| {
+            let types = streams.iter().flat_map(|stream| &stream.types);
+            let all: Vec<_> = types.flat_map(|t| t.resources.iter().map(move |r| (&t.kind, r))).collect();
+            let distinct: BTreeSet<_> = all.iter().map(|(kind, r)| (*kind, &r.name)).collect();
+            let is_synced = |r: &ResourceStatus| {
+                r.state == ResourceState::Synced && current(&r.name, r.intended.as_deref())
+            };
+            distinct.len() == resources && all.iter().all(|(_, r)| is_synced(r))
+        };
+        let refused = |s: &[Arc<StreamStatus>]| s.iter().flat_map(|s| &s.types).any(|t| t.nacks > 0);
+        let streams = self.server().until(|streams| synced(streams) || refused(streams)).await;
         let log = std::fs::read_to_string(self.dir.path().join("envoy.log")).unwrap();
-        assert!(!refused(&status), "{status:#?}\n{log}");
-        status
+        assert!(!refused(&streams), "{streams:#?}\n{log}");
+        streams
     }
 }
 
@@ -133,9 +190,13 @@ fn acks(status: &StreamStatus) -> Vec<(String, u64)> {
 }
 
 fn slower_db(resources: &[Resource]) -> Vec<Resource> {
+    with_timeout(resources, 7_000)
+}
+
+fn with_timeout(resources: &[Resource], connect_timeout_ms: u64) -> Vec<Resource> {
     let change = |resource: &Resource| match resource {
         Resource::Cluster(cluster) if cluster.name == "db" => {
-            Resource::Cluster(Cluster { connect_timeout_ms: 7_000, ..cluster.clone() })
+            Resource::Cluster(Cluster { connect_timeout_ms, ..cluster.clone() })
         }
         other => other.clone(),
     };
@@ -174,6 +235,16 @@ async fn envoy_moves_to_a_new_cluster_before_the_old_one_goes() {
     assert!(before.elapsed() < NO_WARMING, "took {:?}", before.elapsed());
     let listeners = status.types.iter().find(|t| t.kind == "LDS").unwrap();
     assert_eq!(listeners.acks, 2);
+}
+
+#[tokio::test]
+async fn envoy_moves_in_the_same_order_in_state_of_the_world() {
+    let resources = world();
+    let mut rig = Rig::over(Transport::SotwAds, resources.clone()).await;
+    let before = lifecycle::now();
+    rig.offer(moved(&resources));
+    rig.settled(13).await;
+    assert!(before.elapsed() < NO_WARMING, "took {:?}", before.elapsed());
 }
 
 #[tokio::test]
@@ -233,4 +304,66 @@ async fn envoy_gets_what_changed_while_the_agent_was_away() {
     let sent: Vec<&str> =
         status.types.iter().filter(|t| t.sent_at_ms.is_some()).map(|t| t.kind.as_str()).collect();
     assert_eq!(sent, ["CDS", "EDS"]);
+}
+
+/// Takes the whole world, then a changed cluster again and again.
+async fn follows_over(transport: Transport) {
+    let resources = world();
+    let mut rig = Rig::over(transport, resources.clone()).await;
+    let streams = rig.server().board.streams().len();
+    let mut took = Vec::new();
+    for n in 0..TRIES {
+        let before = lifecycle::now();
+        rig.offer(with_timeout(&resources, 7_000 + n));
+        rig.has_all(13).await;
+        took.push(before.elapsed());
+    }
+    println!("{transport:?}: {streams} streams; a changed cluster was taken within {took:?}");
+    assert_eq!(streams == 1, transport.is_ads());
+    assert!(took.iter().all(|took| *took < NO_WARMING), "{took:?}");
+    assert!(took.iter().any(|took| *took < AT_ONCE), "{took:?}");
+}
+
+#[tokio::test]
+async fn envoy_follows_over_delta_ads() {
+    follows_over(Transport::DeltaAds).await;
+}
+
+#[tokio::test]
+async fn envoy_follows_over_state_of_the_world_ads() {
+    follows_over(Transport::SotwAds).await;
+}
+
+#[tokio::test]
+async fn envoy_follows_over_delta_without_ads() {
+    follows_over(Transport::Delta).await;
+}
+
+#[tokio::test]
+async fn envoy_follows_over_state_of_the_world_without_ads() {
+    follows_over(Transport::Sotw).await;
+}
+
+#[tokio::test]
+async fn envoy_whose_connection_is_old_comes_back_and_is_sent_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = bind_tcp(([127, 51, 0, 24], 0).into()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let source = Source::default();
+    source.offer(PROXY, Offer::Ready(snapshot(world())));
+    let limits = Limits { tcp_max_age: Some(Duration::from_secs(1)), ..Limits::default() };
+    let server = Server::start_within(Listeners { unix: None, tcp: Some(listener) }, &source, limits);
+    let mut config = bootstrap(PROXY, Path::new(""));
+    let endpoint = "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address";
+    *config.pointer_mut(endpoint).unwrap() =
+        json!({"socket_address": {"address": address.ip(), "port_value": address.port()}});
+    let _envoy = run(dir.path(), &config);
+    let has_all = |streams: &[Arc<StreamStatus>]| {
+        let all: Vec<_> = streams.iter().flat_map(|s| &s.types).flat_map(|t| &t.resources).collect();
+        all.len() == 13 && all.iter().all(|r| r.state == ResourceState::Synced)
+    };
+    let first = server.until(has_all).await[0].stream;
+    let later = server.until(|streams| has_all(streams) && streams[0].stream > first).await;
+    assert!(later[0].types.iter().all(|t| t.sent_at_ms.is_none()), "{later:#?}");
+    server.stop().await;
 }

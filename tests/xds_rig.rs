@@ -25,7 +25,9 @@ use causeway::{
             route::RouteConfig,
             secret::{Secret, SecretContent, TlsSecrets},
         },
-        server::{Attached, Listeners, Offer, ProxySource, ServeError, StatusBoard, bind_unix, serve},
+        server::{
+            self, Attached, Limits as StreamLimits, Listeners, Offer, ProxySource, StatusBoard, bind_unix,
+        },
         snapshot::{Draft, Snapshot},
         status::StreamStatus,
     },
@@ -82,7 +84,8 @@ pub(crate) struct Server {
     pub(crate) board: StatusBoard,
     pub(crate) registry: Registry,
     stop: StopSource,
-    task: Task<Result<(), ServeError>>,
+    task: Task<()>,
+    pub(crate) ready: watch::Sender<bool>,
 }
 
 impl Server {
@@ -91,19 +94,30 @@ impl Server {
         Self::start_on(Listeners { unix, tcp: None }, source)
     }
 
+    pub(crate) fn start_with(socket: &Path, source: &Source, limits: StreamLimits) -> Self {
+        let unix = Some(bind_unix(socket, None, 0o600).unwrap());
+        Self::start_within(Listeners { unix, tcp: None }, source, limits)
+    }
+
     pub(crate) fn start_on(listeners: Listeners, source: &Source) -> Self {
+        Self::start_within(listeners, source, StreamLimits::default())
+    }
+
+    pub(crate) fn start_within(listeners: Listeners, source: &Source, limits: StreamLimits) -> Self {
         let mut registry = Registry::default();
         let metrics = XdsMetrics::register(&mut registry);
         let board = StatusBoard::new();
         let (stop, stopped) = Stop::pair();
-        let task =
-            spawn("xds.serve", serve(listeners, Arc::new(source.clone()), board.clone(), metrics, stopped));
-        Self { board, registry, stop, task }
+        let (ready, is_ready) = watch::channel(true);
+        let source = Arc::new(source.clone());
+        let server = server::Server { source, board: board.clone(), metrics, limits, ready: is_ready };
+        let task = spawn("xds.serve", server.serve(listeners, stopped));
+        Self { board, registry, stop, task, ready }
     }
 
     pub(crate) async fn stop(mut self) {
         self.stop.stop();
-        tokio::time::timeout(PATIENCE, self.task.join()).await.unwrap().unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, self.task.join()).await.unwrap().unwrap();
     }
 
     /// Waits until the streams look like that, and returns them.

@@ -1,5 +1,12 @@
 //! The server's manners towards a client: who is let in, who waits, what a stop does.
 
+mod grpc;
+mod limits;
+mod raw;
+mod rules;
+mod services;
+mod status;
+
 use std::{path::Path, sync::Arc};
 
 use causeway::xds::{
@@ -9,7 +16,7 @@ use causeway::xds::{
 use envoy_types::pb::envoy::{
     config::core::v3::Node,
     service::discovery::v3::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest,
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse,
         aggregated_discovery_service_client::AggregatedDiscoveryServiceClient as Client,
     },
 };
@@ -186,15 +193,6 @@ async fn a_stop_ends_streams_in_order() {
     stream.names().await;
     rig.server.stop().await;
     assert!(stream.next().await.unwrap().is_none());
-}
-
-#[tokio::test]
-async fn state_of_the_world_is_refused_by_name() {
-    let rig = Rig::start();
-    let requests = tokio_stream::iter([DiscoveryRequest::default()]);
-    let refusal = rig.client().await.stream_aggregated_resources(requests).await.unwrap_err();
-    assert_eq!(refusal.code(), Code::Unimplemented);
-    assert!(refusal.message().contains("DELTA_GRPC"));
 }
 
 #[tokio::test]

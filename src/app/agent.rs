@@ -24,7 +24,7 @@ use crate::{
     mesh::Options,
     model::catalog::{Catalog, Topic},
     telemetry::logs::Telemetry,
-    xds::server::{self, BindError, Listeners, StatusBoard},
+    xds::server::{self, BindError, Limits, Listeners, Server, StatusBoard},
 };
 
 /// The owner under which the agent itself watches topics.
@@ -79,10 +79,17 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
 
     supervisor.start("catalog.watch", ended(catalog_task));
     supervisor.start("mesh.publish", publisher.run(stop.clone()));
-    supervisor
-        .start("xds.serve", server::serve(listeners, Arc::new(interests), board, metrics.xds, stop.clone()));
+    let (ready, is_ready) = watch::channel(false);
+    let server = Server {
+        source: Arc::new(interests),
+        board,
+        metrics: metrics.xds,
+        limits: Limits { max_streams: config.xds.max_streams, tcp_max_age: config.xds.tcp_max_age },
+        ready: is_ready,
+    };
+    supervisor.start("xds.serve", server.serve(listeners, stop.clone()));
     supervisor.start("http.serve", api::serve(http, Arc::new(sources), stop.clone()));
-    supervisor.start("systemd.ready", tell_ready(notify.clone(), catalog, stop.clone()));
+    supervisor.start("systemd.ready", tell_ready(notify.clone(), ready, catalog, stop.clone()));
     supervisor.start("systemd.watchdog", notify.clone().watch(stop.clone()));
     let reload = Reload {
         file,
@@ -137,13 +144,19 @@ async fn ended(mut task: lifecycle::Task<()>) -> Result<(), lifecycle::TaskFaile
     task.join().await
 }
 
-/// Tells systemd once the agent is ready, then goes on until the stop.
-async fn tell_ready(notify: Notify, mut catalog: watch::Receiver<Arc<Catalog>>, stop: Stop) {
+/// Tells systemd and health checks once the agent is ready, then goes on until the stop.
+async fn tell_ready(
+    notify: Notify,
+    told: watch::Sender<bool>,
+    mut catalog: watch::Receiver<Arc<Catalog>>,
+    stop: Stop,
+) {
     tokio::select! {
         () = stop.wait() => return,
         ready = catalog.wait_for(|catalog| readiness(catalog).ready) => if ready.is_err() { return },
     }
     notify.ready("serving");
+    told.send_replace(true);
     info!("agent ready");
     stop.wait().await;
 }

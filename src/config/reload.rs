@@ -43,6 +43,8 @@ impl Config {
             ("xds.socket_group", old.xds.socket_group != new.xds.socket_group),
             ("xds.socket_mode", old.xds.socket_mode != new.xds.socket_mode),
             ("xds.tcp", old.xds.tcp != new.xds.tcp),
+            ("xds.tcp_max_age_s", old.xds.tcp_max_age != new.xds.tcp_max_age),
+            ("xds.max_streams", old.xds.max_streams != new.xds.max_streams),
             ("http.listen", old.http.listen != new.http.listen),
             ("log.format", old.log.format != new.log.format),
             ("telemetry.otlp_endpoint", old.telemetry.otlp_endpoint != new.telemetry.otlp_endpoint),

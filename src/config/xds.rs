@@ -1,13 +1,19 @@
 //! `[xds]`: where Envoys connect. What is served there includes private keys, so the door is narrow by default.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use crate::config::reader::{Document, Key, Refusal};
 
 /// The kernel's limit for the path of a Unix socket: 108 bytes with the closing zero.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 
-/// Where the xDS server listens.
+/// None would serve nobody; more than a million do not fit into one process.
+const STREAMS_LIMITS: RangeInclusive<u64> = 1..=1_000_000;
+
+/// A week: beyond it a limit of age is none.
+const MAX_AGE_LIMIT_S: u64 = 7 * 24 * 60 * 60;
+
+/// Where the xDS server listens, and how much it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XdsSettings {
     /// The Unix socket, if any.
@@ -18,6 +24,10 @@ pub struct XdsSettings {
     pub socket_mode: u32,
     /// The TCP address, if any; always loopback.
     pub tcp: Option<SocketAddr>,
+    /// How old a TCP connection grows before its client is sent to connect anew; none for ever.
+    pub tcp_max_age: Option<Duration>,
+    /// Discovery streams at once.
+    pub max_streams: usize,
 }
 
 impl Default for XdsSettings {
@@ -27,6 +37,8 @@ impl Default for XdsSettings {
             socket_group: Some("causeway-envoy".into()),
             socket_mode: 0o660,
             tcp: None,
+            tcp_max_age: Some(Duration::from_secs(1_800)),
+            max_streams: 10_000,
         }
     }
 }
@@ -35,6 +47,8 @@ const SOCKET: Key = Key { name: "socket", example: r#""/run/causeway/xds.sock""#
 const SOCKET_GROUP: Key = Key { name: "socket_group", example: r#""causeway-envoy""# };
 const SOCKET_MODE: Key = Key { name: "socket_mode", example: r#""0660""# };
 pub(crate) const TCP: Key = Key { name: "tcp", example: r#""127.0.0.1:18502""# };
+const TCP_MAX_AGE_S: Key = Key { name: "tcp_max_age_s", example: "1800" };
+const MAX_STREAMS: Key = Key { name: "max_streams", example: "10000" };
 
 pub(crate) fn read(document: &mut Document<'_>) -> XdsSettings {
     let default = XdsSettings::default();
@@ -43,6 +57,13 @@ pub(crate) fn read(document: &mut Document<'_>) -> XdsSettings {
     let socket_group = section.text(&SOCKET_GROUP).map_or(default.socket_group, non_empty);
     let socket_mode = section.parsed(&SOCKET_MODE, permission_bits).unwrap_or(default.socket_mode);
     let tcp = section.parsed(&TCP, loopback_address);
+    let tcp_max_age = section
+        .number(&TCP_MAX_AGE_S, 0..=MAX_AGE_LIMIT_S)
+        .map_or(default.tcp_max_age, |seconds| (seconds > 0).then(|| Duration::from_secs(seconds)));
+    let max_streams = section
+        .number(&MAX_STREAMS, STREAMS_LIMITS)
+        .and_then(|streams| usize::try_from(streams).ok())
+        .unwrap_or(default.max_streams);
     if socket.is_none() {
         if !section.has(&TCP) {
             let remedy = "give socket a path, or tcp a loopback address";
@@ -52,7 +73,7 @@ pub(crate) fn read(document: &mut Document<'_>) -> XdsSettings {
             section.refuse(key, "is set and socket is \"\"", "remove it, or give socket a path");
         }
     }
-    XdsSettings { socket, socket_group, socket_mode, tcp }
+    XdsSettings { socket, socket_group, socket_mode, tcp, tcp_max_age, max_streams }
 }
 
 fn non_empty(text: String) -> Option<String> {

@@ -17,10 +17,7 @@ use std::{
 use serde_json::{Value, json};
 
 use self::extras::Extras;
-use crate::model::secret::SecretText;
-
-/// The static cluster through which Envoy reaches the agent.
-pub const XDS_CLUSTER: &str = "causeway_xds";
+use crate::{model::secret::SecretText, xds::resource::XDS_CLUSTER};
 
 /// The agent's xDS socket when nothing else is said.
 pub const DEFAULT_XDS_SOCKET: &str = "/run/causeway/xds.sock";

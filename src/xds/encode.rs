@@ -22,15 +22,43 @@ use envoy_types::{pb::google::protobuf::Any, util::pack_any};
 
 use crate::xds::resource::Resource;
 
-/// The resource as what travels in a discovery response: its type URL and its bytes.
+/// Where Envoy is told to fetch what a resource names: endpoints, routes and secrets.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// The aggregated stream that brings the resource.
+    Ads,
+    /// Streams of their own, to the service of their type: for an Envoy without ADS.
+    Services {
+        /// What is spoken on them.
+        protocol: Protocol,
+        /// The cluster in Envoy's bootstrap that leads to this agent.
+        cluster: String,
+    },
+}
+
+/// The two ways of saying what changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// Changes only.
+    Delta,
+    /// Everything of a type.
+    StateOfTheWorld,
+}
+
+/// The resource as what travels in a discovery response over ADS: its type URL and its bytes.
 pub fn encode(resource: &Resource) -> Any {
+    encode_for(resource, &Source::Ads)
+}
+
+/// The same, for a client that fetches what the resource names from there.
+pub fn encode_for(resource: &Resource, source: &Source) -> Any {
     match resource {
         Resource::Secret(secret) => pack_any(secret::message(secret)),
-        Resource::Cluster(cluster) => pack_any(cluster::message(cluster)),
+        Resource::Cluster(cluster) => pack_any(cluster::message(cluster, source)),
         Resource::Endpoints(endpoints) => pack_any(endpoints::message(endpoints)),
-        Resource::Listener(listener) => pack_any(listener::message(listener)),
+        Resource::Listener(listener) => pack_any(listener::message(listener, source)),
         Resource::Route(route) => pack_any(route::message(route)),
-        Resource::CustomCluster(cluster) => pack_any(custom::cluster(cluster)),
-        Resource::CustomListener(listener) => pack_any(custom::listener(listener)),
+        Resource::CustomCluster(cluster) => pack_any(custom::cluster(cluster, source)),
+        Resource::CustomListener(listener) => pack_any(custom::listener(listener, source)),
     }
 }

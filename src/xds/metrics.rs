@@ -16,6 +16,7 @@ const RESPONSES: &str = "causeway_xds_responses";
 const RESOURCES: &str = "causeway_xds_resources_sent";
 const ACKS: &str = "causeway_xds_acks";
 const NACKS: &str = "causeway_xds_nacks";
+const REFUSED: &str = "causeway_xds_streams_refused";
 const ACK_DELAY: &str = "causeway_xds_ack_delay_seconds";
 
 /// From one millisecond, in which Envoy applies an update, to the 15 seconds for which it holds an ACK back while a
@@ -31,6 +32,7 @@ struct ByType {
 #[derive(Clone, Debug)]
 pub struct XdsMetrics {
     streams: Gauge,
+    refused: Counter,
     responses: Family<ByType, Counter>,
     resources: Family<ByType, Counter>,
     acks: Family<ByType, Counter>,
@@ -44,13 +46,19 @@ impl XdsMetrics {
         let delay: fn() -> Histogram = || Histogram::new(ACK_DELAY_BUCKETS);
         let metrics = Self {
             streams: Gauge::default(),
+            refused: Counter::default(),
             responses: Family::default(),
             resources: Family::default(),
             acks: Family::default(),
             nacks: Family::default(),
             ack_delay: Family::new_with_constructor(delay),
         };
-        registry.register(STREAMS, "Open ADS streams", metrics.streams.clone());
+        registry.register(STREAMS, "Open discovery streams", metrics.streams.clone());
+        registry.register(
+            REFUSED,
+            "Discovery streams ended with an error told to the client",
+            metrics.refused.clone(),
+        );
         registry.register(RESPONSES, "Discovery responses sent, by type", metrics.responses.clone());
         registry.register(RESOURCES, "Resources sent in them, by type", metrics.resources.clone());
         registry.register(ACKS, "Responses acknowledged, by type", metrics.acks.clone());
@@ -79,6 +87,11 @@ impl XdsMetrics {
     pub(crate) fn stream_open(&self) -> StreamGauge {
         self.streams.inc();
         StreamGauge(self.streams.clone())
+    }
+
+    /// A stream was not let in, or was ended with an error.
+    pub(crate) fn refused(&self) {
+        self.refused.inc();
     }
 
     pub(crate) fn sent(&self, kind: Kind, resources: usize) {

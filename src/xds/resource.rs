@@ -25,6 +25,9 @@ use self::{
     secret::Secret,
 };
 
+/// The cluster in Envoy's bootstrap that leads to this agent.
+pub const XDS_CLUSTER: &str = "causeway_xds";
+
 /// The five types of resource, in the order in which they are sent (make before break).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -8,14 +8,14 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::{self, Write as _},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
 
 use crate::xds::{
-    encode::encode,
-    resource::{Key, Kind, Resource},
+    encode::{Protocol, Source, encode, encode_for},
+    resource::{Key, Kind, Resource, XDS_CLUSTER},
     version::{Version, version_of},
 };
 
@@ -48,6 +48,14 @@ pub struct Entry {
     pub refers_to: BTreeSet<Key>,
     /// Built from incomplete inputs.
     pub partial: bool,
+    /// Its bytes for clients without ADS; made when the first of them comes.
+    without_ads: WithoutAds,
+}
+
+#[derive(Clone, Default)]
+struct WithoutAds {
+    delta: OnceLock<Bytes>,
+    state_of_the_world: OnceLock<Bytes>,
 }
 
 /// Everything one proxy should have at one moment.
@@ -71,7 +79,25 @@ impl Entry {
         let refers_to = resource.refers_to();
         let any = Bytes::from(encode(&resource).value);
         let type_url = key.kind.type_url();
-        Self { key, resource, version, any, type_url, refers_to, partial }
+        let without_ads = WithoutAds::default();
+        Self { key, resource, version, any, type_url, refers_to, partial, without_ads }
+    }
+
+    /// Its protobuf bytes for a client that fetches from there what the resource names. The version is the same in
+    /// every form: it is taken from the resource. Encoded once for each form, but for clusters under names of the
+    /// client's own: those are its to choose, and would be kept without end.
+    pub fn bytes(&self, source: &Source) -> Bytes {
+        let names_sources = matches!(self.key.kind, Kind::Cluster | Kind::Listener);
+        let Source::Services { protocol, cluster } = source else { return self.any.clone() };
+        if !names_sources {
+            return self.any.clone();
+        }
+        let encoded = || Bytes::from(encode_for(&self.resource, source).value);
+        match protocol {
+            _ if cluster != XDS_CLUSTER => encoded(),
+            Protocol::Delta => self.without_ads.delta.get_or_init(encoded).clone(),
+            Protocol::StateOfTheWorld => self.without_ads.state_of_the_world.get_or_init(encoded).clone(),
+        }
     }
 }
 
@@ -93,6 +119,13 @@ impl Snapshot {
                 (key, entry)
             })
             .collect();
+        let versions = kind_versions(&entries);
+        Arc::new(Self { entries, versions, complete })
+    }
+
+    /// A snapshot of entries that were made elsewhere.
+    pub fn of(entries: impl IntoIterator<Item = Arc<Entry>>, complete: bool) -> Arc<Self> {
+        let entries = entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
         let versions = kind_versions(&entries);
         Arc::new(Self { entries, versions, complete })
     }

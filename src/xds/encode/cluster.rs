@@ -34,8 +34,8 @@ use crate::{
     model::chain::Balance,
     xds::{
         encode::{
-            endpoints, tls,
-            value::{ads, millis, number},
+            Source, endpoints, tls,
+            value::{config_source, millis, number},
         },
         resource::cluster::{Cluster, Discovery, Dns, Keepalive, Limits, Outlier, Resolution},
     },
@@ -45,7 +45,7 @@ const DNS: &str = "envoy.cluster.dns";
 const AGGREGATE: &str = "envoy.clusters.aggregate";
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-pub(super) fn message(cluster: &Cluster) -> Message {
+pub(super) fn message(cluster: &Cluster, source: &Source) -> Message {
     let mut message = Message {
         name: cluster.name.clone(),
         alt_stat_name: cluster.stat_name.clone().unwrap_or_default(),
@@ -58,7 +58,7 @@ pub(super) fn message(cluster: &Cluster) -> Message {
         }),
         outlier_detection: cluster.outlier.as_ref().map(outlier),
         circuit_breakers: limits(&cluster.limits),
-        transport_socket: cluster.tls.as_ref().map(tls::upstream),
+        transport_socket: cluster.tls.as_ref().map(|upstream| tls::upstream(upstream, source)),
         ..Message::default()
     };
     if cluster.http2 {
@@ -70,8 +70,8 @@ pub(super) fn message(cluster: &Cluster) -> Message {
     match &cluster.discovery {
         Discovery::Eds => {
             message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into()));
-            message.eds_cluster_config =
-                Some(EdsClusterConfig { eds_config: Some(ads()), ..EdsClusterConfig::default() });
+            let eds_config = Some(config_source(source));
+            message.eds_cluster_config = Some(EdsClusterConfig { eds_config, ..EdsClusterConfig::default() });
         }
         Discovery::Static(addresses) => {
             message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Static.into()));

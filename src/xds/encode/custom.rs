@@ -15,27 +15,27 @@ use envoy_types::{
 use prost::{Message, Name};
 
 use crate::xds::{
-    encode::{filter, http, tls},
+    encode::{Source, filter, http, tls},
     resource::{
         custom::{CustomCluster, CustomListener, CustomMessage, Guard},
         filter::{ConnectionLimit, HttpFilter, NetworkFilter, Rbac},
     },
 };
 
-pub(super) fn cluster(custom: &CustomCluster) -> Cluster {
+pub(super) fn cluster(custom: &CustomCluster, source: &Source) -> Cluster {
     let mut message: Cluster = decoded(&custom.message);
     if let Some(tls) = &custom.tls {
-        message.transport_socket = Some(tls::upstream(tls));
+        message.transport_socket = Some(tls::upstream(tls, source));
         message.transport_socket_matches.clear();
     }
     message
 }
 
-pub(super) fn listener(custom: &CustomListener) -> Listener {
+pub(super) fn listener(custom: &CustomListener, source: &Source) -> Listener {
     let mut message: Listener = decoded(&custom.message);
     if let Some(guard) = &custom.guard {
         for chain in message.filter_chains.iter_mut().chain(&mut message.default_filter_chain) {
-            protect(chain, guard);
+            protect(chain, guard, source);
         }
     }
     message
@@ -49,18 +49,16 @@ fn decoded<M: Message + Default>(custom: &CustomMessage) -> M {
     M::decode(custom.bytes()).expect("its bytes were made from a message of this type")
 }
 
-fn protect(chain: &mut FilterChain, guard: &Guard) {
-    chain.transport_socket = Some(tls::downstream(&guard.tls));
+fn protect(chain: &mut FilterChain, guard: &Guard, source: &Source) {
+    chain.transport_socket = Some(tls::downstream(&guard.tls, source));
     let mut filters = Vec::with_capacity(chain.filters.len() + 2);
     if let Some(max_connections) = guard.max_connections {
         let stat_prefix = "inbound_connection_limit".to_owned();
-        filters.push(filter::message(&NetworkFilter::ConnectionLimit(ConnectionLimit {
-            stat_prefix,
-            max_connections,
-        })));
+        let limit = NetworkFilter::ConnectionLimit(ConnectionLimit { stat_prefix, max_connections });
+        filters.push(filter::message(&limit, source));
     }
     if !authorize_requests(&mut chain.filters, &guard.rbac) {
-        filters.push(filter::message(&NetworkFilter::Rbac(guard.rbac.clone())));
+        filters.push(filter::message(&NetworkFilter::Rbac(guard.rbac.clone()), source));
     }
     filters.append(&mut chain.filters);
     chain.filters = filters;

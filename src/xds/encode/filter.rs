@@ -16,11 +16,11 @@ use envoy_types::{
 };
 
 use crate::xds::{
-    encode::{http, rbac, value::millis},
+    encode::{Source, http, rbac, value::millis},
     resource::filter::{ConnectionLimit, NetworkFilter, TcpProxy},
 };
 
-pub(super) fn message(filter: &NetworkFilter) -> Filter {
+pub(super) fn message(filter: &NetworkFilter, source: &Source) -> Filter {
     let (name, config) = match filter {
         NetworkFilter::TcpProxy(proxy) => ("envoy.filters.network.tcp_proxy", tcp_proxy(proxy)),
         NetworkFilter::SniCluster => ("envoy.filters.network.sni_cluster", pack_any(SniCluster {})),
@@ -29,7 +29,7 @@ pub(super) fn message(filter: &NetworkFilter) -> Filter {
             ("envoy.filters.network.connection_limit", connection_limit(limit))
         }
         NetworkFilter::Http(manager) => {
-            ("envoy.filters.network.http_connection_manager", pack_any(http::manager(manager)))
+            ("envoy.filters.network.http_connection_manager", pack_any(http::manager(manager, source)))
         }
     };
     Filter { name: name.to_owned(), config_type: Some(ConfigType::TypedConfig(config)) }

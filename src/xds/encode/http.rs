@@ -24,18 +24,18 @@ use envoy_types::{
 
 use crate::xds::{
     encode::{
-        custom, rbac, route,
-        value::{ads, yes},
+        Source, custom, rbac, route,
+        value::{config_source, yes},
     },
     resource::filter::{HttpFilter, HttpManager, Routes},
 };
 
-pub(super) fn manager(manager: &HttpManager) -> HttpConnectionManager {
+pub(super) fn manager(manager: &HttpManager, source: &Source) -> HttpConnectionManager {
     let codec = if manager.http2 { CodecType::Http2 } else { CodecType::Auto };
     let mut message = HttpConnectionManager {
         stat_prefix: manager.stat_prefix.clone(),
         codec_type: codec.into(),
-        route_specifier: Some(routes(&manager.routes)),
+        route_specifier: Some(routes(&manager.routes, source)),
         http_filters: manager.filters.iter().map(filter).chain([router()]).collect(),
         upgrade_configs: websocket(manager).into_iter().collect(),
         tracing: manager.tracing.as_ref().map(custom::tracing),
@@ -54,12 +54,13 @@ pub(super) fn manager(manager: &HttpManager) -> HttpConnectionManager {
     message
 }
 
-fn routes(routes: &Routes) -> RouteSpecifier {
+fn routes(routes: &Routes, source: &Source) -> RouteSpecifier {
     match routes {
         Routes::Inline(config) => RouteSpecifier::RouteConfig(route::message(config)),
-        Routes::Rds(name) => {
-            RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: name.clone() })
-        }
+        Routes::Rds(name) => RouteSpecifier::Rds(Rds {
+            config_source: Some(config_source(source)),
+            route_config_name: name.clone(),
+        }),
     }
 }
 

@@ -22,7 +22,7 @@ use envoy_types::{
 
 use crate::xds::{
     encode::{
-        filter, tls,
+        Source, filter, tls,
         value::{address, millis},
     },
     resource::{
@@ -34,7 +34,7 @@ use crate::xds::{
 /// How long a client may take to say which server it wants. One that says nothing holds a connection for no longer.
 const INSPECTION_TIMEOUT_MS: u64 = 10_000;
 
-pub(super) fn message(listener: &Listener) -> Message {
+pub(super) fn message(listener: &Listener, source: &Source) -> Message {
     let direction = match listener.direction {
         Direction::Inbound => TrafficDirection::Inbound,
         Direction::Outbound => TrafficDirection::Outbound,
@@ -47,7 +47,7 @@ pub(super) fn message(listener: &Listener) -> Message {
         traffic_direction: direction.into(),
         listener_filters: listener.tls_inspector.then(tls_inspector).into_iter().collect(),
         listener_filters_timeout: listener.tls_inspector.then(|| millis(INSPECTION_TIMEOUT_MS)),
-        filter_chains: listener.chains.iter().map(chain).collect(),
+        filter_chains: listener.chains.iter().map(|c| chain(c, source)).collect(),
         connection_balance_config: listener.exact_balance.then(exact_balance),
         ..Message::default()
     }
@@ -74,7 +74,7 @@ fn tls_inspector() -> ListenerFilter {
     }
 }
 
-fn chain(chain: &FilterChain) -> ChainMessage {
+fn chain(chain: &FilterChain, source: &Source) -> ChainMessage {
     let matching = (!chain.server_names.is_empty()).then(|| FilterChainMatch {
         server_names: chain.server_names.iter().cloned().collect(),
         ..FilterChainMatch::default()
@@ -82,8 +82,8 @@ fn chain(chain: &FilterChain) -> ChainMessage {
     ChainMessage {
         name: chain.name.clone(),
         filter_chain_match: matching,
-        transport_socket: chain.tls.as_ref().map(tls::downstream),
-        filters: chain.filters.iter().map(filter::message).collect(),
+        transport_socket: chain.tls.as_ref().map(|downstream| tls::downstream(downstream, source)),
+        filters: chain.filters.iter().map(|f| filter::message(f, source)).collect(),
         ..ChainMessage::default()
     }
 }

@@ -28,7 +28,7 @@ use envoy_types::pb::{
 };
 use prost::{Message, Name};
 
-use super::{encode, value};
+use super::{Source, encode, value};
 use crate::{
     model::{chain::Balance, mesh::TlsParams},
     xds::resource::{
@@ -89,7 +89,7 @@ fn an_eds_cluster_fetches_its_endpoints_over_ads() {
     let message = cluster_message(cluster());
     assert_eq!((message.name.as_str(), message.alt_stat_name.as_str()), ("db", "db_stats"));
     assert_eq!(message.connect_timeout, Some(Duration { seconds: 5, nanos: 250_000_000 }));
-    assert_eq!(message.eds_cluster_config.unwrap().eds_config, Some(value::ads()));
+    assert_eq!(message.eds_cluster_config.unwrap().eds_config, Some(value::config_source(&Source::Ads)));
     let eds = clusters::cluster::DiscoveryType::Eds.into();
     assert_eq!(message.cluster_discovery_type, Some(ClusterDiscoveryType::Type(eds)));
     assert_eq!(message.common_lb_config.unwrap().healthy_panic_threshold.unwrap().value, 0.0);
@@ -186,7 +186,7 @@ fn upstream_tls_verifies_who_answers() {
         panic!("not combined")
     };
     let roots = combined.validation_context_sds_secret_config.unwrap();
-    assert_eq!((roots.name.as_str(), roots.sds_config), ("roots", Some(value::ads())));
+    assert_eq!((roots.name.as_str(), roots.sds_config), ("roots", Some(value::config_source(&Source::Ads))));
     let matchers = combined.default_validation_context.unwrap().match_typed_subject_alt_names;
     let texts: Vec<_> = matchers.into_iter().map(|m| (m.san_type, m.matcher)).collect();
     assert_eq!(texts, [(3, Some(value::exactly("spiffe://a"))), (3, Some(value::exactly("spiffe://b")))]);
@@ -369,7 +369,10 @@ fn grpc_is_not_upgraded_and_rds_goes_over_ads() {
     assert_eq!(message.codec_type(), hcm::CodecType::Http2);
     assert!(message.upgrade_configs.is_empty() && message.set_current_client_cert_details.is_none());
     let Some(hcm::RouteSpecifier::Rds(rds)) = message.route_specifier else { panic!("not RDS") };
-    assert_eq!((rds.route_config_name.as_str(), rds.config_source), ("r", Some(value::ads())));
+    assert_eq!(
+        (rds.route_config_name.as_str(), rds.config_source),
+        ("r", Some(value::config_source(&Source::Ads)))
+    );
 }
 
 #[test]

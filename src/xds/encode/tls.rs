@@ -19,28 +19,32 @@ use envoy_types::{
 use crate::{
     model::mesh::{TlsParams, TlsVersion},
     xds::{
-        encode::value::{ads, exactly, yes},
+        encode::{
+            Source,
+            value::{config_source, exactly, yes},
+        },
         resource::{cluster::UpstreamTls, listener::DownstreamTls, secret::TlsSecrets},
     },
 };
 
 const SOCKET: &str = "envoy.transport_sockets.tls";
 
-pub(super) fn upstream(tls: &UpstreamTls) -> TransportSocket {
+pub(super) fn upstream(tls: &UpstreamTls, source: &Source) -> TransportSocket {
+    let validation = peer_is_one_of(&tls.sans, &tls.secrets, source);
     let context = UpstreamTlsContext {
         sni: tls.sni.clone(),
-        common_tls_context: Some(common(&tls.secrets, &tls.params, peer_is_one_of(&tls.sans, &tls.secrets))),
+        common_tls_context: Some(common(&tls.secrets, &tls.params, validation, source)),
         ..UpstreamTlsContext::default()
     };
     socket(transport_socket::ConfigType::TypedConfig(pack_any(context)))
 }
 
-pub(super) fn downstream(tls: &DownstreamTls) -> TransportSocket {
-    let validation = ValidationContextType::ValidationContextSdsSecretConfig(sds(&tls.secrets.roots));
+pub(super) fn downstream(tls: &DownstreamTls, source: &Source) -> TransportSocket {
+    let validation = ValidationContextType::ValidationContextSdsSecretConfig(sds(&tls.secrets.roots, source));
     let context = DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             alpn_protocols: tls.alpn.clone(),
-            ..common(&tls.secrets, &tls.params, validation)
+            ..common(&tls.secrets, &tls.params, validation, source)
         }),
         require_client_certificate: Some(yes()),
         ..DownstreamTlsContext::default()
@@ -52,10 +56,15 @@ fn socket(config: transport_socket::ConfigType) -> TransportSocket {
     TransportSocket { name: SOCKET.to_owned(), config_type: Some(config) }
 }
 
-fn common(secrets: &TlsSecrets, params: &TlsParams, validation: ValidationContextType) -> CommonTlsContext {
+fn common(
+    secrets: &TlsSecrets,
+    params: &TlsParams,
+    validation: ValidationContextType,
+    source: &Source,
+) -> CommonTlsContext {
     CommonTlsContext {
         tls_params: Some(parameters(params)),
-        tls_certificate_sds_secret_configs: vec![sds(&secrets.leaf)],
+        tls_certificate_sds_secret_configs: vec![sds(&secrets.leaf, source)],
         validation_context_type: Some(validation),
         ..CommonTlsContext::default()
     }
@@ -77,7 +86,7 @@ fn parameters(params: &TlsParams) -> TlsParameters {
 }
 
 /// The chain must end in the roots and the peer present one of these ids.
-fn peer_is_one_of(sans: &BTreeSet<String>, secrets: &TlsSecrets) -> ValidationContextType {
+fn peer_is_one_of(sans: &BTreeSet<String>, secrets: &TlsSecrets, source: &Source) -> ValidationContextType {
     let matchers = sans
         .iter()
         .map(|san| SubjectAltNameMatcher {
@@ -91,11 +100,11 @@ fn peer_is_one_of(sans: &BTreeSet<String>, secrets: &TlsSecrets) -> ValidationCo
             match_typed_subject_alt_names: matchers,
             ..CertificateValidationContext::default()
         }),
-        validation_context_sds_secret_config: Some(sds(&secrets.roots)),
+        validation_context_sds_secret_config: Some(sds(&secrets.roots, source)),
         ..CombinedCertificateValidationContext::default()
     })
 }
 
-fn sds(name: &str) -> SdsSecretConfig {
-    SdsSecretConfig { name: name.to_owned(), sds_config: Some(ads()) }
+fn sds(name: &str, source: &Source) -> SdsSecretConfig {
+    SdsSecretConfig { name: name.to_owned(), sds_config: Some(config_source(source)) }
 }

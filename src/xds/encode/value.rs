@@ -3,8 +3,12 @@
 use envoy_types::pb::{
     envoy::{
         config::core::v3::{
-            Address as Message, AggregatedConfigSource, ApiVersion, ConfigSource, DataSource, Pipe,
-            SocketAddress, address, config_source::ConfigSourceSpecifier, data_source,
+            Address as Message, AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource,
+            DataSource, GrpcService, Pipe, SocketAddress, address,
+            api_config_source::ApiType,
+            config_source::ConfigSourceSpecifier,
+            data_source,
+            grpc_service::{EnvoyGrpc, TargetSpecifier},
             socket_address::PortSpecifier,
         },
         r#type::matcher::v3::{RegexMatcher, StringMatcher, string_matcher::MatchPattern},
@@ -12,7 +16,10 @@ use envoy_types::pb::{
     google::protobuf::{BoolValue, Duration, UInt32Value},
 };
 
-use crate::xds::resource::address::Address;
+use crate::xds::{
+    encode::{Protocol, Source},
+    resource::address::Address,
+};
 
 const MILLIS_PER_SECOND: u64 = 1_000;
 const NANOS_PER_MILLI: i32 = 1_000_000;
@@ -53,12 +60,37 @@ fn socket(host: &str, port: u16) -> address::Address {
     })
 }
 
-/// Over the ADS stream, v3.
-pub(super) fn ads() -> ConfigSource {
+/// Where to fetch a resource that is named, v3.
+pub(super) fn config_source(source: &Source) -> ConfigSource {
+    let specifier = match source {
+        Source::Ads => ConfigSourceSpecifier::Ads(AggregatedConfigSource::default()),
+        Source::Services { protocol, cluster } => {
+            ConfigSourceSpecifier::ApiConfigSource(services(*protocol, cluster))
+        }
+    };
     ConfigSource {
         resource_api_version: ApiVersion::V3.into(),
-        config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource::default())),
+        config_source_specifier: Some(specifier),
         ..ConfigSource::default()
+    }
+}
+
+/// Carries no token: it would stand in what Envoy shows of its configuration.
+fn services(protocol: Protocol, cluster: &str) -> ApiConfigSource {
+    let api_type = match protocol {
+        Protocol::Delta => ApiType::DeltaGrpc,
+        Protocol::StateOfTheWorld => ApiType::Grpc,
+    };
+    let envoy = EnvoyGrpc { cluster_name: cluster.to_owned(), ..EnvoyGrpc::default() };
+    ApiConfigSource {
+        api_type: api_type.into(),
+        transport_api_version: ApiVersion::V3.into(),
+        grpc_services: vec![GrpcService {
+            target_specifier: Some(TargetSpecifier::EnvoyGrpc(envoy)),
+            ..GrpcService::default()
+        }],
+        set_node_on_first_message_only: true,
+        ..ApiConfigSource::default()
     }
 }
 

@@ -4,24 +4,32 @@ use envoy_types::pb::{
     envoy::{
         config::core::v3::{ControlPlane, Node, node::UserAgentVersionType},
         service::discovery::v3::{
-            DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource, ResourceError, ResourceName,
+            DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
+            ResourceError, ResourceName,
         },
     },
-    google::{protobuf::Any, rpc::Status},
+    google::{
+        protobuf::{Any, value::Kind as ValueKind},
+        rpc::Status,
+    },
 };
 use tonic::Code;
 
 use crate::xds::{
-    resource::Kind,
+    encode::Source,
+    resource::{Kind, XDS_CLUSTER},
     snapshot::Entry,
-    subscription::{Request, Response},
+    subscription::{Request, Response, SotwRequest},
     version::Version,
 };
 
 /// Shown in Envoy's `control_plane.identifier` (rule 53).
 const CONTROL_PLANE: &str = concat!("causeway ", env!("CARGO_PKG_VERSION"));
 
-pub(super) fn request(wire: DeltaDiscoveryRequest) -> Request {
+/// The node's metadata key for the bootstrap cluster that leads to this agent, where it is not the usual one.
+const XDS_CLUSTER_KEY: &str = "xds_cluster";
+
+pub(super) fn delta_request(wire: DeltaDiscoveryRequest) -> Request {
     let versions = wire.initial_resource_versions.into_iter();
     Request {
         type_url: wire.type_url,
@@ -33,26 +41,56 @@ pub(super) fn request(wire: DeltaDiscoveryRequest) -> Request {
     }
 }
 
-pub(super) fn response(response: &Response) -> DeltaDiscoveryResponse {
+pub(super) fn sotw_request(wire: DiscoveryRequest) -> SotwRequest {
+    SotwRequest {
+        type_url: wire.type_url,
+        names: wire.resource_names,
+        version: wire.version_info,
+        nonce: wire.response_nonce,
+        error: wire.error_detail.map(|status| status.message),
+    }
+}
+
+pub(super) fn sotw_response(response: &Response, source: &Source) -> DiscoveryResponse {
+    DiscoveryResponse {
+        version_info: response.system_version.to_string(),
+        type_url: response.kind.type_url().to_owned(),
+        nonce: response.nonce.clone(),
+        resources: response.resources.iter().map(|entry| any(entry, source)).collect(),
+        resource_errors: response.not_found.iter().map(|name| not_found(response.kind, name)).collect(),
+        control_plane: Some(control_plane()),
+        ..DiscoveryResponse::default()
+    }
+}
+
+pub(super) fn delta_response(response: &Response, source: &Source) -> DeltaDiscoveryResponse {
     DeltaDiscoveryResponse {
         system_version_info: response.system_version.to_string(),
         type_url: response.kind.type_url().to_owned(),
         nonce: response.nonce.clone(),
-        resources: response.resources.iter().map(|entry| resource(entry)).collect(),
+        resources: response.resources.iter().map(|entry| resource(entry, source)).collect(),
         removed_resources: response.removed.clone(),
         resource_errors: response.not_found.iter().map(|name| not_found(response.kind, name)).collect(),
-        control_plane: Some(ControlPlane { identifier: CONTROL_PLANE.to_owned() }),
+        control_plane: Some(control_plane()),
         ..DeltaDiscoveryResponse::default()
     }
 }
 
-fn resource(entry: &Entry) -> Resource {
+fn control_plane() -> ControlPlane {
+    ControlPlane { identifier: CONTROL_PLANE.to_owned() }
+}
+
+fn resource(entry: &Entry, source: &Source) -> Resource {
     Resource {
         name: entry.key.name.clone(),
         version: entry.version.to_string(),
-        resource: Some(Any { type_url: entry.type_url.to_owned(), value: entry.any.to_vec() }),
+        resource: Some(any(entry, source)),
         ..Resource::default()
     }
+}
+
+fn any(entry: &Entry, source: &Source) -> Any {
+    Any { type_url: entry.type_url.to_owned(), value: entry.bytes(source).into() }
 }
 
 /// Clients that know of these errors fail at once instead of after 15 s (rule 52).
@@ -64,6 +102,15 @@ fn not_found(kind: Kind, name: &str) -> ResourceError {
             message: format!("{} {name}: this proxy has no such resource", kind.short()),
             ..Status::default()
         }),
+    }
+}
+
+/// The cluster in the node's bootstrap that leads to this agent.
+pub(super) fn xds_cluster(node: &Node) -> String {
+    let value = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(XDS_CLUSTER_KEY));
+    match value.and_then(|value| value.kind.as_ref()) {
+        Some(ValueKind::StringValue(name)) if !name.is_empty() => name.clone(),
+        _ => XDS_CLUSTER.to_owned(),
     }
 }
 

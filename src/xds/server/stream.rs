@@ -1,15 +1,14 @@
-//! One ADS stream: a task that feeds requests, offers and the time to its state machine and sends what that says.
+//! One discovery stream: a task that feeds requests, offers and the time to its state machine and sends what that
+//! says. The same for both variants and for every service.
 
 use std::{
-    fmt,
-    net::SocketAddr,
+    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::{Instant, UNIX_EPOCH},
 };
 
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use futures_util::Stream;
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
@@ -19,15 +18,19 @@ use crate::{
     lifecycle::{self, Stop, Task},
     model::{name::ProxyId, secret::SecretText},
     xds::{
+        encode::Source,
         metrics::{StreamGauge, XdsMetrics},
         server::{
-            Item, StatusBoard,
             board::Place,
+            connection::Carrier,
             convert,
-            source::{Attached, Offer, ProxySource},
+            scope::Scope,
+            shared::Shared,
+            source::{Attached, Offer},
+            wire::Wire,
         },
         status::StreamStatus,
-        subscription::{Action, Event, Subscription, Variant},
+        subscription::{Action, Event, Subscription},
     },
 };
 
@@ -35,83 +38,78 @@ use crate::{
 /// it is full, snapshots are not looked at and so coalesce.
 const RESPONSES_AHEAD: usize = 4;
 
-/// What all streams use.
-pub(super) struct Shared {
-    pub(super) source: Arc<dyn ProxySource>,
-    pub(super) board: StatusBoard,
-    pub(super) metrics: XdsMetrics,
-    pub(super) stop: Stop,
-}
-
-/// How the client connected.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Peer {
-    Unix,
-    Tcp(Option<SocketAddr>),
-}
-
-impl fmt::Display for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix => f.write_str("unix"),
-            Self::Tcp(Some(address)) => write!(f, "{address}"),
-            Self::Tcp(None) => f.write_str("tcp"),
-        }
-    }
-}
-
-/// The responses of one stream, and the task that makes them: dropping it, when the client is gone, ends the task.
-pub(super) struct Responses {
-    items: mpsc::Receiver<Item>,
+/// The responses of one stream, and the task that makes them: dropping it, when the client is gone, ends the task and
+/// frees all that the stream held (rule 12).
+pub(super) struct Responses<M> {
+    items: mpsc::Receiver<Result<M, Status>>,
     _task: Task<()>,
 }
 
-impl Stream for Responses {
-    type Item = Item;
+impl<M> Stream for Responses<M> {
+    type Item = Result<M, Status>;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.items.poll_recv(context)
     }
 }
 
-pub(super) fn start(
+pub(super) fn start<W: Wire>(
     shared: Arc<Shared>,
-    stream: u64,
-    peer: Peer,
+    scope: Scope,
+    carrier: &Carrier,
     token: Option<SecretText>,
-    requests: Streaming<DeltaDiscoveryRequest>,
-) -> Responses {
+    requests: Streaming<W>,
+) -> Result<Responses<W::Response>, Status> {
+    let place = shared.admit()?;
+    let stream = shared.number();
     let (responses, items) = mpsc::channel(RESPONSES_AHEAD);
-    let span = info_span!("ads", stream, %peer, proxy = tracing::field::Empty);
-    let _task =
-        lifecycle::spawn("xds.stream", run(shared, stream, token, requests, responses).instrument(span));
-    Responses { items, _task }
+    let span = info_span!(
+        "xds", stream, service = scope.name(), variant = ?W::VARIANT, peer = %carrier.peer,
+        proxy = tracing::field::Empty
+    );
+    let opening = Opening { stream, scope, token, leave: carrier.leave.clone() };
+    let run = async move {
+        let _place = place;
+        run(&shared, opening, requests, responses).await;
+    };
+    Ok(Responses { items, _task: lifecycle::spawn("xds.stream", run.instrument(span)) })
 }
 
 /// Why a stream ends.
 enum End {
-    /// The client closed or vanished, or this agent stops.
+    /// The client closed or vanished, or its connection is about to end.
     Quiet,
     /// The client is told.
     Told(Status),
 }
 
-async fn run(
-    shared: Arc<Shared>,
+/// What is known of a stream before its client says anything.
+struct Opening {
     stream: u64,
+    scope: Scope,
     token: Option<SecretText>,
-    mut requests: Streaming<DeltaDiscoveryRequest>,
-    responses: mpsc::Sender<Item>,
+    /// Its connection is about to end.
+    leave: Stop,
+}
+
+async fn run<W: Wire>(
+    shared: &Shared,
+    opening: Opening,
+    mut requests: Streaming<W>,
+    responses: mpsc::Sender<Result<W::Response, Status>>,
 ) {
+    let leave = opening.leave.clone();
     let first = tokio::select! {
         first = requests.message() => first,
-        () = shared.stop.wait() => return,
+        () = leave.wait() => return,
     };
-    let Ok(Some(first)) = first else { return };
-    let ended = match Session::open(&shared, stream, token, &first, responses.clone()) {
+    let Ok(Some(mut first)) = first else { return };
+    let checked = opening.scope.check(&mut first);
+    let opened = checked.and_then(|()| Session::open(shared, opening, &first, responses.clone()));
+    let ended = match opened {
         Ok(mut session) => {
             info!(envoy_version = session.envoy_version.as_deref().unwrap_or("unknown"), "proxy connected");
-            let ended = session.run(first, requests, &shared.stop).await;
+            let ended = session.run(first, requests).await;
             info!("proxy disconnected");
             ended
         }
@@ -119,15 +117,25 @@ async fn run(
     };
     if let End::Told(status) = ended {
         warn!(error = status.message(), code = ?status.code(), "stream refused");
-        // A client that is gone needs no reason.
-        let _ = responses.send(Err(status)).await;
+        shared.metrics.refused();
+        // A client that is gone, or does not read, needs no reason.
+        let _ = unless_leaving(&leave, responses.send(Err(status))).await;
+    }
+}
+
+/// What that gives, or none when the connection is about to end first.
+async fn unless_leaving<T>(leave: &Stop, act: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = leave.wait() => None,
+        done = act => Some(done),
     }
 }
 
 /// What a stream was woken by.
-enum Woken {
-    Stop,
-    Request(Box<Result<Option<DeltaDiscoveryRequest>, Status>>),
+enum Woken<W> {
+    Leave,
+    Request(Box<Result<Option<W>, Status>>),
     Time,
     /// Whether there is a new offer; otherwise its source is gone.
     OfferChanged(bool),
@@ -144,15 +152,19 @@ enum Pushing {
 }
 
 /// One stream whose client has said who it is.
-struct Session {
+struct Session<W: Wire> {
     proxy: ProxyId,
     envoy_version: Option<String>,
     stream: u64,
+    scope: Scope,
+    /// Where the client is told to fetch what resources name.
+    source: Source,
     opened: Opened,
     subscription: Subscription,
     offers: watch::Receiver<Offer>,
     _hold: Box<dyn Send + Sync>,
-    responses: mpsc::Sender<Item>,
+    responses: mpsc::Sender<Result<W::Response, Status>>,
+    leave: Stop,
     metrics: XdsMetrics,
     place: Place,
     has_snapshot: bool,
@@ -183,20 +195,20 @@ fn now() -> Instant {
     lifecycle::now().into_std()
 }
 
-impl Session {
+impl<W: Wire> Session<W> {
     fn open(
         shared: &Shared,
-        stream: u64,
-        token: Option<SecretText>,
-        first: &DeltaDiscoveryRequest,
-        responses: mpsc::Sender<Item>,
+        opening: Opening,
+        first: &W,
+        responses: mpsc::Sender<Result<W::Response, Status>>,
     ) -> Result<Self, Status> {
         // Only the first request is sure to carry the node (rule 3).
-        let node = first.node.as_ref().filter(|node| !node.id.is_empty()).ok_or_else(|| {
+        let node = first.node().filter(|node| !node.id.is_empty()).ok_or_else(|| {
             Status::invalid_argument(
                 "the first request has no node.id: set node.id in the bootstrap to the proxy's service id",
             )
         })?;
+        let Opening { stream, scope, token, leave } = opening;
         let proxy = ProxyId::from(&node.id);
         tracing::Span::current().record("proxy", proxy.as_str());
         let Attached { offers, hold } = shared.source.attach(&proxy, token);
@@ -204,11 +216,14 @@ impl Session {
             proxy,
             envoy_version: convert::envoy_version(node),
             stream,
+            scope,
+            source: scope.source(first),
             opened: Opened::now(),
-            subscription: Subscription::new(stream, Variant::Delta),
+            subscription: Subscription::new(stream, W::VARIANT),
             offers,
             _hold: hold,
             responses,
+            leave,
             metrics: shared.metrics.clone(),
             place: shared.board.place(stream),
             has_snapshot: false,
@@ -217,20 +232,15 @@ impl Session {
         })
     }
 
-    async fn run(
-        &mut self,
-        first: DeltaDiscoveryRequest,
-        mut requests: Streaming<DeltaDiscoveryRequest>,
-        stop: &Stop,
-    ) -> End {
+    async fn run(&mut self, first: W, mut requests: Streaming<W>) -> End {
         // The snapshot is there before the first request, so that one step answers it.
         let mut next = self.take_offer().await;
         if next.is_ok() {
             next = self.take_request(first).await;
         }
         while next.is_ok() {
-            next = match self.wait(&mut requests, stop).await {
-                Woken::Stop => Err(End::Quiet),
+            next = match self.wait(&mut requests).await {
+                Woken::Leave => Err(End::Quiet),
                 Woken::Request(request) => match *request {
                     Ok(Some(request)) => self.take_request(request).await,
                     // Half-closed: what is under way is still delivered (rule 12).
@@ -255,11 +265,11 @@ impl Session {
     }
 
     /// Waits for what comes first; requests beat pushes (rule 14). Cancel-safe.
-    async fn wait(&mut self, requests: &mut Streaming<DeltaDiscoveryRequest>, stop: &Stop) -> Woken {
+    async fn wait(&mut self, requests: &mut Streaming<W>) -> Woken<W> {
         let deadline = self.subscription.next_deadline().map(tokio::time::Instant::from_std);
         tokio::select! {
             biased;
-            () = stop.wait() => Woken::Stop,
+            () = self.leave.wait() => Woken::Leave,
             request = requests.message() => Woken::Request(Box::new(request)),
             () = wait_until(deadline), if deadline.is_some() => Woken::Time,
             changed = self.offers.changed(), if self.pushing == Pushing::WaitsForOffer => {
@@ -268,7 +278,7 @@ impl Session {
             // A slow client is offered nothing until it has taken what is under way (rule 15).
             room = self.responses.reserve(), if self.pushing == Pushing::WaitsForRoom => match room {
                 Ok(_) => Woken::RoomForOffer,
-                Err(_) => Woken::Stop,
+                Err(_) => Woken::Leave,
             },
         }
     }
@@ -276,11 +286,13 @@ impl Session {
     async fn take_offer(&mut self) -> Result<(), End> {
         let offer = self.offers.borrow_and_update().clone();
         match offer {
+            // Nothing is known yet: an empty world would be believed (rule 13).
             Offer::Pending => Ok(()),
             Offer::Ready(snapshot) => {
                 self.has_snapshot = true;
                 self.step(Event::Offer(snapshot)).await
             }
+            // Whatever it has had (rule 17).
             Offer::Denied { unauthenticated: true, message } => {
                 Err(End::Told(Status::unauthenticated(&*message)))
             }
@@ -299,14 +311,12 @@ impl Session {
         }
     }
 
-    async fn take_request(&mut self, request: DeltaDiscoveryRequest) -> Result<(), End> {
-        if request.type_url.is_empty() {
-            return Err(End::Told(Status::invalid_argument("a request over ADS must have a type_url")));
-        }
-        if request.node.as_ref().is_some_and(|node| !node.id.is_empty() && node.id != self.proxy.as_str()) {
+    async fn take_request(&mut self, mut request: W) -> Result<(), End> {
+        self.scope.check(&mut request).map_err(End::Told)?;
+        if request.node().is_some_and(|node| !node.id.is_empty() && node.id != self.proxy.as_str()) {
             return Err(End::Told(Status::invalid_argument("node.id must not change within a stream")));
         }
-        self.step(Event::Request(convert::request(request))).await
+        self.step(request.into_event()).await
     }
 
     async fn step(&mut self, event: Event) -> Result<(), End> {
@@ -324,8 +334,13 @@ impl Session {
                 let (type_url, nonce) = (response.kind.type_url(), response.nonce.as_str());
                 debug!(type_url, nonce, resources = response.resources.len(), removed = ?response.removed, "send");
                 self.metrics.sent(response.kind, response.resources.len());
-                let sent = self.responses.send(Ok(convert::response(&response))).await;
-                return sent.map_err(|_| End::Quiet);
+                let wire = W::response(&response, &self.source);
+                // A client that does not read must not hold up the end of its connection.
+                let sent = unless_leaving(&self.leave, self.responses.send(Ok(wire))).await;
+                return match sent {
+                    Some(Ok(())) => Ok(()),
+                    Some(Err(_)) | None => Err(End::Quiet),
+                };
             }
             Action::Acked { kind, nonce, after } => {
                 debug!(type_url = kind.type_url(), nonce, ?after, "acknowledged");

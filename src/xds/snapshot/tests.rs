@@ -1,7 +1,9 @@
 use super::{Draft, Snapshot};
 use crate::xds::{
+    encode::{Protocol, Source},
     resource::{
-        Key, Kind, Resource,
+        Key, Kind, Resource, XDS_CLUSTER,
+        cluster::{Cluster, Discovery, Limits},
         route::RouteConfig,
         secret::{Secret, SecretContent},
     },
@@ -44,6 +46,37 @@ fn a_part_that_became_whole_keeps_its_bytes() {
     assert!(before.partial && !after.partial);
     assert_eq!(before.version, after.version);
     assert_eq!(before.any.as_ptr(), after.any.as_ptr());
+}
+
+#[test]
+fn what_a_client_without_ads_is_sent_is_encoded_once() {
+    let cluster = Resource::Cluster(Cluster {
+        name: "db".into(),
+        stat_name: None,
+        connect_timeout_ms: 1,
+        discovery: Discovery::Eds,
+        tls: None,
+        http2: false,
+        outlier: None,
+        limits: Limits::default(),
+        balance: None,
+        keepalive: None,
+    });
+    let snapshot = Snapshot::empty().next(draft([cluster, route("a", "db")]));
+    let services = |protocol, cluster: &str| Source::Services { protocol, cluster: cluster.into() };
+    let delta = services(Protocol::Delta, XDS_CLUSTER);
+    let sotw = services(Protocol::StateOfTheWorld, XDS_CLUSTER);
+    let db = snapshot.get(&Key::new(Kind::Cluster, "db")).unwrap();
+    assert_eq!(db.bytes(&delta).as_ptr(), db.bytes(&delta).as_ptr());
+    assert_eq!(db.bytes(&Source::Ads), db.any);
+    let forms =
+        [db.any.clone(), db.bytes(&delta), db.bytes(&sotw), db.bytes(&services(Protocol::Delta, "x"))];
+    for (n, form) in forms.iter().enumerate() {
+        assert!(!forms[..n].contains(form), "{n}");
+    }
+    // A route names no source.
+    let route = snapshot.get(&Key::new(Kind::Route, "a")).unwrap();
+    assert_eq!(route.bytes(&sotw).as_ptr(), route.any.as_ptr());
 }
 
 #[test]

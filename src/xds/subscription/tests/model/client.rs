@@ -69,7 +69,11 @@ impl Type {
 
     fn apply(&mut self, response: &Response, whole: bool, is_bad: impl Fn(&Entry) -> bool) {
         let before = if whole { mem::take(&mut self.cache) } else { self.cache.clone() };
-        self.foreign.retain(|name| !whole && !response.resources.iter().any(|e| e.key.name == *name));
+        let stays = |name: &String| match response.resources.iter().find(|entry| entry.key.name == *name) {
+            Some(entry) => is_bad(entry),
+            None => !whole,
+        };
+        self.foreign.retain(stays);
         for entry in &response.resources {
             let name = &entry.key.name;
             let taken = if is_bad(entry) { before.get(name) } else { Some(entry) };
