@@ -114,9 +114,10 @@ impl TypeState {
         had_wildcard != wildcard || before != self.names
     }
 
-    /// Under a wildcard the client keeps what exists.
+    /// Under a wildcard the client keeps what exists, and what is being removed until it has taken that.
     fn lose_name(&mut self, name: &str) {
-        if !self.wildcard || !self.may_hold(name) {
+        let keeps = self.wildcard && (self.may_hold(name) || self.is_in_flight(name));
+        if !keeps {
             self.drop_name(name);
         }
     }

@@ -202,7 +202,10 @@ impl Subscription {
         let last = match &record.given {
             Given::Removed => None,
             Given::Uncertain | Given::Inherited(_) => {
-                under_way.max_by_key(|(order, _)| *order).map(|(_, e)| e).or(held)
+                // Whatever an earlier response has, the last one under way decides.
+                let latest = state.outstanding.values().map(|o| o.order).max();
+                let mut last = under_way.filter(|(order, _)| Some(*order) == latest).map(|(_, entry)| entry);
+                last.next().or(held)
             }
             Given::Sent(version) => {
                 under_way.map(|(_, entry)| entry).chain(held).find(|entry| entry.version == *version)

@@ -360,11 +360,12 @@ impl Client {
 
     /// A route that state of the world cannot remove, and that no listener of the client names.
     fn is_orphan(&self, route: &Key) -> bool {
-        let listeners = &self.types[&Kind::Listener].cache;
+        let of = &self.types[&Kind::Listener];
+        let mut listeners = of.cache.iter().filter(|(name, _)| !of.foreign.contains(*name));
         self.variant == Variant::StateOfTheWorld
             && route.kind == Kind::Route
             && self.snapshot.get(route).is_none()
-            && !listeners.values().any(|listener| listener.refers_to.contains(route))
+            && !listeners.any(|(_, listener)| listener.refers_to.contains(route))
     }
 
     fn has_refused_current(&self, key: &Key) -> bool {
