@@ -85,6 +85,8 @@ fn served_at(address: SocketAddr) -> Arc<Snapshot> {
         http2: true,
         outlier: None,
         limits: ClusterLimits::default(),
+        balance: None,
+        keepalive: None,
     };
     let built = snapshot([
         Resource::Listener(listener(TARGET, "127.51.0.1:0", vec![])),
