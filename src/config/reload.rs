@@ -43,6 +43,7 @@ impl Config {
             ("xds.socket_group", old.xds.socket_group != new.xds.socket_group),
             ("xds.socket_mode", old.xds.socket_mode != new.xds.socket_mode),
             ("xds.tcp", old.xds.tcp != new.xds.tcp),
+            ("xds.token_recheck_ms", old.xds.token_recheck_ms != new.xds.token_recheck_ms),
             ("http.listen", old.http.listen != new.http.listen),
             ("log.format", old.log.format != new.log.format),
             ("telemetry.otlp_endpoint", old.telemetry.otlp_endpoint != new.telemetry.otlp_endpoint),

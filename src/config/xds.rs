@@ -7,6 +7,10 @@ use crate::config::reader::{Document, Key, Refusal};
 /// The kernel's limit for the path of a Unix socket: 108 bytes with the closing zero.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
 
+/// Between two checks of an open stream's token. Consul's own agents take five minutes; with less than a second the
+/// checks would be most of what Consul is asked.
+const TOKEN_RECHECK_MS: std::ops::RangeInclusive<u64> = 1000..=3_600_000;
+
 /// Where the xDS server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XdsSettings {
@@ -18,6 +22,8 @@ pub struct XdsSettings {
     pub socket_mode: u32,
     /// The TCP address, if any; always loopback.
     pub tcp: Option<SocketAddr>,
+    /// How often the ACL token of an open stream is checked again, in milliseconds.
+    pub token_recheck_ms: u64,
 }
 
 impl Default for XdsSettings {
@@ -27,6 +33,7 @@ impl Default for XdsSettings {
             socket_group: Some("causeway-envoy".into()),
             socket_mode: 0o660,
             tcp: None,
+            token_recheck_ms: 300_000,
         }
     }
 }
@@ -36,6 +43,8 @@ const SOCKET_GROUP: Key = Key { name: "socket_group", example: r#""causeway-envo
 const SOCKET_MODE: Key = Key { name: "socket_mode", example: r#""0660""# };
 pub(crate) const TCP: Key = Key { name: "tcp", example: r#""127.0.0.1:18502""# };
 
+const TOKEN_RECHECK: Key = Key { name: "token_recheck_ms", example: "300000" };
+
 pub(crate) fn read(document: &mut Document<'_>) -> XdsSettings {
     let default = XdsSettings::default();
     let mut section = document.section("xds");
@@ -43,6 +52,8 @@ pub(crate) fn read(document: &mut Document<'_>) -> XdsSettings {
     let socket_group = section.text(&SOCKET_GROUP).map_or(default.socket_group, non_empty);
     let socket_mode = section.parsed(&SOCKET_MODE, permission_bits).unwrap_or(default.socket_mode);
     let tcp = section.parsed(&TCP, loopback_address);
+    let recheck = section.number(&TOKEN_RECHECK, TOKEN_RECHECK_MS);
+    let token_recheck_ms = recheck.unwrap_or(default.token_recheck_ms);
     if socket.is_none() {
         if !section.has(&TCP) {
             let remedy = "give socket a path, or tcp a loopback address";
@@ -52,7 +63,7 @@ pub(crate) fn read(document: &mut Document<'_>) -> XdsSettings {
             section.refuse(key, "is set and socket is \"\"", "remove it, or give socket a path");
         }
     }
-    XdsSettings { socket, socket_group, socket_mode, tcp }
+    XdsSettings { socket, socket_group, socket_mode, tcp, token_recheck_ms }
 }
 
 fn non_empty(text: String) -> Option<String> {

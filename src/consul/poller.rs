@@ -15,6 +15,7 @@ use tokio::{
 
 use crate::{
     consul::{
+        acl::leaf::{Credential, Key, LeafTokens},
         client::Client,
         fallback::agent_facts,
         index::{Ask, Cursor, Event, Fault, Poll},
@@ -58,6 +59,7 @@ pub(crate) struct Desk {
     pub(crate) metrics: ConsulMetrics,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) turns: Turns,
+    pub(crate) leaf_tokens: LeafTokens,
     /// The agent's own datacenter, once it is known.
     pub(crate) local: Arc<OnceLock<Datacenter>>,
 }
@@ -98,9 +100,21 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
     let mut last = Last { heard: None, lost: None, emptied: None };
     let mut is_told = false;
     let mut ask = poll.first(desk.wait(question.wait));
+    let mut key = desk.leaf_tokens.key(&topic);
     loop {
-        tokio::time::sleep(ask.pause).await;
-        let answered = desk.ask(&question, &topic, &ask, &mut is_told).await;
+        let answered = match key.held().cloned() {
+            None => keyless(&topic, &last, &mut key).await,
+            Some(credential) => tokio::select! {
+                answered = desk.answer(&question, &topic, &ask, &credential, &mut is_told) => Some(answered),
+                () = key.changed() => None,
+            },
+        };
+        let Some(answered) = answered else {
+            // Another token, another answer: what was waited on says nothing of it.
+            poll = Poll::new(question.follow);
+            ask = poll.first(desk.wait(question.wait));
+            continue;
+        };
         let (event, news) = digest(&topic, &poll, answered, desk.local.get(), &mut last);
         desk.count(&topic, &event);
         if let Some(news) = news
@@ -110,6 +124,16 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
         }
         ask = poll.next(&event, started.elapsed(), fastrand::f64(), desk.wait(question.wait));
     }
+}
+
+/// Nobody may ask. That is told when there was an answer before, and then waited out; gives nothing once somebody may.
+async fn keyless(topic: &Topic, last: &Last, key: &mut Key) -> Option<Answered> {
+    if last.heard.is_some() && last.lost.is_none() {
+        let reason = format!("{topic}: no proxy is connected whose token has service:write on it");
+        return Some((Outcome::Lost(Fault::Denied, reason.into()), None, None));
+    }
+    key.changed().await;
+    None
 }
 
 /// What came of a request, with the index and the hash to wait on.
@@ -181,6 +205,19 @@ impl Desk {
         self.turns.wait(wait)
     }
 
+    /// The answer to `ask`, after its pause.
+    async fn answer(
+        &self,
+        question: &Question,
+        topic: &Topic,
+        ask: &Ask,
+        credential: &Credential,
+        is_told: &mut bool,
+    ) -> Answered {
+        tokio::time::sleep(ask.pause).await;
+        self.ask(question, topic, ask, credential, is_told).await
+    }
+
     /// One exchange, within a turn where connections are few. `is_told` is whether Consul itself ever answered: what
     /// is guessed of the agent never replaces what it told.
     async fn ask(
@@ -188,8 +225,9 @@ impl Desk {
         question: &Question,
         topic: &Topic,
         ask: &Ask,
+        credential: &Credential,
         is_told: &mut bool,
-    ) -> (Outcome, Option<u64>, Option<String>) {
+    ) -> Answered {
         let _turn = self.turns.connections.acquire().await.ok();
         let mut query: Vec<(&str, String)> = question.query.clone();
         match &ask.cursor {
@@ -202,7 +240,12 @@ impl Desk {
         }
         let query: Vec<(&str, &str)> = query.iter().map(|(key, value)| (*key, value.as_str())).collect();
         let sent: Instant = lifecycle::now();
-        let exchange = self.client.ask(
+        let token = match credential {
+            Credential::Own => None,
+            Credential::Proxy(token) => Some(token),
+        };
+        let exchange = self.client.ask_as(
+            token,
             question.method.clone(),
             &question.path,
             &query,
@@ -268,6 +311,7 @@ mod tests {
             metrics: ConsulMetrics::default(),
             reports: mpsc::channel(1).0,
             turns: Turns::new(4),
+            leaf_tokens: LeafTokens::own(),
             local: Arc::default(),
         };
         let question = topic::question(&Topic::Agent);
@@ -275,7 +319,7 @@ mod tests {
         let mut is_told = false;
         let mut nodes = Vec::new();
         for _ in 0..3 {
-            nodes.push(match desk.ask(&question, &Topic::Agent, &ask, &mut is_told).await.0 {
+            nodes.push(match desk.ask(&question, &Topic::Agent, &ask, &Credential::Own, &mut is_told).await.0 {
                 Outcome::Heard(Answer::Agent(facts), _) => facts.node.to_string(),
                 Outcome::Lost(Fault::Denied, _) => "denied".to_owned(),
                 other => panic!("{other:?}"),

@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     config::consul::ConsulAddress,
     consul::{
+        acl::leaf::LeafTokens,
         client::Client,
         metrics::ConsulMetrics,
         poller::{self, Desk, News, Report, Turns},
@@ -51,8 +52,18 @@ struct Wish {
 }
 
 /// Starts the watches. The task returns after `stop`; should it return before, the catalog is no longer kept and the
-/// agent must end.
+/// agent must end. Everything is asked for with the client's own token.
 pub fn start(client: Client, metrics: ConsulMetrics, stop: Stop) -> (Watches, Task<()>) {
+    start_with(client, LeafTokens::own(), metrics, stop)
+}
+
+/// The same, where leaf certificates are asked for with these tokens.
+pub fn start_with(
+    client: Client,
+    leaf_tokens: LeafTokens,
+    metrics: ConsulMetrics,
+    stop: Stop,
+) -> (Watches, Task<()>) {
     let (wishes_in, wishes) = mpsc::channel(WISHES);
     let (reports_in, reports) = mpsc::channel(REPORTS);
     let (published, catalog) = watch::channel(Arc::new(Catalog::default()));
@@ -65,7 +76,7 @@ pub fn start(client: Client, metrics: ConsulMetrics, stop: Stop) -> (Watches, Ta
         wanted: BTreeMap::new(),
         followed: BTreeMap::new(),
         pollers: JoinSet::new(),
-        desk: Desk { client, metrics, reports: reports_in, turns, local: Arc::default() },
+        desk: Desk { client, metrics, reports: reports_in, turns, leaf_tokens, local: Arc::default() },
         published,
     };
     let task = lifecycle::spawn("consul.watch", owner.run(wishes, reports, stop));
