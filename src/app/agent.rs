@@ -67,12 +67,8 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     let mut supervisor = Supervisor::new();
     let stop = supervisor.stop();
     let leaf_tokens = LeafTokens::of_proxies();
-    let (watches, catalog_task) = crate::consul::watch::start_with(
-        client.clone(),
-        leaf_tokens.clone(),
-        metrics.consul,
-        stop.clone(),
-    );
+    let (watches, catalog_task) =
+        crate::consul::watch::start_with(client.clone(), leaf_tokens.clone(), metrics.consul, stop.clone());
     watches.want(OWNER, [Topic::Agent].into()).await;
     let interests = Interests::new();
     let (publisher, reports) = Publisher::new(watches.clone(), interests.clone(), watch_options);

@@ -319,11 +319,13 @@ mod tests {
         let mut is_told = false;
         let mut nodes = Vec::new();
         for _ in 0..3 {
-            nodes.push(match desk.ask(&question, &Topic::Agent, &ask, &Credential::Own, &mut is_told).await.0 {
-                Outcome::Heard(Answer::Agent(facts), _) => facts.node.to_string(),
-                Outcome::Lost(Fault::Denied, _) => "denied".to_owned(),
-                other => panic!("{other:?}"),
-            });
+            nodes.push(
+                match desk.ask(&question, &Topic::Agent, &ask, &Credential::Own, &mut is_told).await.0 {
+                    Outcome::Heard(Answer::Agent(facts), _) => facts.node.to_string(),
+                    Outcome::Lost(Fault::Denied, _) => "denied".to_owned(),
+                    other => panic!("{other:?}"),
+                },
+            );
         }
         assert_eq!(nodes, ["unknown", "vm1", "denied"]);
     }

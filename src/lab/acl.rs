@@ -72,8 +72,10 @@ pub fn token_file(lab: &Path, name: &str) -> PathBuf {
 
 /// Every token but the first, with its rules.
 pub(crate) fn grants(plan: &Plan) -> Vec<Grant> {
-    let replication =
-        Grant { name: REPLICATION.into(), rules: include_str!("../../policies/consul-replication.hcl").into() };
+    let replication = Grant {
+        name: REPLICATION.into(),
+        rules: include_str!("../../policies/consul-replication.hcl").into(),
+    };
     std::iter::once(replication).chain(plan.nodes.iter().flat_map(node_grants)).collect()
 }
 
@@ -90,9 +92,7 @@ fn node_grants(node: &Node) -> Vec<Grant> {
     };
     let policies: &[(Holder, &str)] = match node.role {
         Role::Server => &[(Holder::Consul, CONSUL)],
-        Role::Gateway => {
-            &[(Holder::Consul, CONSUL), (Holder::Causeway, CAUSEWAY), (Holder::Envoy, GATEWAY)]
-        }
+        Role::Gateway => &[(Holder::Consul, CONSUL), (Holder::Causeway, CAUSEWAY), (Holder::Envoy, GATEWAY)],
         Role::Services => &[
             (Holder::Consul, CONSUL),
             (Holder::Causeway, CAUSEWAY),
@@ -101,10 +101,8 @@ fn node_grants(node: &Node) -> Vec<Grant> {
         ],
     };
     let fill = |text: &str| text.replace("{{node}}", &node.name).replace("{{service}}", service);
-    let grant = |(holder, text): &(Holder, &str)| Grant {
-        name: token_name(&node.name, *holder),
-        rules: fill(text),
-    };
+    let grant =
+        |(holder, text): &(Holder, &str)| Grant { name: token_name(&node.name, *holder), rules: fill(text) };
     policies.iter().map(grant).collect()
 }
 
@@ -240,10 +238,25 @@ async fn make(
     Ok(())
 }
 
-/// Whether a server knows a token: a secondary's does once it reaches the primary.
-pub(crate) async fn is_known(server: &Node, token: &SecretText) -> Result<(), String> {
-    let reply = client(server, Some(token))?.get("/v1/acl/token/self", &[], ASK).await;
-    reply.and_then(|reply| reply.ok()).map(drop).map_err(|error| error.to_string())
+/// Whether a secondary's server knows the token of each Consul of its datacenter and what it may do. It does once it has
+/// copied all tokens; before, it asks the primary for each, and denies what it gets no answer for.
+pub(crate) async fn is_replicated(server: &Node, tokens: &Tokens, nodes: &[&Node]) -> Result<(), String> {
+    let reply = client(server, None)?.get("/v1/acl/replication", &[], ASK).await;
+    let status: Value = reply.and_then(|it| it.ok()?.json()).map_err(|error| error.to_string())?;
+    if status["ReplicatedTokenIndex"].as_u64().unwrap_or(0) == 0 {
+        return Err("no tokens replicated yet".into());
+    }
+    for node in nodes {
+        let token = tokens.get(&token_name(&node.name, Holder::Consul));
+        let question = json!([{ "Resource": "node", "Segment": node.name, "Access": "write" }]);
+        let client = client(server, token)?;
+        let reply = client.post("/v1/internal/acl/authorize", &[], Some(question), ASK).await;
+        let answer: Value = reply.and_then(|it| it.ok()?.json()).map_err(|error| error.to_string())?;
+        if answer[0]["Allow"] != true {
+            return Err(format!("{} may not write its node yet", node.name));
+        }
+    }
+    Ok(())
 }
 
 /// With a default of deny the dashboard needs to be allowed to speak to the counter.

@@ -303,8 +303,7 @@ fn socket_dir(options: &LabOptions) -> Option<PathBuf> {
 fn agent_config(node: &Node, socket: &str, token_file: Option<&Path>) -> String {
     // Quoting as JSON does is valid TOML for every path and address.
     let quote = |text: &str| serde_json::Value::from(text).to_string();
-    let token_file =
-        token_file.map(|file| format!("token_file = {}\n", quote(&file.display().to_string())));
+    let token_file = token_file.map(|file| format!("token_file = {}\n", quote(&file.display().to_string())));
     format!(
         "[consul]\naddress = {}\n{}\n[http]\nlisten = {}\n\n[xds]\nsocket = {}\nsocket_group = \"\"\n\n[log]\nlevel = \"info\"\nformat = \"text\"\n",
         quote(&node.consul_http),

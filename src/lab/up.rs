@@ -15,7 +15,7 @@ use crate::{
     fetch,
     lab::{
         LabError,
-        acl::{self, Acls, Holder},
+        acl::{self, Acls},
         plan::{Node, PRIMARY, Role, SECONDARY, Stage, port},
         runner::Runner,
         wait::{self, Progress},
@@ -180,9 +180,10 @@ impl<F: FnMut(&str)> Up<'_, F> {
             let dir = &self.runner.plan().dir;
             return self.until(server, "consul", "ACL tokens made", || acls.set_up(dir, server)).await;
         }
-        let own = acl::token_name(&server.name, Holder::Consul);
-        let token = acls.tokens().get(&own).expect("every Consul has a token");
-        self.until(server, "consul", "ACL tokens replicated", || acl::is_known(server, token)).await
+        let nodes = self.runner.plan().nodes.iter();
+        let nodes: Vec<&Node> = nodes.filter(|node| node.datacenter == server.datacenter).collect();
+        let probe = || acl::is_replicated(server, acls.tokens(), &nodes);
+        self.until(server, "consul", "ACL tokens replicated", probe).await
     }
 
     async fn services_node(&self, datacenter: &str) -> Result<(), LabError> {
@@ -220,7 +221,8 @@ impl<F: FnMut(&str)> Up<'_, F> {
             return Ok(());
         };
         let names = [node, other].map(|node| format!("{}.{}", node.name, node.datacenter));
-        self.until(node, "consul", "both servers alive in the WAN pool", || self.wan_alive(node, &names)).await?;
+        self.until(node, "consul", "both servers alive in the WAN pool", || self.wan_alive(node, &names))
+            .await?;
         let nodes = self.runner.plan().nodes.iter().filter(|node| node.datacenter.as_str() == there);
         let expected: BTreeSet<String> = nodes.map(|node| node.name.clone()).collect();
         let what = format!("catalog of {there} answers");
@@ -252,18 +254,29 @@ impl<F: FnMut(&str)> Up<'_, F> {
         leader(node).await?;
         let path = format!("/v1/catalog/node/{}", node.name);
         let entry: Option<serde_json::Value> = self.consul(node, &path).await?;
-        entry.map(drop).ok_or_else(|| "not in the catalog yet".into())
+        entry.map(drop).ok_or_else(|| "not in the catalog yet".to_owned())?;
+        match self.acls {
+            // Consul 1.8 begins with the ACLs of long ago, until it has seen that its servers know the present ones.
+            Some(_) => self.consul::<serde_json::Value>(node, "/v1/agent/self").await.map(drop),
+            None => Ok(()),
+        }
     }
 
     async fn wan_alive(&self, node: &Node, names: &[String]) -> Result<(), String> {
         let path = "/v1/agent/members?wan=1";
         let members: Vec<Member> = self.consul(node, &path).await?;
-        let members: BTreeMap<_, _> = members.into_iter().map(|member| (member.name, member.status)).collect();
+        let members: BTreeMap<_, _> =
+            members.into_iter().map(|member| (member.name, member.status)).collect();
         let missing = names.iter().find(|name| members.get(*name) != Some(&MEMBER_ALIVE));
         missing.map_or(Ok(()), |name| Err(format!("{name} is not alive in the WAN pool: {members:?}")))
     }
 
-    async fn catalog(&self, node: &Node, datacenter: &str, expected: &BTreeSet<String>) -> Result<(), String> {
+    async fn catalog(
+        &self,
+        node: &Node,
+        datacenter: &str,
+        expected: &BTreeSet<String>,
+    ) -> Result<(), String> {
         #[derive(Deserialize)]
         #[serde(rename_all = "PascalCase")]
         struct Entry {
