@@ -264,7 +264,7 @@ impl<F: FnMut(&str)> Up<'_, F> {
 
     async fn wan_alive(&self, node: &Node, names: &[String]) -> Result<(), String> {
         let path = "/v1/agent/members?wan=1";
-        let members: Vec<Member> = self.consul(node, &path).await?;
+        let members: Vec<Member> = self.consul(node, path).await?;
         let members: BTreeMap<_, _> =
             members.into_iter().map(|member| (member.name, member.status)).collect();
         let missing = names.iter().find(|name| members.get(*name) != Some(&MEMBER_ALIVE));
@@ -291,7 +291,7 @@ impl<F: FnMut(&str)> Up<'_, F> {
 
     async fn passing(&self, node: &Node, expected: &BTreeSet<String>) -> Result<(), String> {
         let path = "/v1/health/state/any";
-        let checks: Vec<Check> = self.consul(node, &path).await?;
+        let checks: Vec<Check> = self.consul(node, path).await?;
         if let Some(bad) = checks.iter().find(|check| check.status != "passing") {
             return Err(format!("{}: check \"{}\" is {}", bad.node, bad.name, bad.status));
         }
