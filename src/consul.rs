@@ -4,10 +4,12 @@
 
 pub mod acl;
 pub mod api;
+mod census;
 pub mod client;
 #[cfg(test)]
 mod fake;
 mod fallback;
+mod guide;
 pub mod index;
 pub mod metrics;
 pub(crate) mod poller;

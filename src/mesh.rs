@@ -13,6 +13,7 @@ pub mod listener;
 pub mod name;
 pub mod reader;
 pub mod sidecar;
+pub mod subset;
 pub mod world;
 
 use std::collections::BTreeSet;

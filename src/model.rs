@@ -12,6 +12,8 @@ pub mod instance;
 pub mod intention;
 pub mod name;
 pub mod note;
+pub mod query;
 pub mod registration;
+pub mod resolver;
 pub mod secret;
 pub mod settings;

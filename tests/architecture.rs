@@ -37,7 +37,8 @@ const LAYERS: &[Layer] = &[
     // Consul's side. Nothing here knows Envoy.
     layer("consul::wire", &["model"], PURE),
     layer("consul::index", &["model"], PURE),
-    layer("consul", &["consul::wire", "consul::index", "config", "fault", "lifecycle", "model", "tls"], SHELL),
+    layer("consul::census", &["consul::wire", "model"], PURE),
+    layer("consul", &["consul::wire", "consul::index", "consul::census", "config", "fault", "lifecycle", "model", "tls"], SHELL),
 
     // Deciding what a proxy needs and gets. Nothing here knows either wire format.
     layer("mesh", &["model", "xds::resource"], PURE),

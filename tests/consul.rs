@@ -1,5 +1,7 @@
 //! The watches on a real Consul: what a recorded answer cannot show, above all time.
 
+mod filter;
+
 use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, TcpListener},
@@ -155,6 +157,7 @@ fn topics() -> BTreeSet<Topic> {
         Topic::FederationStates,
         Topic::ProxyDefaults,
         Topic::ServiceDefaults("web".into()),
+        Topic::Resolvers,
     ])
 }
 

@@ -5,8 +5,11 @@
 //! process of libtest has no place to stop a shared lab; each is told by name, and one that fails hides no other.
 
 mod acl;
+mod actors;
+mod change;
 mod command;
 mod live;
+mod load;
 mod recovery;
 mod rig;
 mod traffic;
@@ -56,7 +59,11 @@ fn all_scenarios(has_acls: bool) {
             live::no_envoy_was_restarted,
             recovery::the_other_gateway_goes_and_comes_back,
             recovery::the_counter_goes_and_comes_back,
+            recovery::no_cluster_warmed_for_long,
             recovery::an_agent_killed_and_restarted_sends_nothing_again,
+            recovery::a_second_agent_sends_nothing_again,
+            change::no_request_fails,
+            recovery::no_cluster_warmed_for_long,
         ];
         let mut failures = Vec::new();
         for (name, scenario) in scenarios {

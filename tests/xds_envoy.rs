@@ -64,7 +64,7 @@ pub(crate) fn bootstrap(proxy: &str, socket: &Path) -> serde_json::Value {
 }
 
 /// An Envoy with a server of its own.
-struct Rig {
+pub(crate) struct Rig {
     dir: TempDir,
     source: Source,
     snapshot: Arc<Snapshot>,
@@ -73,7 +73,8 @@ struct Rig {
 }
 
 impl Rig {
-    async fn start(resources: Vec<Resource>) -> Self {
+    pub(crate) async fn start(resources: Vec<Resource>) -> Self {
+        let count = resources.len();
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("xds.sock");
         let source = Source::default();
@@ -92,7 +93,7 @@ impl Rig {
         let snapshot = Arc::new(Snapshot::empty());
         let mut rig = Self { dir, source, snapshot, server: Some(server), _envoy: envoy };
         rig.offer(resources);
-        rig.settled(13).await;
+        rig.settled(count).await;
         rig
     }
 
@@ -100,14 +101,14 @@ impl Rig {
         self.server.as_ref().unwrap()
     }
 
-    fn offer(&mut self, resources: Vec<Resource>) {
+    pub(crate) fn offer(&mut self, resources: Vec<Resource>) {
         self.snapshot = self.snapshot.next(draft(resources));
         assert_eq!(self.snapshot.dangling(), []);
         self.source.offer(PROXY, Offer::Ready(self.snapshot.clone()));
     }
 
     /// Waits until Envoy has so many resources and each in the offered version.
-    async fn settled(&self, resources: usize) -> Arc<StreamStatus> {
+    pub(crate) async fn settled(&self, resources: usize) -> Arc<StreamStatus> {
         let synced = |status: &StreamStatus| {
             let all: Vec<_> = status.types.iter().flat_map(|t| &t.resources).collect();
             let current = |name: &str, version: Option<&str>| {

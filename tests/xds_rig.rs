@@ -173,6 +173,7 @@ pub(crate) fn upstream(name: &str, http2: bool, connect_timeout_ms: u64) -> Reso
         stat_name: Some(format!("{name}_stats")),
         connect_timeout_ms,
         discovery: Discovery::Eds,
+        balance: None,
         tls: Some(UpstreamTls {
             sni: format!("{name}.default.dc1.internal.td.consul"),
             sans: BTreeSet::from([SPIFFE_DB.to_owned()]),
@@ -190,6 +191,7 @@ pub(crate) fn local_app() -> Resource {
         stat_name: None,
         connect_timeout_ms: 5_000,
         discovery: Discovery::Static(vec![SocketAddr::from(([127, 51, 0, 9], 9)).into()]),
+        balance: None,
         tls: None,
         http2: false,
         outlier: None,
@@ -200,7 +202,7 @@ pub(crate) fn local_app() -> Resource {
 pub(crate) fn endpoints(cluster: &str, addresses: &[&str]) -> Resource {
     let endpoint = Endpoint { weight: 1, health: EndpointHealth::Healthy };
     let endpoints = addresses.iter().map(|a| (a.parse::<SocketAddr>().unwrap().into(), endpoint)).collect();
-    Resource::Endpoints(Endpoints { cluster: cluster.into(), endpoints })
+    Resource::Endpoints(Endpoints { cluster: cluster.into(), endpoints, in_aggregate: false })
 }
 
 pub(crate) fn tcp(cluster: &str) -> NetworkFilter {

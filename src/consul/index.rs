@@ -79,6 +79,13 @@ pub struct Ask {
     pub deadline: Duration,
 }
 
+impl Ask {
+    /// The same question without waiting on anything, for whoever knows that it is time.
+    pub(crate) fn at_once(self) -> Self {
+        Self { cursor: Cursor::Now, deadline: MARGIN, ..self }
+    }
+}
+
 /// What came of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -122,20 +129,43 @@ pub enum Fault {
 /// A topic that is absent is asked for again after this long.
 pub const ABSENT_EVERY: Duration = Duration::from_secs(600);
 
+/// A pace: so much at once, so much a second ever after.
+#[derive(Clone, Debug)]
+pub(crate) struct Bucket {
+    size: f64,
+    fill_per_s: f64,
+    tokens: f64,
+    filled_at: Duration,
+}
+
+impl Bucket {
+    /// A full one.
+    pub(crate) fn new(size: f64, fill_per_s: f64) -> Self {
+        Self { size, fill_per_s, tokens: size, filled_at: Duration::ZERO }
+    }
+
+    /// Takes from it; the debt, if any, is the pause. `now` is the time since any fixed moment.
+    pub(crate) fn pay(&mut self, cost: f64, now: Duration) -> Duration {
+        let elapsed = now.saturating_sub(self.filled_at);
+        self.filled_at = self.filled_at.max(now);
+        self.tokens = (self.tokens + elapsed.as_secs_f64() * self.fill_per_s).min(self.size) - cost;
+        Duration::from_secs_f64((-self.tokens).max(0.0) / self.fill_per_s)
+    }
+}
+
 /// The state of one topic's queries.
 #[derive(Clone, Debug)]
 pub struct Poll {
     follow: Follow,
     cursor: Cursor,
     failures: u32,
-    tokens: f64,
-    filled_at: Duration,
+    bucket: Bucket,
 }
 
 impl Poll {
     /// Nothing asked yet.
     pub fn new(follow: Follow) -> Self {
-        Self { follow, cursor: Cursor::Now, failures: 0, tokens: BUCKET, filled_at: Duration::ZERO }
+        Self { follow, cursor: Cursor::Now, failures: 0, bucket: Bucket::new(BUCKET, FILL_PER_S) }
     }
 
     /// The first request; `wait` as in [`Poll::next`].
@@ -184,15 +214,7 @@ impl Poll {
             (Cursor::Index(old), Cursor::Index(new)) if new < old => Cursor::Now,
             _ => next,
         };
-        self.pay(if changed { COST_CHANGED } else { COST_SAME }, now)
-    }
-
-    /// Takes from the bucket; the debt, if any, is the pause.
-    fn pay(&mut self, cost: f64, now: Duration) -> Duration {
-        let elapsed = now.saturating_sub(self.filled_at);
-        self.filled_at = self.filled_at.max(now);
-        self.tokens = (self.tokens + elapsed.as_secs_f64() * FILL_PER_S).min(BUCKET) - cost;
-        Duration::from_secs_f64((-self.tokens).max(0.0) / FILL_PER_S)
+        self.bucket.pay(if changed { COST_CHANGED } else { COST_SAME }, now)
     }
 
     fn after_fault(&mut self, fault: Fault, jitter: f64) -> Duration {

@@ -16,8 +16,10 @@ use tokio::{
 use crate::{
     consul::{
         acl::leaf::{Credential, Key, LeafTokens},
-        client::Client,
+        census::Mark,
+        client::{Client, ClientError, Reply},
         fallback::agent_facts,
+        guide::{Follower, Guides},
         index::{Ask, Cursor, Event, Fault, Poll},
         metrics::{ConsulMetrics, RequestLabels},
         topic::{self, Outcome, Question},
@@ -30,10 +32,10 @@ use crate::{
     },
 };
 
-/// How long a poll may hold a connection while more topics are wanted than connections are there. With `t` topics and
+/// How long a poll may hold a connection while more polls want one than connections are there. With `t` polls and
 /// `c` connections a change is then seen after at most about `t / c` times this.
 const TURN: Duration = Duration::from_secs(1);
-/// The same while more than half of the connections are taken, so that they come free soon when topics are added.
+/// The same while more than half of the connections are taken, so that they come free soon when polls are added.
 /// Polls are not cut short for that: Consul 1.8 counts a cancelled poll's connection until its wait is over
 /// (hashicorp/consul#8524).
 const TURN_HALF_FULL: Duration = Duration::from_secs(5);
@@ -60,6 +62,7 @@ pub(crate) struct Desk {
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) turns: Turns,
     pub(crate) leaf_tokens: LeafTokens,
+    pub(crate) guides: Guides,
     /// The agent's own datacenter, once it is known.
     pub(crate) local: Arc<OnceLock<Datacenter>>,
 }
@@ -69,24 +72,29 @@ pub(crate) struct Desk {
 pub(crate) struct Turns {
     connections: Arc<Semaphore>,
     limit: usize,
-    topics: Arc<AtomicUsize>,
+    polls: Arc<AtomicUsize>,
 }
 
 impl Turns {
     pub(crate) fn new(limit: usize) -> Self {
         let limit = limit.max(1);
-        Self { connections: Arc::new(Semaphore::new(limit)), limit, topics: Arc::new(AtomicUsize::new(0)) }
+        Self { connections: Arc::new(Semaphore::new(limit)), limit, polls: Arc::new(AtomicUsize::new(0)) }
     }
 
-    /// Says how many topics are wanted.
-    pub(crate) fn set_topics(&self, topics: usize) {
-        self.topics.store(topics, Ordering::Relaxed);
+    /// Says how many polls want to wait on Consul.
+    pub(crate) fn set_polls(&self, polls: usize) {
+        self.polls.store(polls, Ordering::Relaxed);
+    }
+
+    /// How many may at once.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
     }
 
     fn wait(&self, wait: Duration) -> Duration {
-        match self.topics.load(Ordering::Relaxed) {
-            topics if topics > self.limit => wait.min(TURN),
-            topics if topics > self.limit / 2 => wait.min(TURN_HALF_FULL),
+        match self.polls.load(Ordering::Relaxed) {
+            polls if polls > self.limit => wait.min(TURN),
+            polls if polls > self.limit / 2 => wait.min(TURN_HALF_FULL),
             _ => wait,
         }
     }
@@ -99,24 +107,28 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
     let mut poll = Poll::new(question.follow);
     let mut last = Last { heard: None, lost: None, emptied: None };
     let mut is_told = false;
+    let mut follower = Follower::new(&desk.guides, &topic);
     let mut ask = poll.first(desk.wait(question.wait));
     let mut key = desk.leaf_tokens.key(&topic);
     loop {
         let answered = match key.held().cloned() {
             None => keyless(&topic, &last, &mut key).await,
             Some(credential) => tokio::select! {
-                answered = desk.answer(&question, &topic, &ask, &credential, &mut is_told) => Some(answered),
+                answered = desk.answer(&question, &topic, &mut ask, &credential, &mut follower, &mut is_told) => {
+                    Some(answered)
+                }
                 () = key.changed() => None,
             },
         };
-        let Some(answered) = answered else {
+        let Some((answered, mark)) = answered else {
             // Another token, another answer: what was waited on says nothing of it.
             poll = Poll::new(question.follow);
             ask = poll.first(desk.wait(question.wait));
             continue;
         };
         let (event, news) = digest(&topic, &poll, answered, desk.local.get(), &mut last);
-        desk.count(&topic, &event);
+        desk.count(topic::kind(&topic), &event);
+        follower.asked(mark, &event);
         if let Some(news) = news
             && desk.reports.send(Report { topic: topic.clone(), news }).await.is_err()
         {
@@ -127,10 +139,10 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
 }
 
 /// Nobody may ask. That is told when there was an answer before, and then waited out; gives nothing once somebody may.
-async fn keyless(topic: &Topic, last: &Last, key: &mut Key) -> Option<Answered> {
+async fn keyless(topic: &Topic, last: &Last, key: &mut Key) -> Option<(Answered, Option<Mark>)> {
     if last.heard.is_some() && last.lost.is_none() {
         let reason = format!("{topic}: no proxy is connected whose token has service:write on it");
-        return Some((Outcome::Lost(Fault::Denied, reason.into()), None, None));
+        return Some(((Outcome::Lost(Fault::Denied, reason.into()), None, None), None));
     }
     key.changed().await;
     None
@@ -201,24 +213,30 @@ fn hear(
 }
 
 impl Desk {
-    fn wait(&self, wait: Duration) -> Duration {
+    /// How long Consul may hold a request that it could hold for `wait`.
+    pub(crate) fn wait(&self, wait: Duration) -> Duration {
         self.turns.wait(wait)
     }
 
-    /// The answer to `ask`, after its pause.
+    /// The answer to `ask`, after its pause and once there is reason to ask; with the mark that was the reason.
     async fn answer(
         &self,
         question: &Question,
         topic: &Topic,
-        ask: &Ask,
+        ask: &mut Ask,
         credential: &Credential,
+        follower: &mut Follower<'_>,
         is_told: &mut bool,
-    ) -> Answered {
+    ) -> (Answered, Option<Mark>) {
         tokio::time::sleep(ask.pause).await;
-        self.ask(question, topic, ask, credential, is_told).await
+        let mark = follower.due(ask).await;
+        if mark.is_some() {
+            *ask = ask.clone().at_once();
+        }
+        (self.ask(question, topic, ask, credential, is_told).await, mark)
     }
 
-    /// One exchange, within a turn where connections are few. `is_told` is whether Consul itself ever answered: what
+    /// One question. `is_told` is whether Consul itself ever answered: what
     /// is guessed of the agent never replaces what it told.
     async fn ask(
         &self,
@@ -228,6 +246,30 @@ impl Desk {
         credential: &Credential,
         is_told: &mut bool,
     ) -> Answered {
+        match self.exchange(question, ask, credential).await {
+            Ok(reply) => {
+                let mut outcome = topic::outcome(topic, &reply);
+                *is_told |= !matches!(outcome, Outcome::Lost(..));
+                if *topic == Topic::Agent
+                    && !*is_told
+                    && matches!(outcome, Outcome::Lost(Fault::Denied, _))
+                    && let Some((facts, notes)) = agent_facts(&self.client).await
+                {
+                    outcome = Outcome::Heard(Answer::Agent(facts), notes);
+                }
+                (outcome, reply.index, reply.content_hash)
+            }
+            Err((error, after)) => (topic::unanswered(topic, &error, after, self.local.get()), None, None),
+        }
+    }
+
+    /// One exchange, within a turn where connections are few; an error comes with the time since it was sent.
+    pub(crate) async fn exchange(
+        &self,
+        question: &Question,
+        ask: &Ask,
+        credential: &Credential,
+    ) -> Result<Reply, (ClientError, Duration)> {
         let _turn = self.turns.connections.acquire().await.ok();
         let mut query: Vec<(&str, String)> = question.query.clone();
         match &ask.cursor {
@@ -252,30 +294,17 @@ impl Desk {
             question.body.clone(),
             ask.deadline,
         );
-        match exchange.await {
-            Ok(reply) => {
-                let mut outcome = topic::outcome(topic, &reply);
-                *is_told |= !matches!(outcome, Outcome::Lost(..));
-                if *topic == Topic::Agent
-                    && !*is_told
-                    && matches!(outcome, Outcome::Lost(Fault::Denied, _))
-                    && let Some((facts, notes)) = agent_facts(&self.client).await
-                {
-                    outcome = Outcome::Heard(Answer::Agent(facts), notes);
-                }
-                (outcome, reply.index, reply.content_hash)
-            }
-            Err(error) => (topic::unanswered(topic, &error, sent.elapsed(), self.local.get()), None, None),
-        }
+        exchange.await.map_err(|error| (error, sent.elapsed()))
     }
 
-    fn count(&self, topic: &Topic, event: &Event) {
+    /// Counts a request about what is called `kind`.
+    pub(crate) fn count(&self, kind: &'static str, event: &Event) {
         let outcome = match event {
             Event::Reply { changed: true, .. } => "changed",
             Event::Reply { .. } | Event::Absent => "same",
             Event::Failed(_) => "failed",
         };
-        self.metrics.requests.get_or_create(&RequestLabels { topic: topic::kind(topic), outcome }).inc();
+        self.metrics.requests.get_or_create(&RequestLabels { topic: kind, outcome }).inc();
     }
 }
 
@@ -312,6 +341,7 @@ mod tests {
             reports: mpsc::channel(1).0,
             turns: Turns::new(4),
             leaf_tokens: LeafTokens::own(),
+            guides: Guides::new(),
             local: Arc::default(),
         };
         let question = topic::question(&Topic::Agent);

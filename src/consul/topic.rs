@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::{
     consul::{
+        census::Census,
         client::{ClientError, Reply, path},
         index::{Fault, Follow, WAIT, WAIT_REMOTE},
         wire::{self, Read, WireError},
@@ -22,6 +23,8 @@ use crate::{
 
 /// The datacenters cannot be blocked on (hashicorp/consul#2736); Consul's own agents poll them at this pace.
 const DATACENTERS_EVERY: Duration = Duration::from_secs(30);
+/// Prepared queries cannot be blocked on either; Consul's own proxies execute them at this pace.
+const QUERY_EVERY: Duration = Duration::from_secs(30);
 /// The agent's facts change only when it restarts.
 const AGENT_EVERY: Duration = Duration::from_secs(60);
 
@@ -55,8 +58,11 @@ pub enum Outcome {
     Lost(Fault, Arc<str>),
 }
 
-/// Every kind of topic.
-pub(crate) const KINDS: [&str; 14] = [
+/// What the question about a whole datacenter is called where topics are counted.
+pub(crate) const CENSUS: &str = "census";
+
+/// Every kind of topic, and the census.
+pub(crate) const KINDS: [&str; 17] = [
     "agent",
     "registration",
     "roots",
@@ -71,6 +77,9 @@ pub(crate) const KINDS: [&str; 14] = [
     "federation_states",
     "proxy_defaults",
     "service_defaults",
+    "resolvers",
+    "prepared_query",
+    CENSUS,
 ];
 
 /// A topic's kind, one of [`KINDS`], as metrics label it.
@@ -90,6 +99,8 @@ pub(crate) fn kind(topic: &Topic) -> &'static str {
         Topic::FederationStates => "federation_states",
         Topic::ProxyDefaults => "proxy_defaults",
         Topic::ServiceDefaults(_) => "service_defaults",
+        Topic::Resolvers => "resolvers",
+        Topic::PreparedQuery { .. } => "prepared_query",
     }
 }
 
@@ -125,8 +136,37 @@ pub fn question(topic: &Topic) -> Question {
         Topic::Datacenters => get("/v1/catalog/datacenters".into(), Follow::Every(DATACENTERS_EVERY)),
         Topic::FederationStates => local(&["v1", "internal", "federation-states", "mesh-gateways"]),
         Topic::ProxyDefaults => local(&["v1", "config", "proxy-defaults", "global"]),
+        Topic::Resolvers => local(&["v1", "config", "service-resolver"]),
         Topic::ServiceDefaults(name) => local(&["v1", "config", "service-defaults", name.as_str()]),
+        Topic::PreparedQuery { dc, query } => {
+            let execute = get(path(&["v1", "query", query, "execute"]), Follow::Every(QUERY_EVERY));
+            // Neither `limit` nor `near`: the query itself says how many and, by `_agent`, from where.
+            remote(Question { query: vec![("connect", "true".to_owned())], ..execute }, dc.as_str())
+        }
     }
+}
+
+/// The question whose answer lists every node, service and check of a datacenter.
+pub(crate) fn census(dc: &Datacenter) -> Question {
+    remote(get("/v1/internal/ui/nodes".into(), Follow::Index), dc.as_str())
+}
+
+/// What an answer to [`census`] means.
+pub(crate) fn counted(dc: &Datacenter, reply: &Reply) -> Result<Census, (Fault, Arc<str>)> {
+    if !reply.status.is_success() {
+        return Err((status_fault(reply.status), Arc::from(reply.refusal().to_string())));
+    }
+    Census::read(&reply.body).map_err(|error| (Fault::Garbage, Arc::from(format!("census of {dc}: {error}"))))
+}
+
+/// What [`census`] without an answer means, as in [`unanswered`].
+pub(crate) fn uncounted(
+    dc: &Datacenter,
+    error: &ClientError,
+    after: Duration,
+    local: Option<&Datacenter>,
+) -> (Fault, Arc<str>) {
+    (fault(error, after, local != Some(dc)), Arc::from(error.to_string()))
 }
 
 /// What `reply` means for `topic`.
@@ -157,8 +197,12 @@ pub(crate) fn unanswered(
     after: Duration,
     local: Option<&Datacenter>,
 ) -> Outcome {
-    let fault = match error {
-        ClientError::Deadline { .. } if is_remote(topic, local) => Fault::Hung,
+    lost(fault(error, after, is_remote(topic, local)), error)
+}
+
+fn fault(error: &ClientError, after: Duration, is_remote: bool) -> Fault {
+    match error {
+        ClientError::Deadline { .. } if is_remote => Fault::Hung,
         ClientError::Cut { .. } => Fault::Cut(after),
         ClientError::Connect { .. } | ClientError::Deadline { .. } => Fault::Unreachable,
         ClientError::Status { .. } => Fault::Busy,
@@ -167,8 +211,7 @@ pub(crate) fn unanswered(
         | ClientError::TokenFile { .. }
         | ClientError::Unsendable { .. }
         | ClientError::Path { .. } => Fault::Denied,
-    };
-    lost(fault, error)
+    }
 }
 
 /// A note on an answer that became empty, if it is one of intentions or of another datacenter than `local`: to a token
@@ -212,9 +255,11 @@ fn answer(topic: &Topic, reply: &Reply) -> Result<Read<Answer>, WireError> {
         Topic::IntentionEntries => map(wire::intention::intention_entries(body)?, Answer::Intentions),
         Topic::Datacenters => map(wire::services::datacenters(body)?, Answer::Datacenters),
         Topic::FederationStates => map(wire::instance::federation_states(body)?, Answer::FederationStates),
+        Topic::Resolvers => map(wire::resolver::resolvers(body)?, Answer::Resolvers),
         Topic::ProxyDefaults | Topic::ServiceDefaults(_) => {
             map(wire::defaults::defaults(body)?, Answer::Defaults)
         }
+        Topic::PreparedQuery { dc, .. } => map(wire::query::result(body, dc)?, Answer::Query),
     })
 }
 
@@ -279,9 +324,10 @@ fn is_useless_in_part(answer: &Answer) -> bool {
 /// Whether another datacenter than `local` has to answer.
 fn is_remote(topic: &Topic, local: Option<&Datacenter>) -> bool {
     match topic {
-        Topic::Connect { dc, .. } | Topic::Health { dc, .. } | Topic::Services { dc, .. } => {
-            local != Some(dc)
-        }
+        Topic::Connect { dc, .. }
+        | Topic::Health { dc, .. }
+        | Topic::Services { dc, .. }
+        | Topic::PreparedQuery { dc, .. } => local != Some(dc),
         _ => false,
     }
 }
@@ -298,6 +344,7 @@ fn is_empty(answer: &Answer) -> bool {
     match answer {
         Answer::Instances(instances) => instances.is_empty(),
         Answer::Services(services) => services.is_empty(),
+        Answer::Query(result) => result.instances.is_empty(),
         Answer::Intentions(intentions) => intentions.is_empty(),
         Answer::FederationStates(states) => states.is_empty(),
         _ => false,
@@ -403,15 +450,17 @@ mod tests {
             Topic::Leaf(service.into()),
             Topic::Connect { dc: dc.clone(), service: service.into() },
             Topic::Health { dc: dc.clone(), service: service.into() },
-            Topic::Services { dc, kind: None },
+            Topic::Services { dc: dc.clone(), kind: None },
+            Topic::PreparedQuery { dc, query: "near".into() },
             Topic::Intentions,
             Topic::IntentionEntries,
             Topic::Datacenters,
             Topic::FederationStates,
             Topic::ProxyDefaults,
             Topic::ServiceDefaults(service.into()),
+            Topic::Resolvers,
         ];
-        let kinds: Vec<&str> = topics.iter().map(kind).chain(["chain"]).collect();
+        let kinds: Vec<&str> = topics.iter().map(kind).chain(["chain", CENSUS]).collect();
         let listed: Vec<&str> = KINDS.into_iter().filter(|name| kinds.contains(name)).collect();
         assert_eq!((listed.len(), kinds.len()), (KINDS.len(), KINDS.len()));
     }

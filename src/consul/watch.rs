@@ -1,4 +1,5 @@
 //! The watches: one owner task holds the catalog and who wants what; one poller per topic, shared by all who want it.
+//! Where a datacenter's topics are many, their pollers follow a census of it (`guide`).
 //!
 //! A changed answer is published at once, together with all others that are already waiting; there is no timer between
 //! Consul's answer and the publication. A topic that nobody wants any more is followed for [`LINGER`] and then forgotten,
@@ -20,12 +21,17 @@ use crate::{
     config::consul::ConsulAddress,
     consul::{
         acl::leaf::LeafTokens,
+        census,
         client::Client,
+        guide::{self, Guides},
         metrics::ConsulMetrics,
         poller::{self, Desk, News, Report, Turns},
     },
     lifecycle::{self, Stop, Task},
-    model::catalog::{Answer, Catalog, Topic},
+    model::{
+        catalog::{Answer, Catalog, Topic},
+        name::Datacenter,
+    },
 };
 
 /// How long a topic that nobody wants is still followed.
@@ -75,8 +81,17 @@ pub fn start_with(
         catalog: Catalog::default(),
         wanted: BTreeMap::new(),
         followed: BTreeMap::new(),
+        guided: BTreeMap::new(),
         pollers: JoinSet::new(),
-        desk: Desk { client, metrics, reports: reports_in, turns, leaf_tokens, local: Arc::default() },
+        desk: Desk {
+            client,
+            metrics,
+            reports: reports_in,
+            turns,
+            leaf_tokens,
+            guides: Guides::new(),
+            local: Arc::default(),
+        },
         published,
     };
     let task = lifecycle::spawn("consul.watch", owner.run(wishes, reports, stop));
@@ -100,6 +115,8 @@ struct Owner {
     catalog: Catalog,
     wanted: BTreeMap<String, BTreeSet<Topic>>,
     followed: BTreeMap<Topic, Followed>,
+    /// Who takes the census of a datacenter with many topics.
+    guided: BTreeMap<Datacenter, AbortHandle>,
     pollers: JoinSet<()>,
     desk: Desk,
     published: watch::Sender<Arc<Catalog>>,
@@ -165,10 +182,33 @@ impl Owner {
         }
         let new: Vec<Topic> =
             wanted.into_iter().filter(|topic| !self.followed.contains_key(*topic)).cloned().collect();
-        self.count_topics(self.followed.len() + new.len());
+        self.guide(&new);
+        self.count_topics(&new);
         for topic in new {
             let poller = self.pollers.spawn(poller::follow(self.desk.clone(), topic.clone()));
             self.followed.insert(topic, Followed { poller, until: None, is_silent: false });
+        }
+    }
+
+    /// Begins and ends censuses, before the pollers of `new` start: those wait for them.
+    fn guide(&mut self, new: &[Topic]) {
+        let topics = self.followed.keys().chain(new);
+        let chosen = guide::chosen(topics, |dc| self.guided.contains_key(dc), self.desk.turns.limit());
+        let guides = &self.desk.guides;
+        self.guided.retain(|dc, task| {
+            let stays = chosen.contains(dc);
+            if !stays {
+                task.abort();
+                guides.end(dc);
+            }
+            stays
+        });
+        for dc in chosen {
+            if !self.guided.contains_key(&dc) {
+                guides.begin(&dc);
+                let task = self.pollers.spawn(guide::lead(self.desk.clone(), dc.clone()));
+                self.guided.insert(dc, task);
+            }
         }
     }
 
@@ -183,7 +223,8 @@ impl Owner {
             }
             !is_over
         });
-        self.count_topics(self.followed.len());
+        self.guide(&[]);
+        self.count_topics(&[]);
         self.count_silent();
         self.publish(self.followed.len() != before);
     }
@@ -222,9 +263,12 @@ impl Owner {
         }
     }
 
-    fn count_topics(&self, topics: usize) {
-        self.desk.turns.set_topics(topics);
-        self.desk.metrics.topics.set(i64::try_from(topics).unwrap_or(i64::MAX));
+    fn count_topics(&self, new: &[Topic]) {
+        let topics = || self.followed.keys().chain(new);
+        let is_guided =
+            |topic: &&Topic| census::datacenter(topic).is_some_and(|dc| self.guided.contains_key(dc));
+        self.desk.turns.set_polls(topics().filter(|topic| !is_guided(topic)).count() + self.guided.len());
+        self.desk.metrics.topics.set(i64::try_from(topics().count()).unwrap_or(i64::MAX));
     }
 
     fn count_silent(&self) {

@@ -11,8 +11,10 @@ pub mod chain;
 pub mod defaults;
 pub mod instance;
 pub mod intention;
+pub mod query;
 mod read;
 pub mod registration;
+pub mod resolver;
 pub mod services;
 
 use crate::model::note::Note;

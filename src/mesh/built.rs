@@ -9,7 +9,7 @@ use crate::{
         name::{Datacenter, ServiceName},
         note::Note,
     },
-    xds::resource::{Resource, listener::FilterChain, listener::Listener},
+    xds::resource::{Key, Resource, address::Address, listener::FilterChain, listener::Listener},
 };
 
 /// A part of a proxy's world whose resources stand or wait together: the grain of "unknown is not empty".
@@ -37,6 +37,10 @@ pub enum Unit {
     LocalService(ServiceName),
     /// Which local services there are.
     LocalServices,
+    /// A gateway's way to a subset of a local service.
+    LocalSubset(ServiceName, String),
+    /// Which subsets of local services there are.
+    LocalSubsets,
 }
 
 impl Unit {
@@ -45,6 +49,7 @@ impl Unit {
         match self {
             Self::RemoteServers(_) | Self::RemoteDatacenter(_) => Some(Self::RemoteDatacenters),
             Self::LocalService(_) => Some(Self::LocalServices),
+            Self::LocalSubset(..) => Some(Self::LocalSubsets),
             _ => None,
         }
     }
@@ -59,6 +64,8 @@ pub struct Parts {
     pub chains: Vec<FilterChain>,
     /// Listeners whose chains the other units give; their own chains come last.
     pub listeners: Vec<Listener>,
+    /// Resources that lack what is still unknown: better than nothing, worse than what a proxy may already hold.
+    pub partial: BTreeSet<Key>,
 }
 
 /// What making a unit gave: nothing while topics are missing, a note if it cannot be expressed.
@@ -85,6 +92,8 @@ pub struct Built {
     pub needs: BTreeSet<Topic>,
     /// Its units.
     pub units: BTreeMap<Unit, Outcome>,
+    /// Where units are about to listen, whatever became of them: what listens there now stays until they do.
+    pub claims: BTreeMap<Unit, Address>,
     /// What could not be honoured, sorted.
     pub notes: BTreeSet<Note>,
 }

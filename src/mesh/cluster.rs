@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     mesh::name,
-    model::name::ServiceName,
+    model::{chain::Balance, name::ServiceName},
     xds::resource::{
         Resource,
         address::Address,
@@ -31,15 +31,35 @@ pub fn local_app(address: Option<Address>, connect_timeout_ms: u64, http2: bool)
     })
 }
 
+/// What all targets of an upstream have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Manner {
+    /// How long a connection may take to establish.
+    pub connect_timeout_ms: u64,
+    /// HTTP/2 with prior knowledge.
+    pub http2: bool,
+    /// How requests spread over the endpoints.
+    pub balance: Option<Balance>,
+}
+
 /// An upstream over mTLS.
-pub fn upstream(
-    name: &str,
-    discovery: Discovery,
-    connect_timeout_ms: u64,
-    http2: bool,
-    tls: UpstreamTls,
-) -> Resource {
-    Resource::Cluster(Cluster { discovery, tls: Some(tls), http2, ..eds(name, connect_timeout_ms) })
+pub fn upstream(name: &str, discovery: Discovery, manner: Manner, tls: UpstreamTls) -> Cluster {
+    let Manner { connect_timeout_ms, http2, balance } = manner;
+    Cluster { discovery, tls: Some(tls), http2, balance, ..eds(name, connect_timeout_ms) }
+}
+
+/// One of an upstream's targets, of which each takes over from the one before when that has no healthy endpoint.
+pub fn successive(cluster: Cluster) -> Cluster {
+    // Envoy ejects at most 10 % of a cluster by default, rounded down: never the last address, nor one of nine.
+    let outlier = cluster.outlier.unwrap_or_default();
+    let max_ejection_percent = outlier.max_ejection_percent.or(Some(100));
+    Cluster { outlier: Some(Outlier { max_ejection_percent, ..outlier }), ..cluster }
+}
+
+/// The first of `children` that has a healthy endpoint. All else is theirs.
+pub fn aggregate(name: &str, children: Vec<String>, connect_timeout_ms: u64) -> Resource {
+    let discovery = Discovery::Aggregate(children);
+    Resource::Cluster(Cluster { discovery, outlier: None, ..eds(name, connect_timeout_ms) })
 }
 
 /// The certificates that `service` uses.
@@ -47,9 +67,9 @@ pub fn secrets(service: &ServiceName) -> TlsSecrets {
     TlsSecrets { leaf: name::leaf(service), roots: name::ROOTS.to_owned() }
 }
 
-/// One SAN that the peer must present.
-pub fn upstream_tls(sni: &str, spiffe_id: String, secrets: TlsSecrets) -> UpstreamTls {
-    UpstreamTls { sni: sni.to_owned(), sans: BTreeSet::from([spiffe_id]), secrets }
+/// The peer must present one of these SANs.
+pub fn upstream_tls(sni: &str, sans: BTreeSet<String>, secrets: TlsSecrets) -> UpstreamTls {
+    UpstreamTls { sni: sni.to_owned(), sans, secrets }
 }
 
 fn eds(name: &str, connect_timeout_ms: u64) -> Cluster {
@@ -58,6 +78,7 @@ fn eds(name: &str, connect_timeout_ms: u64) -> Cluster {
         stat_name: None,
         connect_timeout_ms,
         discovery: Discovery::Eds,
+        balance: None,
         tls: None,
         http2: false,
         // Present with Envoy's defaults, as Consul has it.

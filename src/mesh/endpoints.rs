@@ -11,14 +11,16 @@ use std::{
 };
 
 use crate::{
+    mesh::cluster,
     model::{
         instance::{Health, Host, HostPort, Instance},
         note::Note,
+        settings::Settings,
     },
     xds::resource::{
         Resource,
         address::Address,
-        cluster::{Discovery, Dns, DnsHost, Resolution},
+        cluster::{Cluster, Discovery, Dns, DnsHost, Resolution},
         endpoints::{Endpoint, EndpointHealth, Endpoints},
     },
 };
@@ -67,9 +69,24 @@ impl Members {
 
     /// The endpoints that follow the cluster, if it asks for any.
     pub fn into_resource(self, cluster: &str) -> Option<Resource> {
+        self.into_endpoints(cluster).map(Resource::Endpoints)
+    }
+
+    /// The cluster of one of several targets with the endpoints that follow it: each takes over from the one before.
+    pub fn into_successive(mut self, cluster: Cluster) -> impl Iterator<Item = Resource> {
+        if let Self::Names(dns) = &mut self {
+            dns.in_aggregate = true;
+        }
+        let cluster = cluster::successive(Cluster { discovery: self.discovery(), ..cluster });
+        let endpoints = self.into_endpoints(&cluster.name);
+        let endpoints = endpoints.map(|endpoints| Endpoints { in_aggregate: true, ..endpoints });
+        [Resource::Cluster(cluster)].into_iter().chain(endpoints.map(Resource::Endpoints))
+    }
+
+    fn into_endpoints(self, cluster: &str) -> Option<Endpoints> {
         match self {
             Self::Addresses(endpoints) => {
-                Some(Resource::Endpoints(Endpoints { cluster: cluster.to_owned(), endpoints }))
+                Some(Endpoints { cluster: cluster.to_owned(), endpoints, in_aggregate: false })
             }
             Self::Names(_) => None,
         }
@@ -83,7 +100,18 @@ pub fn of_instances<'a>(
     resolution: Resolution,
     notes: &mut Vec<Note>,
 ) -> Result<Members, Note> {
-    let rated = instances.into_iter().map(|instance| (instance, rate(instance)));
+    of_strict(instances, false, side, resolution, notes)
+}
+
+/// The instances themselves; with `only_passing` one with a warning takes no traffic.
+pub fn of_strict<'a>(
+    instances: impl IntoIterator<Item = &'a Instance>,
+    only_passing: bool,
+    side: Side,
+    resolution: Resolution,
+    notes: &mut Vec<Note>,
+) -> Result<Members, Note> {
+    let rated = instances.into_iter().map(|instance| (instance, rate(instance, only_passing)));
     collect(rated, side, resolution, notes)
 }
 
@@ -107,7 +135,24 @@ pub fn of_gateways(
 
 /// Whether one of the instances takes traffic.
 pub fn is_any_healthy<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> bool {
-    instances.into_iter().any(|instance| rate(instance).health == EndpointHealth::Healthy)
+    is_any_healthy_strictly(instances, false)
+}
+
+/// Whether one of the instances takes traffic; with `only_passing` one with a warning does not.
+pub fn is_any_healthy_strictly<'a>(
+    instances: impl IntoIterator<Item = &'a Instance>,
+    only_passing: bool,
+) -> bool {
+    instances.into_iter().any(|instance| rate(instance, only_passing).health == EndpointHealth::Healthy)
+}
+
+/// How many of a host name's addresses are used, by `envoy_dns_discovery_type` (Consul 1.11+). As there, what is not
+/// `STRICT_DNS` is `LOGICAL_DNS`.
+pub fn resolution(settings: &Settings) -> Resolution {
+    match settings.text("envoy_dns_discovery_type") {
+        Some(text) if text.eq_ignore_ascii_case("strict_dns") => Resolution::Strict,
+        _ => Resolution::Logical,
+    }
 }
 
 /// The local Consul servers. Their health is not taken from checks: a server that is critical in the catalog may be
@@ -122,11 +167,11 @@ pub fn of_servers<'a>(
 
 /// Weight and health of an instance: passing and warning take their weights; critical, or a weight below 1, takes no
 /// traffic; weights end at 128.
-fn rate(instance: &Instance) -> Endpoint {
+fn rate(instance: &Instance, only_passing: bool) -> Endpoint {
     let weight = match instance.health {
         Health::Passing => instance.weights.passing,
-        Health::Warning => instance.weights.warning,
-        Health::Critical => 0,
+        Health::Warning if !only_passing => instance.weights.warning,
+        Health::Warning | Health::Critical => 0,
     };
     match weight {
         0 => Endpoint { weight: 1, health: EndpointHealth::Unhealthy },
@@ -186,7 +231,7 @@ fn dns(names: BTreeMap<(&str, u16), Endpoint>, resolution: Resolution) -> Dns {
         let healthy = hosts.iter().position(|host| host.endpoint.health != EndpointHealth::Unhealthy);
         hosts = vec![hosts.swap_remove(healthy.unwrap_or(hosts.len() - 1))];
     }
-    Dns { resolution, refresh_ms: DNS_REFRESH_MS, hosts }
+    Dns { resolution, refresh_ms: DNS_REFRESH_MS, hosts, in_aggregate: false }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! since federation, and with it everything that is learned from other datacenters, depends on it.
 
 mod bind;
+mod local;
+mod settings;
 
 use std::collections::BTreeSet;
 
@@ -12,18 +14,19 @@ use crate::{
         built::{Built, Made, Parts, Unit},
         cluster,
         endpoints::{self, Members, Side},
+        gateway::settings::GatewaySettings,
         listener, name,
         reader::Reader,
     },
     model::{
         agent::AgentFacts,
         catalog::Catalog,
-        instance::{Instance, ServiceKind},
+        instance::Instance,
         name::{Datacenter, ServiceName},
         note::Note,
         registration::Registration,
     },
-    xds::resource::{Resource, cluster::Resolution, listener::FilterChain},
+    xds::resource::{Resource, listener::FilterChain},
 };
 
 /// The service that Consul servers register themselves as.
@@ -33,9 +36,10 @@ const WAN_FEDERATION: &str = "consul-wan-federation";
 
 /// Builds all units of a mesh gateway.
 pub(super) fn build(catalog: &Catalog, agent: &AgentFacts, registration: &Registration) -> Built {
-    let mut gateway = Gateway { catalog, agent, built: Built::default() };
-    let reader = Reader::new(catalog);
     let mut notes = Vec::new();
+    let settings = GatewaySettings::read(registration, &mut notes);
+    let mut gateway = Gateway { catalog, agent, settings, built: Built::default() };
+    let reader = Reader::new(catalog);
     let made = bind::listeners(registration, &mut notes);
     gateway.built.add(Unit::Listeners, reader, Some(made));
     gateway.built.notes.extend(notes);
@@ -52,6 +56,7 @@ pub(super) fn build(catalog: &Catalog, agent: &AgentFacts, registration: &Regist
 struct Gateway<'a> {
     catalog: &'a Catalog,
     agent: &'a AgentFacts,
+    settings: GatewaySettings,
     built: Built,
 }
 
@@ -89,12 +94,12 @@ impl<'a> Gateway<'a> {
         }
         let mut parts = Parts::default();
         let any = name::servers_sni(dc, domain);
-        passthrough(&mut parts, &any, [any.clone()], endpoints::of_servers(servers.iter(), notes)?);
+        self.passthrough(&mut parts, &any, [any.clone()], endpoints::of_servers(servers.iter(), notes)?);
         let nodes: BTreeSet<_> = servers.iter().map(|server| &server.node).collect();
         for node in nodes {
             let one = name::server_sni(node, dc, domain);
             let of_node = servers.iter().filter(|server| server.node == *node);
-            passthrough(&mut parts, &one, [one.clone()], endpoints::of_servers(of_node, notes)?);
+            self.passthrough(&mut parts, &one, [one.clone()], endpoints::of_servers(of_node, notes)?);
         }
         Ok(parts)
     }
@@ -111,8 +116,8 @@ impl<'a> Gateway<'a> {
                     gateway.remote_servers(dc, reader, notes)
                 });
             }
-            self.unit(Unit::RemoteDatacenter(dc.clone()), |_, reader, notes| {
-                remote_services(dc, reader, notes)
+            self.unit(Unit::RemoteDatacenter(dc.clone()), |gateway, reader, notes| {
+                gateway.remote_services(dc, reader, notes)
             });
         }
     }
@@ -122,74 +127,51 @@ impl<'a> Gateway<'a> {
     fn remote_servers(&self, dc: &Datacenter, reader: &mut Reader<'a>, notes: &mut Vec<Note>) -> Made {
         let gateways = reader.remote_gateways(dc)?;
         let any = name::servers_sni(dc, &self.agent.domain);
-        Some(to_gateways(&any, [format!("*.{any}"), any.clone()], &gateways, notes))
+        Some(self.to_gateways(&any, [format!("*.{any}"), any.clone()], &gateways, notes))
     }
 
-    fn local_services(&mut self) {
-        let mut reader = Reader::new(self.catalog);
-        let services = reader.services(&self.agent.datacenter);
-        let made = services.is_some().then(|| Ok(Parts::default()));
-        self.built.add(Unit::LocalServices, reader, made);
-        let is_offered = |(name, kind): &(&ServiceName, &ServiceKind)| {
-            **kind == ServiceKind::Typical && name.as_str() != SERVERS
-        };
-        for (service, _) in services.into_iter().flatten().filter(is_offered) {
-            self.unit(Unit::LocalService(service.clone()), |gateway, reader, notes| {
-                gateway.local_service(service, reader, notes)
-            });
-        }
+    /// Every service of another datacenter leads to its gateways.
+    fn remote_services(&self, dc: &Datacenter, reader: &mut Reader<'a>, notes: &mut Vec<Note>) -> Made {
+        let (roots, gateways) = (reader.roots(), reader.remote_gateways(dc));
+        let (roots, gateways) = (roots?, gateways?);
+        let sni = name::datacenter_sni(dc, &roots.trust_domain);
+        Some(self.to_gateways(&sni, [format!("*.{sni}")], &gateways, notes))
     }
 
-    /// A local service has no chain of its own: the last chain takes the cluster that the server name names.
-    fn local_service(&self, service: &ServiceName, reader: &mut Reader<'a>, notes: &mut Vec<Note>) -> Made {
-        let dc = &self.agent.datacenter;
-        let (roots, instances) = (reader.roots(), reader.connect(dc, service));
-        let (roots, instances) = (roots?, instances?);
-        let sni = name::service_sni(service, dc, &roots.trust_domain);
-        let made = endpoints::of_instances(instances, Side::Lan, Resolution::default(), notes);
-        Some(made.map(|members| Parts { resources: to_members(&sni, members).collect(), ..Parts::default() }))
+    /// A cluster of another datacenter's gateways, and the way to it.
+    fn to_gateways<const N: usize>(
+        &self,
+        cluster: &str,
+        server_names: [String; N],
+        gateways: &[&Instance],
+        notes: &mut Vec<Note>,
+    ) -> Result<Parts, Note> {
+        let mut parts = Parts::default();
+        let members = endpoints::of_gateways(gateways, true, Side::Wan, self.settings.resolution, notes)?;
+        self.passthrough(&mut parts, cluster, server_names, members);
+        Ok(parts)
     }
-}
 
-/// Every service of another datacenter leads to its gateways.
-fn remote_services(dc: &Datacenter, reader: &mut Reader<'_>, notes: &mut Vec<Note>) -> Made {
-    let (roots, gateways) = (reader.roots(), reader.remote_gateways(dc));
-    let (roots, gateways) = (roots?, gateways?);
-    let sni = name::datacenter_sni(dc, &roots.trust_domain);
-    Some(to_gateways(&sni, [format!("*.{sni}")], &gateways, notes))
-}
-
-/// A cluster of another datacenter's gateways, and the way to it.
-fn to_gateways<const N: usize>(
-    cluster: &str,
-    server_names: [String; N],
-    gateways: &[&Instance],
-    notes: &mut Vec<Note>,
-) -> Result<Parts, Note> {
-    let mut parts = Parts::default();
-    let members = endpoints::of_gateways(gateways, true, Side::Wan, Resolution::default(), notes)?;
-    passthrough(&mut parts, cluster, server_names, members);
-    Ok(parts)
-}
-
-/// A cluster, and the chain that leads those server names to it.
-fn passthrough<const N: usize>(
-    parts: &mut Parts,
-    cluster: &str,
-    server_names: [String; N],
-    members: Members,
-) {
-    parts.resources.extend(to_members(cluster, members));
-    parts.chains.push(FilterChain {
-        name: cluster.to_owned(),
-        server_names: BTreeSet::from(server_names),
-        tls: None,
-        filters: vec![listener::tcp_proxy(cluster, cluster)],
-    });
+    /// A cluster, and the chain that leads those server names to it.
+    fn passthrough<const N: usize>(
+        &self,
+        parts: &mut Parts,
+        cluster: &str,
+        server_names: [String; N],
+        members: Members,
+    ) {
+        parts.resources.extend(to_members(cluster, members, self.settings.connect_timeout_ms));
+        parts.chains.push(FilterChain {
+            name: cluster.to_owned(),
+            server_names: BTreeSet::from(server_names),
+            tls: None,
+            filters: vec![listener::tcp_proxy(cluster, cluster)],
+        });
+    }
 }
 
 /// A cluster of these members, and their endpoints.
-fn to_members(cluster: &str, members: Members) -> impl Iterator<Item = Resource> {
-    let passthrough = cluster::passthrough(cluster, members.discovery(), cluster::CONNECT_TIMEOUT_MS);
+fn to_members(cluster: &str, members: Members, connect_timeout_ms: u64) -> impl Iterator<Item = Resource> {
+    let passthrough = cluster::passthrough(cluster, members.discovery(), connect_timeout_ms);
     [passthrough].into_iter().chain(members.into_resource(cluster))
 }

@@ -31,12 +31,17 @@ pub fn inbound(protocol: Protocol, stat_prefix: &str, cluster: &str, rbac: Rbac)
     vec![http(protocol, stat_prefix, cluster, None, filters, true)]
 }
 
-/// Filters that lead from the local application to an upstream's one cluster.
-pub fn outbound(protocol: Protocol, stat_prefix: &str, cluster: &str) -> NetworkFilter {
+/// Filters that lead from the local application to an upstream's one cluster. `timeout_ms` is for a whole response.
+pub fn outbound(
+    protocol: Protocol,
+    stat_prefix: &str,
+    cluster: &str,
+    timeout_ms: Option<u64>,
+) -> NetworkFilter {
     if protocol == Protocol::Tcp {
         return tcp_proxy(stat_prefix, cluster);
     }
-    let timeout_ms = (protocol != Protocol::Grpc).then_some(RESPONSE_TIMEOUT_MS);
+    let timeout_ms = timeout_ms.or((protocol != Protocol::Grpc).then_some(RESPONSE_TIMEOUT_MS));
     http(protocol, stat_prefix, cluster, timeout_ms, grpc_filters(protocol).collect(), false)
 }
 

@@ -30,6 +30,16 @@ pub fn service_sni(service: &ServiceName, dc: &Datacenter, trust_domain: &TrustD
     format!("{service}.{NAMESPACE}.{dc}.internal.{trust_domain}").to_lowercase()
 }
 
+/// `<subset>.<service>.default.<dc>.internal.<trust domain>`.
+pub fn subset_sni(
+    subset: &str,
+    service: &ServiceName,
+    dc: &Datacenter,
+    trust_domain: &TrustDomain,
+) -> String {
+    format!("{subset}.{}", service_sni(service, dc, trust_domain)).to_lowercase()
+}
+
 /// `<dc>.internal.<trust domain>`: the gateways of a datacenter.
 pub fn datacenter_sni(dc: &Datacenter, trust_domain: &TrustDomain) -> String {
     format!("{dc}.internal.{trust_domain}").to_lowercase()
@@ -74,6 +84,23 @@ pub fn target_cluster(chain: &Chain, target: &Target) -> String {
     }
 }
 
+/// The cluster of one of several targets, of which each takes over from the one before: Consul's name since 1.14.
+/// `base` is the name of the first one's cluster, which is that of the aggregate.
+pub fn failover_cluster(at: usize, base: &str) -> String {
+    format!("failover-target~{at}~{base}")
+}
+
+/// `<query>.default.<dc>.query.<trust domain>`: cluster and server name of a prepared query.
+pub fn query_sni(query: &str, dc: &Datacenter, trust_domain: &TrustDomain) -> String {
+    format!("{query}.{NAMESPACE}.{dc}.query.{trust_domain}")
+}
+
+/// The id that nothing has: Consul gives no such certificate. It stands where the ids of the peers are not known and
+/// without it anybody would be let in.
+pub fn nobody(trust_domain: &TrustDomain) -> String {
+    format!("spiffe://{trust_domain}/nobody")
+}
+
 /// Consul's id of an upstream, unique in a proxy: `counting?dc=secondary`, `prepared_query:nearest`.
 pub fn upstream_id(upstream: &Upstream) -> String {
     let name = match &upstream.destination {
@@ -94,6 +121,11 @@ pub fn upstream_listener(id: &str, bind: &HostPort) -> String {
 /// The statistics of an upstream's listener: `upstream.<service>.default.<dc>`.
 pub fn upstream_stat_prefix(service: &ServiceName, dc: &Datacenter) -> String {
     format!("upstream.{service}.{NAMESPACE}.{dc}")
+}
+
+/// The statistics of a prepared query's listener: `upstream.prepared_query_<query>`.
+pub fn query_stat_prefix(id: &str) -> String {
+    format!("upstream.{}", id.replace(':', "_"))
 }
 
 /// Text as an RE2 expression that matches just it.

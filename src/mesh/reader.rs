@@ -10,7 +10,10 @@ use crate::model::{
     instance::{Instance, ServiceKind},
     intention::Intention,
     name::{Datacenter, ProxyId, ServiceName},
+    note::Note,
+    query::QueryResult,
     registration::{Defaults, Registration},
+    resolver::ServiceResolver,
 };
 
 /// Reads topics and remembers which were asked for and which of them are unknown. Each unit of resources is built
@@ -107,6 +110,23 @@ impl<'a> Reader<'a> {
         let global = self.ask(Topic::ProxyDefaults, self.catalog.proxy_defaults());
         let own = self.ask(Topic::ServiceDefaults(service.clone()), self.catalog.service_defaults(service));
         Some((global?, own?))
+    }
+
+    /// [`Topic::Resolvers`].
+    pub fn resolvers(&mut self) -> Option<&'a BTreeMap<ServiceName, Result<ServiceResolver, Note>>> {
+        self.ask(Topic::Resolvers, self.catalog.resolvers())
+    }
+
+    /// [`Topic::PreparedQuery`].
+    pub fn prepared_query(&mut self, dc: &Datacenter, query: &str) -> Option<&'a QueryResult> {
+        let topic = Topic::PreparedQuery { dc: dc.clone(), query: query.to_owned() };
+        self.ask(topic, self.catalog.prepared_query(dc, query))
+    }
+
+    /// Why nothing newer is known of a topic, if asking fails.
+    pub fn trouble(&self, topic: &Topic) -> Option<&'a str> {
+        let stale = self.catalog.heard(topic).and_then(|heard| heard.stale.as_deref());
+        stale.or_else(|| self.catalog.trouble(topic).map(AsRef::as_ref))
     }
 
     /// Every datacenter that the servers list or that has replicated gateways. Given as soon as one of the two is known,

@@ -3,7 +3,7 @@
 mod public;
 mod upstream;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use crate::{
     mesh::{
@@ -15,13 +15,15 @@ use crate::{
     model::{
         agent::AgentFacts,
         catalog::Catalog,
+        instance::Host,
         name::ServiceName,
         note::Note,
-        registration::{Destination, Registration},
+        registration::{Destination, Registration, Upstream},
         settings::Settings,
     },
     xds::resource::{
         Resource,
+        address::Address,
         secret::{Secret, SecretContent},
     },
 };
@@ -63,10 +65,20 @@ pub(super) fn build(
         let id = name::upstream_id(wanted);
         let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
         let made = upstream::build(&sidecar, wanted, &id, &mut taken, &mut reader, &mut notes);
-        built.add(Unit::Upstream(unique(&built, id)), reader, made);
+        let unit = Unit::Upstream(unique(&built, id));
+        built.claims.extend(claim(wanted).map(|at| (unit.clone(), at)));
+        built.add(unit, reader, made);
         built.notes.extend(notes);
     }
     built
+}
+
+/// Where an upstream is about to listen.
+fn claim(wanted: &Upstream) -> Option<Address> {
+    match wanted.bind.host {
+        Host::Ip(ip) => Some(SocketAddr::new(ip, wanted.bind.port).into()),
+        Host::Name(_) => None,
+    }
 }
 
 /// The id of an upstream's unit. The same upstream may be registered twice, on two ports.

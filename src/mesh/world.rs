@@ -33,7 +33,8 @@ impl World {
     /// Takes in a build and gives the whole set: units that are held back or refused keep their last good parts,
     /// units that are no longer asked for go. While the list that names a unit is itself held back, the unit stays.
     pub fn assemble(&mut self, built: Built) -> Assembled {
-        let mut whole = Assembled { complete: true, notes: built.notes, ..Assembled::default() };
+        let notes = built.notes.clone();
+        let mut whole = Assembled { complete: true, notes, ..Assembled::default() };
         let mut previous = std::mem::take(&mut self.units);
         let is_held =
             |unit: &Unit| matches!(built.units.get(unit), Some(Outcome::Held(_) | Outcome::Partial(..)));
@@ -41,6 +42,7 @@ impl World {
             .keys()
             .filter(|unit| !built.units.contains_key(unit) && unit.list().is_some_and(|list| is_held(&list)))
             .cloned()
+            .chain(awaiting_successors(&previous, &built))
             .collect();
         let mut last_good = BTreeMap::new();
         last_good.extend(kept.into_iter().filter_map(|unit| previous.remove_entry(&unit)));
@@ -53,7 +55,7 @@ impl World {
                     self.units.insert(unit, parts);
                 }
                 Outcome::Held(topics) => {
-                    whole.complete &= last.is_some();
+                    whole.complete &= last.as_ref().is_some_and(|parts| parts.partial.is_empty());
                     whole.waiting_for.extend(topics);
                     last_good.extend(last.map(|parts| (unit, parts)));
                 }
@@ -65,6 +67,7 @@ impl World {
         }
         self.keep(last_good, &mut whole);
         for parts in self.units.values() {
+            whole.partial.extend(parts.partial.iter().cloned());
             for resource in &parts.resources {
                 whole.add(resource.clone());
             }
@@ -104,6 +107,19 @@ impl World {
             whole.add(resource);
         }
     }
+}
+
+/// Units that are no longer asked for and listen where another one, still held back, is about to: an upstream that is
+/// given another datacenter is another unit, and its application must not find the port closed meanwhile.
+fn awaiting_successors(previous: &BTreeMap<Unit, Parts>, built: &Built) -> Vec<Unit> {
+    let is_new_and_held =
+        |unit: &Unit| !previous.contains_key(unit) && matches!(built.units.get(unit), Some(Outcome::Held(_)));
+    let claimed: BTreeSet<&Address> =
+        built.claims.iter().filter(|(unit, _)| is_new_and_held(unit)).map(|(_, at)| at).collect();
+    let gone = previous.iter().filter(|(unit, _)| !built.units.contains_key(unit));
+    gone.filter(|(_, parts)| parts.addresses().any(|at| claimed.contains(at)))
+        .map(|(unit, _)| unit.clone())
+        .collect()
 }
 
 impl Parts {

@@ -19,7 +19,9 @@ use crate::model::{
     intention::Intention,
     name::{Datacenter, ProxyId, ServiceName},
     note::Note,
+    query::QueryResult,
     registration::{Defaults, Registration},
+    resolver::ServiceResolver,
 };
 
 /// Something that can be asked of Consul and watched.
@@ -69,6 +71,15 @@ pub enum Topic {
     ProxyDefaults,
     /// `service-defaults/<name>`.
     ServiceDefaults(ServiceName),
+    /// All `service-resolver` entries.
+    Resolvers,
+    /// The mesh-capable instances that a prepared query finds.
+    PreparedQuery {
+        /// Executed in this datacenter.
+        dc: Datacenter,
+        /// Its id or name.
+        query: String,
+    },
 }
 
 /// The answer to a topic; each variant answers the topic of the same name.
@@ -97,6 +108,10 @@ pub enum Answer {
     FederationStates(BTreeMap<Datacenter, Vec<Instance>>),
     /// To [`Topic::ProxyDefaults`] and [`Topic::ServiceDefaults`]; empty when there is no such entry.
     Defaults(Defaults),
+    /// To [`Topic::Resolvers`]; a service without an entry has none, and a note has one that is not understood.
+    Resolvers(BTreeMap<ServiceName, Result<ServiceResolver, Note>>),
+    /// To [`Topic::PreparedQuery`].
+    Query(QueryResult),
 }
 
 /// What was last heard of a topic.
@@ -277,6 +292,16 @@ impl Catalog {
     pub fn service_defaults(&self, service: &ServiceName) -> View<&Defaults> {
         view!(self, Topic::ServiceDefaults(service.clone()), Defaults)
     }
+
+    /// [`Topic::Resolvers`].
+    pub fn resolvers(&self) -> View<&BTreeMap<ServiceName, Result<ServiceResolver, Note>>> {
+        view!(self, Topic::Resolvers, Resolvers)
+    }
+
+    /// [`Topic::PreparedQuery`].
+    pub fn prepared_query(&self, dc: &Datacenter, query: &str) -> View<&QueryResult> {
+        view!(self, Topic::PreparedQuery { dc: dc.clone(), query: query.to_owned() }, Query)
+    }
 }
 
 impl fmt::Display for Topic {
@@ -298,6 +323,8 @@ impl fmt::Display for Topic {
             Self::FederationStates => f.write_str("federation-states"),
             Self::ProxyDefaults => f.write_str("proxy-defaults"),
             Self::ServiceDefaults(service) => write!(f, "service-defaults/{service}"),
+            Self::Resolvers => f.write_str("service-resolvers"),
+            Self::PreparedQuery { dc, query } => write!(f, "prepared-query/{query}@{dc}"),
         }
     }
 }

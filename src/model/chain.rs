@@ -72,8 +72,36 @@ pub struct Resolver {
     pub connect_timeout_ms: u64,
     /// Consul made this resolver up because no `service-resolver` entry exists.
     pub is_default: bool,
+    /// How long a whole response may take, in milliseconds; `None` leaves that to the protocol.
+    pub request_timeout_ms: Option<u64>,
+    /// How requests spread over the endpoints of a target; `None` is Envoy's default.
+    pub balance: Option<Balance>,
     /// Ids of the targets that take over, in order.
     pub failover: Vec<String>,
+}
+
+/// How requests spread over endpoints, as far as a cluster says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// One after the other, by weight.
+    RoundRobin,
+    /// By chance.
+    Random,
+    /// The one with the fewest requests under way, of so many taken by chance.
+    LeastRequest {
+        /// At least 2.
+        choices: Option<u32>,
+    },
+    /// By a hash of the request, on a ring.
+    RingHash {
+        /// Entries of the ring, at least.
+        minimum: Option<u64>,
+        /// Entries of the ring, at most.
+        maximum: Option<u64>,
+    },
+    /// By a hash of the request, through a table.
+    Maglev,
 }
 
 /// What a resolver resolves to.

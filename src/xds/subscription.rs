@@ -1,4 +1,4 @@
-//! What one delta stream is sent: a pure state machine, requests and snapshots in, responses out.
+//! What one stream is sent, delta or state of the world: a pure state machine, requests and snapshots in, responses out.
 //!
 //! Knows neither sockets nor clocks nor protobuf: `server` converts, sends, and tells the time. Numbers in comments
 //! (`rule 32`) are those of `docs/xds-rules.md`.
@@ -8,10 +8,13 @@
 
 mod flush;
 mod gate;
+mod refusal;
 mod report;
 mod request;
+mod sotw;
 mod split;
 mod state;
+mod world;
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +37,15 @@ use crate::xds::{
 /// for up to 15 s, and traffic must not stand still for that.
 pub const GATE_LIMIT: Duration = Duration::from_secs(2);
 
+/// Which of the two protocols a stream speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// Requests add and remove names, responses add and remove resources.
+    Delta,
+    /// Requests carry all names. Responses carry all clusters or listeners, and of other types what changed.
+    StateOfTheWorld,
+}
+
 /// A delta discovery request, in our own words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -51,31 +63,49 @@ pub struct Request {
     pub error: Option<String>,
 }
 
+/// A state-of-the-world discovery request, in our own words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SotwRequest {
+    /// The type of resource it is about.
+    pub type_url: String,
+    /// All names wanted from now on; `*` is everything.
+    pub names: Vec<String>,
+    /// The version that the client last took, on this stream or an earlier one; empty if none.
+    pub version: String,
+    /// The response it answers; empty if none.
+    pub nonce: String,
+    /// Why the client refused that response.
+    pub error: Option<String>,
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The client said something.
+    /// A delta client said something.
     Request(Request),
+    /// A state-of-the-world client said something.
+    Sotw(SotwRequest),
     /// This is now what the client should have.
     Offer(Arc<Snapshot>),
     /// Time passed; due at [`Subscription::next_deadline`].
     Tick,
 }
 
-/// A delta discovery response, in our own words.
+/// A discovery response, in our own words.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// The type of its resources.
     pub kind: Kind,
     /// Unique on this stream, and unlike those of other streams.
     pub nonce: String,
-    /// One version for all resources of the type, for people who debug.
+    /// One version for all resources of the type: in delta for people who debug, in state of the world the
+    /// `version_info`, equal for equal content whoever sends it.
     pub system_version: Version,
-    /// Added or changed.
+    /// Delta: added or changed. State of the world: all that the response carries.
     pub resources: Vec<Arc<Entry>>,
-    /// Gone, or never there.
+    /// Gone, or never there. Empty in state of the world, which has no words for it.
     pub removed: Vec<String>,
-    /// Those of `removed` that the client asked for by name: told as errors, so that a client fails fast.
+    /// What the client asked for by name and does not exist: told as errors, once, so that a client fails fast.
     pub not_found: Vec<String>,
 }
 
@@ -112,6 +142,7 @@ pub enum Action {
 #[derive(Debug)]
 pub struct Subscription {
     stream: u64,
+    variant: Variant,
     sent: u64,
     snapshot: Arc<Snapshot>,
     types: BTreeMap<Kind, TypeState>,
@@ -125,9 +156,10 @@ pub struct Subscription {
 impl Subscription {
     /// A new stream's state. `stream` goes into the nonces: unique in this process, so that an answer meant for
     /// another stream is not taken for one of this.
-    pub fn new(stream: u64) -> Self {
+    pub fn new(stream: u64, variant: Variant) -> Self {
         Self {
             stream,
+            variant,
             sent: 0,
             snapshot: Arc::new(Snapshot::empty()),
             types: Kind::ALL.into_iter().map(|kind| (kind, TypeState::default())).collect(),
@@ -142,6 +174,7 @@ impl Subscription {
         let mut actions = Vec::new();
         match event {
             Event::Request(request) => self.take_request(request, now, &mut actions),
+            Event::Sotw(request) => self.take_sotw(request, now, &mut actions),
             Event::Offer(snapshot) => self.snapshot = snapshot,
             Event::Tick => {}
         }
@@ -154,6 +187,16 @@ impl Subscription {
     pub fn next_deadline(&self) -> Option<Instant> {
         let ends = self.waiting.values().map(|since| *since + GATE_LIMIT);
         ends.filter(|end| self.looked_at.is_none_or(|at| *end > at)).min()
+    }
+
+    /// Whether responses of that type carry everything, so that what they lack is deleted (rule 19).
+    fn carries_all(&self, kind: Kind) -> bool {
+        self.variant == Variant::StateOfTheWorld && matches!(kind, Kind::Cluster | Kind::Listener)
+    }
+
+    /// Whether a resource of that type can be removed only by removing what names it (rule 20).
+    fn cannot_remove(&self, kind: Kind) -> bool {
+        self.variant == Variant::StateOfTheWorld && !self.carries_all(kind)
     }
 
     fn state(&self, kind: Kind) -> &TypeState {

@@ -1,8 +1,15 @@
 //! What ACLs add. Without them these have little to look at.
 
-use anyhow::{Context, ensure};
+use std::{io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf, time::Duration};
 
-use crate::lab::rig::{ENVOYS, Rig, eventually};
+use anyhow::{Context, ensure};
+use causeway::{config::consul::ConsulSettings, consul::client::Client};
+use serde_json::{Value, json};
+
+use crate::lab::{
+    live,
+    rig::{ENVOYS, Rig, eventually},
+};
 
 pub(super) async fn no_token_is_shown(rig: &mut Rig) -> anyhow::Result<()> {
     let mut shown = Vec::new();
@@ -50,4 +57,48 @@ pub(super) async fn least_rights_are_enough(rig: &mut Rig) -> anyhow::Result<()>
         .await?;
     }
     Ok(())
+}
+
+/// Lets the dashboard speak to a service where the default is to deny. Gives the intention's id.
+pub(super) async fn allow_dashboard(rig: &Rig, service: &str) -> anyhow::Result<Option<String>> {
+    match rig.has_acls() {
+        true => Ok(Some(live::create_intention(&rig.consul("primary-services")?, service).await?)),
+        false => Ok(None),
+    }
+}
+
+/// A token for one more sidecar's Envoy, in a file; none without ACLs.
+pub(super) async fn token_of(
+    rig: &Rig,
+    service: &str,
+    name: &str,
+    node: &str,
+) -> anyhow::Result<Option<PathBuf>> {
+    if !rig.has_acls() {
+        return Ok(None);
+    }
+    const ASK: Duration = Duration::from_secs(10);
+    let rules = include_str!("../../policies/sidecar.hcl");
+    let rules = rules.replace("{{node}}", node).replace("{{service}}", service);
+    let consul = rig.consul("primary-server")?;
+    let policy = json!({ "Name": name, "Rules": rules });
+    consul.put("/v1/acl/policy", &[], Some(policy), ASK).await?.ok()?;
+    let token = json!({ "Policies": [{ "Name": name }] });
+    let made: Value = consul.put("/v1/acl/token", &[], Some(token), ASK).await?.ok()?.json()?;
+    let secret = made["SecretID"].as_str().context("the token's secret")?;
+    let server = format!("{}-server", rig.lab.node(node)?.datacenter);
+    let copied = Client::new(ConsulSettings {
+        token: Some(secret.into()),
+        token_file: None,
+        ..rig.consul(&server)?.settings().clone()
+    })?;
+    eventually("the datacenter knows the token", async || {
+        copied.get("/v1/acl/token/self", &[], ASK).await?.ok()?;
+        Ok(Some(()))
+    })
+    .await?;
+    let file = rig.lab.plan().dir.join("tokens").join(name);
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).open(&file)?.write_all(secret.as_bytes())?;
+    Ok(Some(file))
 }

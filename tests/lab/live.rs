@@ -4,7 +4,10 @@ use anyhow::{Context, ensure};
 use causeway::consul::client::Client;
 use serde_json::{Value, json};
 
-use crate::lab::rig::{ENVOYS, Rig, eventually};
+use crate::lab::{
+    acl,
+    rig::{ENVOYS, Rig, eventually},
+};
 
 pub(super) async fn an_instance_comes_and_goes_in_the_other_datacenter(rig: &mut Rig) -> anyhow::Result<()> {
     let address = rig.lab.node("secondary-services")?.address;
@@ -124,7 +127,7 @@ fn intention(destination: &str, action: &str) -> Value {
     json!({ "SourceName": "dashboard", "DestinationName": destination, "SourceType": "consul", "Action": action })
 }
 
-async fn create_intention(consul: &Client, destination: &str) -> anyhow::Result<String> {
+pub(super) async fn create_intention(consul: &Client, destination: &str) -> anyhow::Result<String> {
     let body = intention(destination, "allow");
     let created = consul.post("/v1/connect/intentions", &[], Some(body), ASK).await?.ok()?;
     Ok(created.json::<Value>()?["ID"].as_str().context("the intention's id")?.to_owned())
@@ -141,10 +144,7 @@ pub(super) async fn an_upstream_is_added_and_removed(rig: &mut Rig) -> anyhow::R
         rig.consul("primary-services")?.agent_service(DASHBOARD).await?.context("dashboard's sidecar")?;
     let address = format!("{}:5002", rig.lab.node("primary-services")?.address);
     let consul = rig.consul("primary-services")?;
-    let allowed = match rig.has_acls() {
-        true => Some(create_intention(&consul, "dashboard").await?),
-        false => None,
-    };
+    let allowed = acl::allow_dashboard(rig, "dashboard").await?;
     rig.live(
         "upstream added",
         "primary-services",

@@ -105,6 +105,11 @@ impl Rig {
         Ok(())
     }
 
+    pub(super) async fn delete(&self, node: &str, path: &str) -> anyhow::Result<()> {
+        self.consul(node)?.delete(path, &[], ANSWER).await?.ok()?;
+        Ok(())
+    }
+
     pub(super) async fn status(&self, node: &str) -> anyhow::Result<Status> {
         Ok(serde_json::from_slice(&self.causeway(node, "/status").await?)?)
     }

@@ -266,6 +266,11 @@ impl Consul {
         self.process = None;
     }
 
+    /// Of its process, which runs.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().map(Process::pid).unwrap()
+    }
+
     pub(crate) fn address(&self) -> String {
         format!("http://{}", self.http)
     }

@@ -70,6 +70,16 @@ impl Stream {
         Ok(Self { requests, responses })
     }
 
+    /// Asks for resources of another kind by name.
+    pub(crate) async fn subscribe(&self, kind: Kind, names: impl IntoIterator<Item = String>) {
+        let request = DeltaDiscoveryRequest {
+            type_url: kind.type_url().into(),
+            resource_names_subscribe: names.into_iter().collect(),
+            ..DeltaDiscoveryRequest::default()
+        };
+        self.requests.send(request).await.unwrap();
+    }
+
     /// Reads on until a resource with each of these beginnings has come; gives the names of all that came.
     pub(crate) async fn until(&mut self, beginnings: &[&str]) -> Result<BTreeSet<String>, Status> {
         let mut all = BTreeSet::new();

@@ -1,5 +1,7 @@
 //! `/v1/discovery-chain/:service`, question and answer.
 
+mod node;
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -8,17 +10,14 @@ use serde_json::{Value, json};
 use crate::{
     consul::wire::{
         Read, WireError,
-        read::{WireGateway, bad_name, duration_ms, is_name, is_set, item, nullable, shown, whole},
+        read::{WireGateway, bad_name, is_name, item, nullable, shown, whole},
     },
     model::{
-        chain::{Chain, ChainNode, ChainRequest, GatewayMode, Protocol, Resolver, Subset, Target},
+        chain::{Chain, ChainRequest, GatewayMode, Protocol, Subset, Target},
         name::{Datacenter, ServiceName},
         note::Note,
     },
 };
-
-/// What Consul takes where a resolver says nothing.
-const CONNECT_TIMEOUT_MS: u64 = 5_000;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -40,37 +39,6 @@ struct WireChain {
     nodes: BTreeMap<String, Value>,
     #[serde(default, deserialize_with = "nullable")]
     targets: BTreeMap<String, Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct WireNode {
-    r#type: String,
-    #[serde(default)]
-    resolver: Option<WireResolver>,
-    #[serde(default)]
-    load_balancer: Value,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct WireResolver {
-    #[serde(default)]
-    default: bool,
-    #[serde(default, deserialize_with = "nullable")]
-    connect_timeout: String,
-    #[serde(default)]
-    request_timeout: Value,
-    target: String,
-    #[serde(default, deserialize_with = "nullable")]
-    failover: WireFailover,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct WireFailover {
-    #[serde(deserialize_with = "nullable")]
-    targets: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -156,8 +124,8 @@ pub fn chain(body: &[u8]) -> Result<Read<Chain>, WireError> {
     let mut nodes = BTreeMap::new();
     for (key, value) in wire.nodes {
         let about = format!("{about}, node {}", shown(&key));
-        let Some(node) = item::<WireNode>(value, &about, &mut notes) else { continue };
-        match convert_node(node, &targets, &about, &mut notes) {
+        let Some(node) = item::<node::WireNode>(value, &about, &mut notes) else { continue };
+        match node::convert(node, &targets, &about, &mut notes) {
             Ok(node) => drop(nodes.insert(key, node)),
             Err(note) => notes.push(note),
         }
@@ -213,58 +181,4 @@ fn convert(wire: WireTarget, chain_dc: &str, about: &str, notes: &mut Vec<Note>)
         is_external: wire.external,
         gateway_mode: wire.mesh_gateway.mode(about, notes).unwrap_or_default(),
     })
-}
-
-/// Notes on what a node asks for beyond what is built; the chain works without it.
-fn not_built(wire: &WireNode, about: &str, notes: &mut Vec<Note>) {
-    let timeout = wire.resolver.as_ref().map(|resolver| &resolver.request_timeout);
-    let has_timeout = timeout
-        .is_some_and(|value| is_set(value) && value.as_str().is_none_or(|text| duration_ms(text) != Some(0)));
-    let asked = [("LoadBalancer", is_set(&wire.load_balancer)), ("RequestTimeout", has_timeout)];
-    for (field, _) in asked.into_iter().filter(|(_, is_asked)| *is_asked) {
-        let problem = format!("its {field} is not built yet and does not count");
-        notes.push(Note::new(about, problem, format!("leave {field} out of the service-resolver")));
-    }
-}
-
-fn convert_node(
-    wire: WireNode,
-    targets: &BTreeMap<String, Target>,
-    about: &str,
-    notes: &mut Vec<Note>,
-) -> Result<ChainNode, Note> {
-    not_built(&wire, about, notes);
-    let resolver = match (wire.r#type.as_str(), wire.resolver) {
-        ("router", _) => return Ok(ChainNode::Router),
-        ("splitter", _) => return Ok(ChainNode::Splitter),
-        ("resolver", Some(resolver)) => resolver,
-        (other, _) => {
-            let problem = format!("the node type `{}` is unknown", shown(other));
-            return Err(Note::new(about, problem, "remove what this version cannot express from the chain"));
-        }
-    };
-    if !targets.contains_key(&resolver.target) {
-        let problem = format!("its target {} cannot be used", shown(&resolver.target));
-        return Err(Note::new(about, problem, "correct the service-resolver in Consul"));
-    }
-    let connect_timeout_ms = match resolver.connect_timeout.as_str() {
-        "" => CONNECT_TIMEOUT_MS,
-        text => duration_ms(text).filter(|ms| *ms > 0).unwrap_or_else(|| {
-            let problem = format!("the connect timeout `{}` is no duration, so 5 s are taken", shown(text));
-            notes.push(Note::new(about, problem, "write it as 5s or 500ms in the service-resolver"));
-            CONNECT_TIMEOUT_MS
-        }),
-    };
-    let (failover, lost): (Vec<_>, Vec<_>) =
-        resolver.failover.targets.into_iter().partition(|id| targets.contains_key(id));
-    for id in lost {
-        let problem = format!("its failover target {} cannot be used", shown(&id));
-        notes.push(Note::new(about, problem, "correct the service-resolver in Consul"));
-    }
-    Ok(ChainNode::Resolver(Resolver {
-        target: resolver.target,
-        connect_timeout_ms,
-        is_default: resolver.default,
-        failover,
-    }))
 }

@@ -125,7 +125,12 @@ pub(crate) fn kind(name: &str) -> ServiceKind {
     }
 }
 
-fn list(values: Vec<Value>, place: &str, usable: &mut Usable, notes: &mut Vec<Note>) -> Vec<Instance> {
+pub(crate) fn list(
+    values: Vec<Value>,
+    place: &str,
+    usable: &mut Usable,
+    notes: &mut Vec<Note>,
+) -> Vec<Instance> {
     usable.listed += values.len();
     let mut instances = Vec::with_capacity(values.len());
     for value in values {
@@ -180,12 +185,17 @@ fn instance(wire: WireEntry, entry: Value, about: &str, notes: &mut Vec<Note>) -
     })
 }
 
-/// Raft indexes are no part of what filters see, and change without anything else changing.
+/// Raft indexes are no part of what filters see, and change without anything else changing. Metadata keep theirs, which
+/// are their owner's own.
 fn without_indexes(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
             let kept = fields.into_iter().filter(|(name, _)| name != "CreateIndex" && name != "ModifyIndex");
-            Value::Object(kept.map(|(name, value)| (name, without_indexes(value))).collect())
+            let cleaned = kept.map(|(name, value)| {
+                let value = if name == "Meta" { value } else { without_indexes(value) };
+                (name, value)
+            });
+            Value::Object(cleaned.collect())
         }
         Value::Array(items) => Value::Array(items.into_iter().map(without_indexes).collect()),
         other => other,
@@ -234,4 +244,21 @@ fn health(status: &str) -> Health {
 fn weights(wire: WireWeights) -> Weights {
     let clamp = |weight: i64| u32::try_from(weight.clamp(0, i64::from(u32::MAX))).unwrap_or(u32::MAX);
     Weights { passing: clamp(wire.passing), warning: clamp(wire.warning) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn filters_see_no_raft_indexes_but_metadata_of_their_name() {
+        let of = |index: u64| json!({"Service": {"Meta": {"CreateIndex": "7"}, "CreateIndex": index}, "Checks": [{"ModifyIndex": index}]});
+        assert_eq!(
+            without_indexes(of(1)),
+            json!({"Service": {"Meta": {"CreateIndex": "7"}}, "Checks": [{}]})
+        );
+        assert_eq!(without_indexes(of(1)), without_indexes(of(2)));
+    }
 }

@@ -336,7 +336,11 @@ fn what_is_not_built_is_noted() {
         notes.len()
     };
     assert_eq!(chain(r#""0s""#, ""), 0);
-    assert_eq!(chain(r#""3s""#, r#","LoadBalancer":{"Policy":"maglev"}"#), 2);
+    assert_eq!(chain("3000000000", r#","LoadBalancer":{"Policy":"maglev"}"#), 0);
+    assert_eq!(chain(r#""soon""#, r#","LoadBalancer":{"Policy":"nearest"}"#), 2);
+    let hashed = r#","LoadBalancer":{"Policy":"ring_hash","HashPolicies":[{"SourceIP":true}],"RingHashConfig":{"MinimumRingSize":9}}"#;
+    assert_eq!(chain(r#""3s""#, hashed), 1);
+    assert_eq!(chain(r#""3s""#, &hashed.replace("Minimum", "Maximum")), 2, "Envoy's minimum is larger");
     let (_, notes) = defaults::defaults(
         br#"{"Kind":"service-defaults","Name":"a","Expose":{"Checks":true},"MutualTLSMode":"permissive",
         "EnvoyExtensions":[{"Name":"x"}],"RateLimits":{"InstanceLevel":{"RequestsPerSecond":1}},"MaxInboundConnections":9}"#,

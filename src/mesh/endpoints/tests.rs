@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use super::{Members, Side, is_any_healthy, of_gateways, of_instances, of_servers};
+use super::{
+    Members, Side, is_any_healthy, is_any_healthy_strictly, of_gateways, of_instances, of_servers, of_strict,
+};
 use crate::model::{
     instance::{Health, HostPort, Instance, ServiceKind, Weights},
     note::Note,
@@ -40,6 +42,15 @@ fn names(all: &[Instance], resolution: Resolution) -> (Vec<String>, usize) {
     let made = of_instances(all, Side::Lan, resolution, &mut notes);
     let Ok(Members::Names(Dns { hosts, .. })) = made else { panic!("{made:?}") };
     (hosts.into_iter().map(|host| host.name).collect(), notes.len())
+}
+
+#[test]
+fn only_passing_makes_a_warning_unhealthy() {
+    let all = [instance("good", "10.0.0.1", Health::Passing), instance("warns", "10.0.0.2", Health::Warning)];
+    let told = endpoints(of_strict(&all, true, Side::Lan, Resolution::default(), &mut Vec::new()));
+    let healths: Vec<_> = told.into_iter().map(|(_, weight, health)| (weight, health)).collect();
+    assert_eq!(healths, [(10, EndpointHealth::Healthy), (1, EndpointHealth::Unhealthy)]);
+    assert!(is_any_healthy(&all[1..]) && !is_any_healthy_strictly(&all[1..], true));
 }
 
 #[test]

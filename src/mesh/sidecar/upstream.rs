@@ -1,26 +1,28 @@
-//! One upstream: its chain, the cluster at the end of it, its listener.
+//! One upstream: its listener, and how it names what is behind it. What that is made of is in the files below.
+
+mod chain;
+mod query;
+mod target;
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
 use crate::{
     mesh::{
         built::{Made, Parts},
-        cluster,
-        endpoints::{self, Members, Side},
-        listener, name,
+        cluster, endpoints, listener, name,
         reader::Reader,
-        sidecar::Sidecar,
+        sidecar::{Sidecar, merged_settings},
     },
     model::{
-        chain::{Chain, ChainRequest, GatewayMode, Protocol, Resolver, Target},
+        chain::{GatewayMode, Protocol},
         instance::Host,
-        name::ServiceName,
+        name::Datacenter,
         note::Note,
         registration::{Upstream, UpstreamKind},
     },
     xds::resource::{
         Resource,
-        cluster::Resolution,
+        cluster::{Resolution, UpstreamTls},
         listener::{Direction, FilterChain, Listener},
     },
 };
@@ -33,6 +35,23 @@ struct Making<'a> {
     sidecar: &'a Sidecar<'a>,
     wanted: &'a Upstream,
     id: &'a str,
+    bind: SocketAddr,
+}
+
+/// What the proxy's own registration, laid over central configuration, says for all of its upstreams. Consul 1.9 and
+/// later, and 1.8 where `enable_central_service_config` is on, have merged it already: then this changes nothing.
+struct Central {
+    gateway_mode: Option<GatewayMode>,
+    resolution: Resolution,
+}
+
+/// What the listener of an upstream needs to know of what is behind it.
+struct Front<'a> {
+    stat_prefix: &'a str,
+    protocol: Protocol,
+    cluster: &'a str,
+    /// For a whole response; `None` leaves that to the protocol.
+    timeout_ms: Option<u64>,
 }
 
 pub(super) fn build(
@@ -43,178 +62,117 @@ pub(super) fn build(
     reader: &mut Reader<'_>,
     notes: &mut Vec<Note>,
 ) -> Made {
-    let making = Making { sidecar, wanted, id };
-    making.note_misfits(notes);
-    let (service, bind) = match making.service().and_then(|service| Ok((service, making.bind(taken)?))) {
-        Ok(found) => found,
+    note_misfits(sidecar, wanted, id, notes);
+    let bind = match bind(sidecar, wanted, id, taken) {
+        Ok(bind) => bind,
         Err(note) => return Some(Err(note)),
     };
+    let making = Making { sidecar, wanted, id, bind };
     notes.extend(sidecar.unbuilt(&format!("upstream {id}"), &wanted.settings, UNBUILT));
-    let (roots, leaf) = (reader.roots(), reader.leaf(&sidecar.destination.service));
-    let chain = reader.chain(&making.request(service))?;
-    let (resolver, target) = match making.single(chain) {
-        Ok(found) => found,
-        Err(note) => return Some(Err(note)),
+    match &wanted.destination {
+        UpstreamKind::Service(service) => chain::build(&making, service, reader, notes),
+        UpstreamKind::PreparedQuery(query) => query::build(&making, query, reader, notes),
+    }
+}
+
+fn note(sidecar: &Sidecar<'_>, id: &str, problem: impl Into<String>, remedy: &str) -> Note {
+    sidecar.note(&format!("upstream {id}"), problem, remedy)
+}
+
+/// Settings that are written and cannot be read.
+fn note_misfits(sidecar: &Sidecar<'_>, wanted: &Upstream, id: &str, notes: &mut Vec<Note>) {
+    let settings = &wanted.settings;
+    for (key, kind) in settings.misfits(&["protocol"], &["connect_timeout_ms"]) {
+        let problem = format!("has a setting {key} that is not {kind}, and goes without it");
+        notes.push(note(sidecar, id, problem, "correct it in the upstream's Config"));
+    }
+    if let Some(text) = settings.text("protocol").filter(|text| Protocol::parse(text).is_none()) {
+        let problem = format!("has the unknown protocol {text:?}, and goes without it");
+        notes.push(note(sidecar, id, problem, "use tcp, http, http2 or grpc"));
+    }
+}
+
+/// Where the application finds the upstream. Two listeners on one address would be refused by Envoy.
+fn bind(
+    sidecar: &Sidecar<'_>,
+    wanted: &Upstream,
+    id: &str,
+    taken: &mut BTreeSet<SocketAddr>,
+) -> Result<SocketAddr, Note> {
+    let bind = &wanted.bind;
+    let Host::Ip(ip) = bind.host else {
+        return Err(note(sidecar, id, "binds a host name", "set local_bind_address to an IP address"));
     };
-    let cluster_name = name::target_cluster(chain, target);
-    // Asked before anything is given up for lack of certificates: all answers are fetched at once.
-    let members = making.members(target, reader, notes);
-    let (roots, _, members) = (roots?, leaf?, members?);
-    let members = match members {
-        Ok(members) => members,
-        Err(note) => return Some(Err(note)),
-    };
-    let tls = cluster::upstream_tls(
-        &target.sni,
-        name::spiffe_id(&target.service, &target.datacenter, &roots.trust_domain),
-        cluster::secrets(&sidecar.destination.service),
-    );
-    let http2 = chain.protocol.is_http2();
-    let cluster =
-        cluster::upstream(&cluster_name, members.discovery(), resolver.connect_timeout_ms, http2, tls);
-    let listener = making.listener(service, chain, bind, &cluster_name);
-    let endpoints = members.into_resource(&cluster_name);
-    let resources = [cluster].into_iter().chain(endpoints).chain([listener]).collect();
-    Some(Ok(Parts { resources, ..Parts::default() }))
+    let address = SocketAddr::new(ip, bind.port);
+    if bind.port == 0 {
+        return Err(note(sidecar, id, "has no port", "set local_bind_port to a port from 1 to 65535"));
+    }
+    if !taken.insert(address) {
+        let problem = format!("binds {address}, which another listener of this proxy has");
+        return Err(note(sidecar, id, problem, "give it a local_bind_port of its own"));
+    }
+    Ok(address)
 }
 
 impl<'a> Making<'a> {
     fn note(&self, problem: impl Into<String>, remedy: &str) -> Note {
-        self.sidecar.note(&format!("upstream {}", self.id), problem, remedy)
+        note(self.sidecar, self.id, problem, remedy)
     }
 
-    /// Settings that are written and cannot be read.
-    fn note_misfits(&self, notes: &mut Vec<Note>) {
-        let settings = &self.wanted.settings;
-        for (key, kind) in settings.misfits(&["protocol"], &["connect_timeout_ms"]) {
-            let problem = format!("has a setting {key} that is not {kind}, and goes without it");
-            notes.push(self.note(problem, "correct it in the upstream's Config"));
-        }
-        if let Some(text) = settings.text("protocol").filter(|text| Protocol::parse(text).is_none()) {
-            let problem = format!("has the unknown protocol {text:?}, and goes without it");
-            notes.push(self.note(problem, "use tcp, http, http2 or grpc"));
-        }
+    /// The proxy's own datacenter.
+    fn local(&self) -> &'a Datacenter {
+        &self.sidecar.agent.datacenter
     }
 
-    fn service(&self) -> Result<&'a ServiceName, Note> {
-        match &self.wanted.destination {
-            UpstreamKind::Service(service) => Ok(service),
-            UpstreamKind::PreparedQuery(_) => Err(self.note(
-                "is a prepared query, which is not built yet",
-                "name the service itself, with its datacenter",
-            )),
-        }
+    /// The datacenter that the upstream names, else the proxy's own.
+    fn datacenter(&self) -> &'a Datacenter {
+        self.wanted.datacenter.as_ref().unwrap_or(self.local())
     }
 
-    /// Where the application finds the upstream. Two listeners on one address would be refused by Envoy.
-    fn bind(&self, taken: &mut BTreeSet<SocketAddr>) -> Result<SocketAddr, Note> {
-        let bind = &self.wanted.bind;
-        let Host::Ip(ip) = bind.host else {
-            return Err(self.note("binds a host name", "set local_bind_address to an IP address"));
-        };
-        let address = SocketAddr::new(ip, bind.port);
-        if bind.port == 0 {
-            return Err(self.note("has no port", "set local_bind_port to a port from 1 to 65535"));
-        }
-        if !taken.insert(address) {
-            let problem = format!("binds {address}, which another listener of this proxy has");
-            return Err(self.note(problem, "give it a local_bind_port of its own"));
-        }
-        Ok(address)
+    /// The upstream's own protocol, if it sets one.
+    fn protocol(&self) -> Option<Protocol> {
+        self.wanted.settings.text("protocol").and_then(Protocol::parse)
     }
 
-    /// The question to Consul's compiler, with the upstream's mode laid over the proxy's.
-    fn request(&self, service: &ServiceName) -> ChainRequest {
-        let local = &self.sidecar.agent.datacenter;
-        let settings = &self.wanted.settings;
-        ChainRequest {
-            service: service.clone(),
-            datacenter: self.wanted.datacenter.as_ref().unwrap_or(local).clone(),
-            gateway_mode: self.wanted.gateway_mode.or(self.sidecar.registration.gateway_mode),
-            protocol: settings.text("protocol").and_then(Protocol::parse),
-            connect_timeout_ms: settings.number("connect_timeout_ms"),
-        }
+    /// The upstream's own connect timeout, if it sets one.
+    fn connect_timeout_ms(&self) -> Option<u64> {
+        self.wanted.settings.number("connect_timeout_ms")
     }
 
-    /// The one target of the chain, or why the chain cannot be expressed.
-    fn single<'c>(&self, chain: &'c Chain) -> Result<(&'c Resolver, &'c Target), Note> {
-        if !chain.nodes.contains_key(&chain.start) {
-            return Err(self.note(
-                "has a chain that starts or ends where this version cannot follow",
-                "correct what another note says of the chain, or reach the service it leads to directly",
-            ));
-        }
-        let Some((resolver, target)) = chain.single() else {
-            return Err(self.note(
-                "has a service-router or service-splitter in its chain, which is not built yet",
-                "remove the entry, or reach the service it leads to directly",
-            ));
-        };
-        let asks_for = if target.subset.is_some() {
-            "a subset"
-        } else if !resolver.failover.is_empty() {
-            "failover"
-        } else if target.is_external {
-            "an external SNI"
-        } else {
-            return Ok((resolver, target));
-        };
-        Err(self.note(
-            format!("asks for {asks_for} in its chain, which is not built yet"),
-            "remove it from the service-resolver or service-defaults entry",
-        ))
+    fn central(&self, reader: &mut Reader<'_>) -> Option<Central> {
+        let (global, own) = reader.defaults(&self.sidecar.destination.service)?;
+        let registered = self.sidecar.registration.gateway_mode;
+        let settings = merged_settings(self.sidecar, reader)?;
+        Some(Central {
+            gateway_mode: registered.or(own.gateway_mode).or(global.gateway_mode),
+            resolution: endpoints::resolution(&settings),
+        })
     }
 
-    /// Where the target is: its own instances, or gateways on the way to them.
-    fn members(
-        &self,
-        target: &Target,
-        reader: &mut Reader<'_>,
-        notes: &mut Vec<Note>,
-    ) -> Option<Result<Members, Note>> {
-        let local = &self.sidecar.agent.datacenter;
-        let mode = if target.datacenter == *local { GatewayMode::None } else { target.gateway_mode };
-        let instances = reader.connect(&target.datacenter, &target.service);
-        if target.datacenter != *local && instances.is_some_and(Vec::is_empty) {
-            // A token that may not read there gets an empty answer and no error (hashicorp/consul#12623).
-            notes.push(self.note(
-                format!("has no instance of {} in datacenter {}", target.service, target.datacenter),
-                "if it should, give the agent a global token with service:read and node:read there",
-            ));
-        }
-        let (gateways, side) = match mode {
-            GatewayMode::None => {
-                let side = if target.datacenter == *local { Side::Lan } else { Side::Wan };
-                return Some(endpoints::of_instances(instances?, side, Resolution::default(), notes));
-            }
-            GatewayMode::Local => (reader.local_gateways(local), Side::Lan),
-            GatewayMode::Remote => (reader.remote_gateways(&target.datacenter), Side::Wan),
-        };
-        let (instances, gateways) = (instances?, gateways?);
-        if gateways.is_empty() {
-            let at = if mode == GatewayMode::Local { local } else { &target.datacenter };
-            notes.push(self.note(
-                format!("goes through mesh gateways, and datacenter {at} has none"),
-                "start one with `causeway envoy --gateway mesh --register`",
-            ));
-        }
-        let is_alive = endpoints::is_any_healthy(instances);
-        Some(endpoints::of_gateways(&gateways, is_alive, side, Resolution::default(), notes))
+    /// TLS towards peers that have one of these ids.
+    fn tls(&self, sni: &str, sans: BTreeSet<String>) -> UpstreamTls {
+        cluster::upstream_tls(sni, sans, cluster::secrets(&self.sidecar.destination.service))
     }
 
-    fn listener(&self, service: &ServiceName, chain: &Chain, bind: SocketAddr, cluster: &str) -> Resource {
-        let stat_prefix = name::upstream_stat_prefix(service, &chain.datacenter);
+    /// Everything that makes the upstream: what is behind it, and its listener.
+    fn parts(&self, mut behind: Parts, front: &Front<'_>) -> Parts {
+        behind.resources.push(self.listener(front));
+        behind
+    }
+
+    fn listener(&self, front: &Front<'_>) -> Resource {
+        let Front { stat_prefix, protocol, cluster, timeout_ms } = *front;
         Resource::Listener(Listener {
             name: name::upstream_listener(self.id, &self.wanted.bind),
-            stat_prefix: Some(stat_prefix.clone()),
-            address: bind.into(),
+            stat_prefix: Some(stat_prefix.to_owned()),
+            address: self.bind.into(),
             direction: Direction::Outbound,
             tls_inspector: false,
             chains: vec![FilterChain {
                 name: self.id.to_owned(),
                 server_names: BTreeSet::new(),
                 tls: None,
-                filters: vec![listener::outbound(chain.protocol, &stat_prefix, cluster)],
+                filters: vec![listener::outbound(protocol, stat_prefix, cluster, timeout_ms)],
             }],
         })
     }

@@ -3,7 +3,7 @@ use std::{
     net::SocketAddr,
 };
 
-use super::World;
+use super::{Assembled, World};
 use crate::{
     mesh::{
         built::{Built, Outcome, Parts, Unit},
@@ -12,6 +12,7 @@ use crate::{
     model::catalog::Topic,
     xds::resource::{
         Key, Kind, Resource,
+        address::Address,
         cluster::Discovery,
         listener::{Direction, Listener},
     },
@@ -36,6 +37,22 @@ fn built(units: impl IntoIterator<Item = (Unit, Outcome)>) -> Built {
     Built { units: BTreeMap::from_iter(units), ..Built::default() }
 }
 
+fn listening_at() -> Address {
+    SocketAddr::from(([127, 0, 0, 1], 9001)).into()
+}
+
+fn listening(name: &str) -> Outcome {
+    let listener = Listener {
+        name: name.to_owned(),
+        stat_prefix: None,
+        address: listening_at(),
+        direction: Direction::Outbound,
+        tls_inspector: false,
+        chains: vec![],
+    };
+    Outcome::Ready(Parts { resources: vec![Resource::Listener(listener)], ..Parts::default() })
+}
+
 fn cluster_key(name: &str) -> Key {
     Key::new(Kind::Cluster, name)
 }
@@ -47,6 +64,42 @@ fn a_unit_never_known_is_absent_and_the_whole_is_incomplete() {
     assert_eq!(whole.resources.keys().collect::<Vec<_>>(), [&cluster_key("a")]);
     assert!(!whole.complete);
     assert_eq!(whole.waiting_for, BTreeSet::from([Topic::Roots]));
+}
+
+#[test]
+fn what_listens_stays_until_its_successor_is_known() {
+    let elsewhere: Address = SocketAddr::from(([127, 0, 0, 1], 9002)).into();
+    let claiming = |at: &Address, outcome: Outcome| Built {
+        claims: BTreeMap::from([(upstream("new"), at.clone())]),
+        ..built([(upstream("new"), outcome)])
+    };
+    let names = |whole: Assembled| whole.resources.into_keys().map(|key| key.name).collect::<Vec<_>>();
+    let mut world = World::default();
+    world.assemble(built([(upstream("old"), listening("old"))]));
+    for _ in 0..2 {
+        assert_eq!(names(world.assemble(claiming(&listening_at(), held()))), ["old"]);
+    }
+    assert_eq!(names(world.clone().assemble(claiming(&elsewhere, held()))), [""; 0]);
+    assert_eq!(names(world.assemble(claiming(&listening_at(), listening("new")))), ["new"]);
+}
+
+#[test]
+fn what_lacks_something_unknown_is_partial_for_as_long_as_it_stays() {
+    let mut parts = Parts {
+        resources: vec![cluster::passthrough("a", Discovery::Eds, 1)],
+        partial: BTreeSet::from([cluster_key("a")]),
+        ..Parts::default()
+    };
+    let mut world = World::default();
+    let topics = BTreeSet::from([Topic::Roots]);
+    let outcomes = [Outcome::Partial(parts.clone(), topics), held()];
+    for outcome in outcomes {
+        let whole = world.assemble(built([(upstream("a"), outcome)]));
+        assert_eq!((whole.complete, whole.partial), (false, BTreeSet::from([cluster_key("a")])));
+    }
+    parts.partial.clear();
+    let whole = world.assemble(built([(upstream("a"), Outcome::Ready(parts))]));
+    assert!(whole.complete && whole.partial.is_empty());
 }
 
 #[test]
@@ -102,17 +155,6 @@ fn what_is_partial_counts_and_the_whole_is_incomplete() {
 
 #[test]
 fn a_last_good_listener_gives_way_to_a_newer_one_on_its_address() {
-    let listening = |name: &str| {
-        let listener = Listener {
-            name: name.to_owned(),
-            stat_prefix: None,
-            address: SocketAddr::from(([127, 0, 0, 1], 9001)).into(),
-            direction: Direction::Outbound,
-            tls_inspector: false,
-            chains: vec![],
-        };
-        Outcome::Ready(Parts { resources: vec![Resource::Listener(listener)], ..Parts::default() })
-    };
     let mut world = World::default();
     world.assemble(built([(upstream("a"), listening("a"))]));
     let whole = world.assemble(built([

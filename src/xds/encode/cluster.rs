@@ -9,7 +9,7 @@ use envoy_types::{
                     circuit_breakers::Thresholds,
                     cluster::{
                         ClusterDiscoveryType, CommonLbConfig, CustomClusterType, DiscoveryType,
-                        EdsClusterConfig, LbPolicy,
+                        EdsClusterConfig, LbConfig, LbPolicy, LeastRequestLbConfig, RingHashLbConfig,
                     },
                 },
                 core::v3::Http2ProtocolOptions,
@@ -25,17 +25,20 @@ use envoy_types::{
             },
             r#type::v3::Percent,
         },
-        google::protobuf::Any,
+        google::protobuf::{Any, UInt64Value},
     },
     util::pack_any,
 };
 
-use crate::xds::{
-    encode::{
-        endpoints, tls,
-        value::{ads, millis, number},
+use crate::{
+    model::chain::Balance,
+    xds::{
+        encode::{
+            endpoints, tls,
+            value::{ads, millis, number},
+        },
+        resource::cluster::{Cluster, Discovery, Dns, Limits, Outlier, Resolution},
     },
-    resource::cluster::{Cluster, Discovery, Dns, Limits, Outlier, Resolution},
 };
 
 const DNS: &str = "envoy.cluster.dns";
@@ -60,6 +63,9 @@ pub(super) fn message(cluster: &Cluster) -> Message {
     if cluster.http2 {
         message.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), http2());
     }
+    if let Some(balance) = cluster.balance {
+        spread(&mut message, balance);
+    }
     match &cluster.discovery {
         Discovery::Eds => {
             message.cluster_discovery_type = Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into()));
@@ -76,6 +82,35 @@ pub(super) fn message(cluster: &Cluster) -> Message {
     message
 }
 
+fn spread(message: &mut Message, balance: Balance) {
+    let policy = match balance {
+        Balance::RoundRobin => LbPolicy::RoundRobin,
+        Balance::Random => LbPolicy::Random,
+        Balance::LeastRequest { choices } => {
+            message.lb_config = choices.map(|count| {
+                LbConfig::LeastRequestLbConfig(LeastRequestLbConfig {
+                    choice_count: Some(number(count)),
+                    ..LeastRequestLbConfig::default()
+                })
+            });
+            LbPolicy::LeastRequest
+        }
+        Balance::RingHash { minimum, maximum } => {
+            let size = |value: Option<u64>| value.map(|value| UInt64Value { value });
+            message.lb_config = (minimum, maximum).ne(&(None, None)).then(|| {
+                LbConfig::RingHashLbConfig(RingHashLbConfig {
+                    minimum_ring_size: size(minimum),
+                    maximum_ring_size: size(maximum),
+                    ..RingHashLbConfig::default()
+                })
+            });
+            LbPolicy::RingHash
+        }
+        Balance::Maglev => LbPolicy::Maglev,
+    };
+    message.lb_policy = policy.into();
+}
+
 fn resolve(message: &mut Message, dns: &Dns) {
     let config = DnsCluster {
         dns_refresh_rate: Some(millis(dns.refresh_ms)),
@@ -85,7 +120,7 @@ fn resolve(message: &mut Message, dns: &Dns) {
         ..DnsCluster::default()
     };
     message.cluster_discovery_type = Some(custom(DNS, pack_any(config)));
-    message.load_assignment = Some(endpoints::resolved(&message.name, &dns.hosts));
+    message.load_assignment = Some(endpoints::resolved(&message.name, dns));
 }
 
 /// Which endpoint is taken is decided by the children: their load balancing, health and outlier detection count.

@@ -4,7 +4,7 @@ use envoy_types::pb::envoy::config::{
     core::v3::{Address as AddressMessage, HealthStatus},
     endpoint::v3::{
         ClusterLoadAssignment, Endpoint as EndpointMessage, LbEndpoint, LocalityLbEndpoints,
-        lb_endpoint::HostIdentifier,
+        cluster_load_assignment::Policy, lb_endpoint::HostIdentifier,
     },
 };
 
@@ -12,14 +12,17 @@ use crate::xds::{
     encode::value::{address, host, number},
     resource::{
         address::Address,
-        cluster::DnsHost,
+        cluster::Dns,
         endpoints::{Endpoint, EndpointHealth, Endpoints},
     },
 };
 
+/// So much that one healthy endpoint among very many still takes all of the load; the value is Consul's.
+const OVERPROVISIONING: u32 = 100_000;
+
 pub(super) fn message(endpoints: &Endpoints) -> ClusterLoadAssignment {
     let members = endpoints.endpoints.iter().map(|(at, endpoint)| member(address(at), *endpoint)).collect();
-    assignment(&endpoints.cluster, members)
+    succeeded(assignment(&endpoints.cluster, members), endpoints.in_aggregate)
 }
 
 /// The assignment of a cluster whose endpoints never change.
@@ -32,9 +35,14 @@ pub(super) fn fixed(cluster: &str, addresses: &[Address]) -> ClusterLoadAssignme
 }
 
 /// The assignment of a cluster whose hosts Envoy resolves.
-pub(super) fn resolved(cluster: &str, hosts: &[DnsHost]) -> ClusterLoadAssignment {
-    let members = hosts.iter().map(|at| member(host(&at.name, at.port), at.endpoint)).collect();
-    assignment(cluster, members)
+pub(super) fn resolved(cluster: &str, dns: &Dns) -> ClusterLoadAssignment {
+    let members = dns.hosts.iter().map(|at| member(host(&at.name, at.port), at.endpoint)).collect();
+    succeeded(assignment(cluster, members), dns.in_aggregate)
+}
+
+fn succeeded(assignment: ClusterLoadAssignment, in_aggregate: bool) -> ClusterLoadAssignment {
+    let policy = || Policy { overprovisioning_factor: Some(number(OVERPROVISIONING)), ..Policy::default() };
+    ClusterLoadAssignment { policy: in_aggregate.then(policy), ..assignment }
 }
 
 /// One locality group, also when it is empty: an explicit "none" ends the cluster's warming.

@@ -29,15 +29,18 @@ use envoy_types::pb::{
 use prost::{Message, Name};
 
 use super::{encode, value};
-use crate::xds::resource::{
-    Kind, Resource,
-    address::Address,
-    cluster::{Cluster, Discovery, Limits, Outlier, UpstreamTls},
-    endpoints::{Endpoint, EndpointHealth, Endpoints},
-    filter::{HttpFilter, HttpManager, NetworkFilter, Principal, Rbac, RbacAction, Routes, TcpProxy},
-    listener::{Direction, DownstreamTls, FilterChain, Listener},
-    route::RouteConfig,
-    secret::{Secret, SecretContent, TlsSecrets},
+use crate::{
+    model::chain::Balance,
+    xds::resource::{
+        Kind, Resource,
+        address::Address,
+        cluster::{Cluster, Discovery, Limits, Outlier, UpstreamTls},
+        endpoints::{Endpoint, EndpointHealth, Endpoints},
+        filter::{HttpFilter, HttpManager, NetworkFilter, Principal, Rbac, RbacAction, Routes, TcpProxy},
+        listener::{Direction, DownstreamTls, FilterChain, Listener},
+        route::RouteConfig,
+        secret::{Secret, SecretContent, TlsSecrets},
+    },
 };
 
 fn opened<M: Message + Name + Default>(any: &Any) -> M {
@@ -51,6 +54,7 @@ fn cluster() -> Cluster {
         stat_name: Some("db_stats".into()),
         connect_timeout_ms: 5_250,
         discovery: Discovery::Eds,
+        balance: None,
         tls: None,
         http2: false,
         outlier: None,
@@ -120,6 +124,38 @@ fn limits_outliers_and_http2_are_written() {
     assert_eq!(message.typed_extension_protocol_options.len(), 1);
 }
 
+#[test]
+fn the_way_of_balancing_is_written() {
+    let message = |balance| cluster_message(Cluster { balance, ..cluster() });
+    let policy = |balance| message(Some(balance)).lb_policy();
+    assert_eq!(message(None).lb_policy(), clusters::cluster::LbPolicy::RoundRobin);
+    assert_eq!(policy(Balance::Random), clusters::cluster::LbPolicy::Random);
+    assert_eq!(policy(Balance::Maglev), clusters::cluster::LbPolicy::Maglev);
+    let least = message(Some(Balance::LeastRequest { choices: Some(3) }));
+    let Some(clusters::cluster::LbConfig::LeastRequestLbConfig(config)) = least.lb_config else {
+        panic!("no choices")
+    };
+    assert_eq!(config.choice_count, Some(value::number(3)));
+    let ring = message(Some(Balance::RingHash { minimum: Some(2048), maximum: None }));
+    let Some(clusters::cluster::LbConfig::RingHashLbConfig(config)) = ring.lb_config else {
+        panic!("no ring")
+    };
+    assert_eq!((config.minimum_ring_size.map(|it| it.value), config.maximum_ring_size), (Some(2048), None));
+}
+
+#[test]
+fn an_aggregate_leaves_all_to_its_children_and_they_keep_their_load_while_they_can() {
+    let discovery = Discovery::Aggregate(vec!["b".into(), "a".into()]);
+    let message = cluster_message(Cluster { discovery, ..cluster() });
+    assert_eq!(message.lb_policy(), clusters::cluster::LbPolicy::ClusterProvided);
+    let of = |in_aggregate| {
+        let endpoints = Endpoints { cluster: "a".into(), endpoints: BTreeMap::new(), in_aggregate };
+        let message: ClusterLoadAssignment = opened(&encode(&Resource::Endpoints(endpoints)));
+        message.policy.and_then(|policy| policy.overprovisioning_factor).map(|factor| factor.value)
+    };
+    assert_eq!((of(true), of(false)), (Some(100_000), None));
+}
+
 fn tls<M: Message + Name + Default>(socket: TransportSocket) -> M {
     let Some(transport_socket::ConfigType::TypedConfig(any)) = socket.config_type else {
         panic!("no config")
@@ -156,7 +192,7 @@ fn endpoints_have_weight_and_health() {
         (at("127.0.0.1:2"), with(7, EndpointHealth::Unhealthy)),
         (at("127.0.0.1:3"), with(1, EndpointHealth::Unknown)),
     ]);
-    let resource = Resource::Endpoints(Endpoints { cluster: "db".into(), endpoints });
+    let resource = Resource::Endpoints(Endpoints { cluster: "db".into(), endpoints, in_aggregate: false });
     let message: ClusterLoadAssignment = opened(&encode(&resource));
     assert_eq!((message.cluster_name.as_str(), message.endpoints.len()), ("db", 1));
     let told: Vec<_> = message.endpoints[0]
@@ -176,7 +212,11 @@ fn endpoints_have_weight_and_health() {
 
 #[test]
 fn no_endpoints_is_said_in_so_many_words() {
-    let resource = Resource::Endpoints(Endpoints { cluster: "db".into(), endpoints: BTreeMap::new() });
+    let resource = Resource::Endpoints(Endpoints {
+        cluster: "db".into(),
+        endpoints: BTreeMap::new(),
+        in_aggregate: false,
+    });
     let message: ClusterLoadAssignment = opened(&encode(&resource));
     assert_eq!(message, super::endpoints::fixed("db", &[]));
 }

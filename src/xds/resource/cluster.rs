@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::xds::resource::{Key, Kind, address::Address, endpoints::Endpoint, secret::TlsSecrets};
+use crate::{
+    model::chain::Balance,
+    xds::resource::{Key, Kind, address::Address, endpoints::Endpoint, secret::TlsSecrets},
+};
 
 /// `envoy.config.cluster.v3.Cluster`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -17,6 +20,8 @@ pub struct Cluster {
     pub connect_timeout_ms: u64,
     /// Where its endpoints come from.
     pub discovery: Discovery,
+    /// How requests spread over the endpoints; `None` is Envoy's default. An aggregate leaves that to its children.
+    pub balance: Option<Balance>,
     /// TLS towards the endpoints; none means plain bytes.
     pub tls: Option<UpstreamTls>,
     /// HTTP/2 with prior knowledge.
@@ -50,6 +55,8 @@ pub struct Dns {
     pub refresh_ms: u64,
     /// The hosts, in order; [`Resolution::Logical`] takes just one.
     pub hosts: Vec<DnsHost>,
+    /// As in [`crate::xds::resource::endpoints::Endpoints`].
+    pub in_aggregate: bool,
 }
 
 /// One host name.

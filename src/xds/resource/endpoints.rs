@@ -14,6 +14,9 @@ pub struct Endpoints {
     pub cluster: String,
     /// Endpoints by address, so that none is given twice. Empty means: known to have none.
     pub endpoints: BTreeMap<Address, Endpoint>,
+    /// The cluster is one of an aggregate, whose next one takes over only when none of these is healthy. Envoy's own
+    /// way would send that one a share as soon as fewer than about 72 % are.
+    pub in_aggregate: bool,
 }
 
 /// One endpoint.

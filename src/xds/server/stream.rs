@@ -27,7 +27,7 @@ use crate::{
             source::{Attached, Offer, ProxySource},
         },
         status::StreamStatus,
-        subscription::{Action, Event, Subscription},
+        subscription::{Action, Event, Subscription, Variant},
     },
 };
 
@@ -205,7 +205,7 @@ impl Session {
             envoy_version: convert::envoy_version(node),
             stream,
             opened: Opened::now(),
-            subscription: Subscription::new(stream),
+            subscription: Subscription::new(stream, Variant::Delta),
             offers,
             _hold: hold,
             responses,

@@ -6,7 +6,12 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use crate::xds::{
     resource::{Key, Kind},
     snapshot::Entry,
-    subscription::{Action, Response, Subscription, split::Due, state::Outstanding},
+    subscription::{
+        Action, Response, Subscription, Variant,
+        split::Due,
+        state::Outstanding,
+        world::{Pass, world_version},
+    },
 };
 
 impl Subscription {
@@ -14,17 +19,55 @@ impl Subscription {
         let mut gated = BTreeSet::new();
         for kind in Kind::ALL {
             if self.state(kind).known {
-                let due = self.due(kind, now, &mut gated);
-                self.send(kind, due, now, actions);
+                self.flush_additions(kind, now, &mut gated, actions);
             }
         }
         for kind in [Kind::Cluster, Kind::Endpoints, Kind::Secret] {
-            if self.state(kind).known {
-                let due = self.due_removals(kind, now, &mut gated);
-                self.send(kind, due, now, actions);
+            if self.state(kind).known && !self.cannot_remove(kind) {
+                self.flush_removals(kind, now, &mut gated, actions);
             }
         }
         self.waiting.retain(|key, _| gated.contains(key));
+    }
+
+    fn flush_additions(
+        &mut self,
+        kind: Kind,
+        now: Instant,
+        gated: &mut BTreeSet<Key>,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.carries_all(kind) {
+            // All in one: what carries everything cannot be split (rule 40).
+            if let Some(due) = self.due_world(kind, Pass::Add, now, gated) {
+                self.send_part(kind, due, now, actions);
+            }
+            return;
+        }
+        let due = self.due(kind, now, gated);
+        let answers = self.state(kind).owes_first_answer && self.snapshot.is_complete();
+        if answers || !due.is_empty() {
+            self.send(kind, due, now, actions);
+        }
+    }
+
+    fn flush_removals(
+        &mut self,
+        kind: Kind,
+        now: Instant,
+        gated: &mut BTreeSet<Key>,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.carries_all(kind) {
+            if let Some(due) = self.due_world(kind, Pass::Remove, now, gated) {
+                self.send_part(kind, due, now, actions);
+            }
+            return;
+        }
+        let due = self.due_removals(kind, now, gated);
+        if !due.is_empty() {
+            self.send(kind, due, now, actions);
+        }
     }
 
     fn due(&mut self, kind: Kind, now: Instant, gated: &mut BTreeSet<Key>) -> Due {
@@ -50,6 +93,9 @@ impl Subscription {
     /// A renamed listener's successor may be gated: its predecessor keeps the address until both can go at once. Any
     /// new listener may be that successor, and would be refused while the address is taken.
     fn add_removals(&self, kind: Kind, any_gated: bool, due: &mut Due) {
+        if self.cannot_remove(kind) {
+            return;
+        }
         let gone: Vec<String> = self.gone(kind).filter(|name| !due.removed.contains(name)).collect();
         if any_gated && !gone.is_empty() {
             let state = self.state(kind);
@@ -65,7 +111,7 @@ impl Subscription {
         let state = self.state(kind);
         if !state.outstanding.is_empty() {
             due.resources.retain(|entry| state.is_urgent(&entry.key.name));
-            due.removed.retain(|name| state.awaits_absence(name));
+            due.removed.retain(|name| state.awaits_absence(name) || self.cannot_remove(kind));
         }
         due
     }
@@ -78,16 +124,25 @@ impl Subscription {
 
     /// Names to be answered with "no such resource": the client holds nothing under them, so nothing can break
     /// (rule 32). While the snapshot is incomplete an unknown name is unknown, and waits.
-    fn due_absences(&self, kind: Kind) -> Vec<String> {
+    pub(super) fn due_absences(&self, kind: Kind) -> Vec<String> {
         if !self.snapshot.is_complete() {
             return Vec::new();
         }
         let state = self.state(kind);
         let asked = state.asked.iter().chain(&state.owed).chain(&state.names);
-        let names: BTreeSet<&String> = asked.filter(|name| state.is_subscribed(name)).collect();
+        let is_answerable = |name: &&String| match self.variant {
+            Variant::Delta => state.is_subscribed(name),
+            // There are no words for the absence of what was not named.
+            Variant::StateOfTheWorld => state.names.contains(*name),
+        };
+        let names: BTreeSet<&String> = asked.filter(is_answerable).collect();
         let absent =
             names.into_iter().filter(|name| self.snapshot.get(&Key::new(kind, name.as_str())).is_none());
-        absent.filter(|name| state.awaits_absence(name) && !state.may_hold(name)).cloned().collect()
+        // What a client brought along and cannot be taken from it can at least be told not to exist.
+        let is_brought = |name: &str| self.cannot_remove(kind) && state.is_inherited(name);
+        let untold =
+            absent.filter(|name| is_brought(name) || (state.awaits_absence(name) && !state.may_hold(name)));
+        untold.cloned().collect()
     }
 
     /// Names under which the client holds something that is gone. What was sent on this stream and is no longer offered
@@ -115,53 +170,58 @@ impl Subscription {
     }
 
     fn send(&mut self, kind: Kind, due: Due, now: Instant, actions: &mut Vec<Action>) {
-        let answers_nobody = !self.state(kind).owes_first_answer || !self.snapshot.is_complete();
-        if due.is_empty() && answers_nobody {
-            return;
-        }
         for part in due.split() {
-            let response = self.response(kind, part);
-            self.owe_children(&response);
-            let outstanding = Outstanding {
-                sent_at: now,
-                resources: response.resources.clone(),
-                removed: response.removed.clone(),
-            };
-            self.state_mut(kind).note_sent(response.nonce.clone(), outstanding);
-            actions.push(Action::Send(response));
+            self.send_part(kind, part, now, actions);
         }
     }
 
-    fn response(&mut self, kind: Kind, due: Due) -> Response {
+    fn send_part(&mut self, kind: Kind, part: Due, now: Instant, actions: &mut Vec<Action>) {
         self.sent += 1;
+        self.owe_children(kind, &part);
+        let response = self.response(kind, &part);
+        let Due { resources, carried, removed } = part;
+        let outstanding = Outstanding { sent_at: now, order: self.sent, resources, carried, removed };
+        self.state_mut(kind).note_sent(response.nonce.clone(), outstanding);
+        actions.push(Action::Send(response));
+    }
+
+    fn response(&self, kind: Kind, due: &Due) -> Response {
         let state = self.state(kind);
-        let not_found = due.removed.iter().filter(|name| state.names.contains(*name)).cloned().collect();
+        let is_absent = |name: &str| self.snapshot.get(&Key::new(kind, name)).is_none();
+        let told = due.removed.iter().filter(|name| state.names.contains(*name) && is_absent(name));
+        let mut resources: Vec<Arc<Entry>> = due.resources.iter().chain(&due.carried).cloned().collect();
+        resources.sort_by(|a, b| a.key.cmp(&b.key));
+        let system_version = match self.variant {
+            // Rule 37: of use to people only, but always there.
+            Variant::Delta => self.snapshot.kind_version(kind).clone(),
+            Variant::StateOfTheWorld if self.carries_all(kind) => world_version(&resources),
+            Variant::StateOfTheWorld => world_version(&self.acceptable_entries(kind)),
+        };
         Response {
             kind,
             nonce: format!("{:x}-{}", self.stream, self.sent),
-            // Rule 37: of use to people only, but always there.
-            system_version: self.snapshot.kind_version(kind).clone(),
-            resources: due.resources,
-            removed: due.removed,
-            not_found,
+            system_version,
+            resources,
+            not_found: told.cloned().collect(),
+            removed: if self.variant == Variant::Delta { due.removed.clone() } else { Vec::new() },
         }
     }
 
     /// A cluster sent warms until its endpoints are sent, and a listener until its routes are, whatever versions the
     /// client has of them; it does not ask. Also when it asks for them only later, with matching versions (rule 33).
-    fn owe_children(&mut self, response: &Response) {
-        let child = match response.kind {
+    fn owe_children(&mut self, kind: Kind, due: &Due) {
+        let child = match kind {
             Kind::Cluster => Kind::Endpoints,
             Kind::Listener => Kind::Route,
             Kind::Secret | Kind::Endpoints | Kind::Route => return,
         };
         let state = self.state_mut(child);
-        for entry in &response.resources {
+        for entry in &due.resources {
             let children = entry.refers_to.iter().filter(|key| key.kind == child);
             state.owed.extend(children.map(|key| key.name.clone()));
         }
-        if response.kind == Kind::Cluster {
-            for name in &response.removed {
+        if kind == Kind::Cluster {
+            for name in &due.removed {
                 state.owed.remove(name);
             }
         }

@@ -21,6 +21,10 @@ enum Use {
     Firm,
 }
 
+/// How deep aggregate clusters may name each other before they are no longer followed: Consul's failover is one deep,
+/// and a circle must end.
+const AGGREGATES_DEEP: u8 = 4;
+
 impl Subscription {
     /// Whether the limit of waiting is not reached yet. The first call starts the clock.
     pub(super) fn is_gated(&mut self, key: &Key, now: Instant) -> bool {
@@ -32,7 +36,7 @@ impl Subscription {
     /// cluster waits with its endpoints, since one sent without them would warm for 15 s.
     pub(super) fn is_withheld(&self, entry: &Entry) -> bool {
         let state = self.state(entry.key.kind);
-        if !state.records.get(&entry.key.name).is_some_and(Record::is_inherited) {
+        if !state.is_inherited(&entry.key.name) {
             return false;
         }
         let lacks_endpoints = |key: &Key| match self.snapshot.get(key) {
@@ -44,7 +48,7 @@ impl Subscription {
 
     fn may_inherit_endpoints(&self, name: &str) -> bool {
         let state = self.state(Kind::Endpoints);
-        !state.known || state.records.get(name).is_some_and(Record::is_inherited)
+        !state.known || state.is_inherited(name)
     }
 
     /// Whether a listener or route names a cluster that the client does not have yet and is about to get.
@@ -63,8 +67,17 @@ impl Subscription {
             return false;
         }
         // One that lacks its endpoints or secrets is not acknowledged before they come: waiting for it is in vain.
-        let whole = cluster.refers_to.iter().all(|part| self.snapshot.get(part).is_some());
-        whole && state.is_subscribed(&key.name) && !self.is_withheld(cluster)
+        self.is_whole(cluster, AGGREGATES_DEEP)
+            && state.is_subscribed(&key.name)
+            && !self.is_withheld(cluster)
+    }
+
+    /// Whether all that a cluster needs in order to warm is known, of the clusters that it is made of as well.
+    fn is_whole(&self, cluster: &Entry, deep: u8) -> bool {
+        cluster.refers_to.iter().all(|key| {
+            let part = self.snapshot.get(key);
+            part.is_some_and(|part| key.kind != Kind::Cluster || deep == 0 || self.is_whole(part, deep - 1))
+        })
     }
 
     /// Whether a cluster, or the endpoints or secrets of one, that is gone must stay at the client for now.
@@ -82,7 +95,7 @@ impl Subscription {
     }
 
     fn keeps_cluster(&mut self, name: &str, now: Instant, gated: &mut BTreeSet<Key>) -> bool {
-        match self.usage(name) {
+        match self.usage(name, AGGREGATES_DEEP) {
             Use::No => false,
             Use::Firm => true,
             Use::UntilAnswered => {
@@ -93,54 +106,66 @@ impl Subscription {
         }
     }
 
-    fn usage(&self, cluster: &str) -> Use {
+    fn usage(&self, cluster: &str, deep: u8) -> Use {
         // A client that comes back asks for clusters first: what its listeners name is not known before they are told.
-        let is_inherited = self.state(Kind::Cluster).records.get(cluster).is_some_and(Record::is_inherited);
-        if is_inherited && !self.state(Kind::Listener).known {
+        if self.state(Kind::Cluster).is_inherited(cluster) && !self.state(Kind::Listener).known {
             return Use::UntilAnswered;
         }
         let cluster = Key::new(Kind::Cluster, cluster);
-        [Kind::Listener, Kind::Route]
+        [Kind::Cluster, Kind::Listener, Kind::Route]
             .into_iter()
-            .map(|kind| self.usage_by(kind, &cluster))
+            .map(|kind| self.usage_by(kind, &cluster, deep))
             .max()
             .unwrap_or(Use::No)
     }
 
-    fn usage_by(&self, kind: Kind, cluster: &Key) -> Use {
+    /// What is used, a cluster or a route, by those resources of a kind that the client has or is about to have.
+    fn usage_by(&self, kind: Kind, used: &Key, deep: u8) -> Use {
         let state = self.state(kind);
         let under_way = state.outstanding.values().flat_map(|o| &o.resources);
-        let sent = under_way.filter(|e| e.refers_to.contains(cluster)).map(|_| Use::UntilAnswered).max();
-        let held =
-            state.records.iter().map(|(name, record)| self.usage_of(kind, name, record, cluster)).max();
+        let sent = under_way.filter(|e| e.refers_to.contains(used)).map(|_| Use::UntilAnswered).max();
+        let held = state
+            .records
+            .iter()
+            .filter(|(name, record)| self.may_use(kind, name, record, used))
+            .map(|(name, _)| self.usage_of(kind, name, deep))
+            .max();
         sent.max(held).unwrap_or(Use::No)
     }
 
-    fn usage_of(&self, kind: Kind, name: &str, record: &Record, cluster: &Key) -> Use {
-        let intended = self.snapshot.get(&Key::new(kind, name));
-        let names_it = match &record.held {
+    /// Whether what the client holds names something, or may name it.
+    fn may_use(&self, kind: Kind, name: &str, record: &Record, used: &Key) -> bool {
+        match &record.held {
             Held::Nothing => false,
-            Held::Entry(entry) => entry.refers_to.contains(cluster),
+            Held::Entry(entry) => entry.refers_to.contains(used),
+            // Only aggregates name clusters; they are few, and what they name comes and goes with them.
+            Held::Inherited(_) if kind == Kind::Cluster => false,
             // The content of another version is not known: it may name anything.
-            Held::Inherited(version) => match intended {
-                Some(entry) if entry.version == *version => entry.refers_to.contains(cluster),
+            Held::Inherited(version) => match self.snapshot.get(&Key::new(kind, name)) {
+                Some(entry) if entry.version == *version => entry.refers_to.contains(used),
                 _ => true,
             },
-        };
-        if !names_it {
-            return Use::No;
         }
+    }
+
+    /// How firmly the client holds on to a resource that uses something.
+    fn usage_of(&self, kind: Kind, name: &str, deep: u8) -> Use {
+        let key = Key::new(kind, name);
         let state = self.state(kind);
-        if state.in_flight().contains(name) || is_current(intended.map(AsRef::as_ref), state, name) {
-            Use::UntilAnswered
-        } else {
-            Use::Firm
+        match self.snapshot.get(&key) {
+            // What is to go uses nothing for longer than it is used itself.
+            None if kind == Kind::Cluster && deep == 0 => Use::No,
+            None if kind == Kind::Cluster => self.usage(name, deep - 1),
+            None if self.cannot_remove(kind) => self.usage_by(Kind::Listener, &key, deep),
+            _ if state.is_in_flight(name) => Use::UntilAnswered,
+            Some(entry) if is_current(entry, state) => Use::UntilAnswered,
+            _ => Use::Firm,
         }
     }
 }
 
 /// The client has just what is intended: the snapshot itself names a cluster that is not in it.
-fn is_current(intended: Option<&Entry>, state: &TypeState, name: &str) -> bool {
-    let given = state.records.get(name).and_then(|record| record.given.version());
-    intended.is_some_and(|entry| given == Some(&entry.version))
+fn is_current(intended: &Entry, state: &TypeState) -> bool {
+    let given = state.records.get(&intended.key.name).and_then(|record| record.given.version());
+    given == Some(&intended.version)
 }

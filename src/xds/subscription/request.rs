@@ -1,4 +1,4 @@
-//! Taking in a request: its answer to a response, its subscriptions and its unsubscriptions are three separate
+//! Taking in a delta request: its answer to a response, its subscriptions and its unsubscriptions are three separate
 //! things (rule 36), and none of them depends on the nonce being fresh (rule 35).
 
 use std::{collections::BTreeMap, time::Instant};
@@ -27,6 +27,7 @@ impl Subscription {
         let state = self.state_mut(kind);
         let Request { subscribe, unsubscribe, initial_versions, nonce, error, .. } = request;
         state.take_answer(kind, nonce, error, now, actions);
+        state.prune_refusals(kind, &snapshot);
         if state.known {
             state.subscribe_again(kind, subscribe, &snapshot);
             return state.unsubscribe(kind, unsubscribe);
@@ -41,7 +42,7 @@ impl Subscription {
     }
 
     /// An unknown type is left unanswered, and the stream goes on: the other types need it (rule 4).
-    fn note_unknown_type(&mut self, type_url: String, actions: &mut Vec<Action>) {
+    pub(super) fn note_unknown_type(&mut self, type_url: String, actions: &mut Vec<Action>) {
         if self.unknown_types.len() < UNKNOWN_TYPES_REMEMBERED && self.unknown_types.insert(type_url.clone())
         {
             actions.push(Action::UnknownType(type_url));
@@ -51,7 +52,7 @@ impl Subscription {
 
 impl TypeState {
     /// A refusal is told by the presence of an error (rule 6). A nonce that is not outstanding answers nothing.
-    fn take_answer(
+    pub(super) fn take_answer(
         &mut self,
         kind: Kind,
         nonce: String,
@@ -122,7 +123,7 @@ impl TypeState {
         }
     }
 
-    fn ask(&mut self, name: &str) {
+    pub(super) fn ask(&mut self, name: &str) {
         // A client that asks again does not hold on to what an earlier stream gave it.
         if self.records.get(name).is_some_and(Record::is_inherited) {
             self.records.remove(name);
@@ -145,7 +146,7 @@ impl TypeState {
         }
     }
 
-    fn end_wildcard(&mut self) {
+    pub(super) fn end_wildcard(&mut self) {
         self.wildcard = false;
         self.owes_first_answer = false;
         self.records.retain(|name, _| self.names.contains(name));
@@ -154,6 +155,6 @@ impl TypeState {
 }
 
 /// Secrets are never handed out by wildcard (rule 50): there the star is a name like any other.
-fn is_wildcard(kind: Kind, name: &str) -> bool {
+pub(super) fn is_wildcard(kind: Kind, name: &str) -> bool {
     name == WILDCARD && kind != Kind::Secret
 }

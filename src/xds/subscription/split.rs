@@ -14,6 +14,8 @@ const RESOURCE_OVERHEAD_BYTES: usize = 160;
 #[derive(Debug, Default)]
 pub(super) struct Due {
     pub(super) resources: Vec<Arc<Entry>>,
+    /// To be carried along unchanged, in a response that carries everything.
+    pub(super) carried: Vec<Arc<Entry>>,
     pub(super) removed: Vec<String>,
 }
 

@@ -22,6 +22,12 @@ pub(super) struct TypeState {
     pub(super) owed: BTreeSet<String>,
     /// A client without any resource waits for an answer, if only an empty one.
     pub(super) owes_first_answer: bool,
+    /// The client has asked for something by name; an empty list then means nothing (rule 21).
+    pub(super) ever_named: bool,
+    /// State of the world: the version that the client brought from an earlier stream, until it is answered.
+    pub(super) returning: Option<Version>,
+    /// State of the world: the response that the client answered last.
+    pub(super) answered: String,
     /// Versions the client refused.
     pub(super) rejected: BTreeMap<String, BTreeSet<Version>>,
     /// Responses not answered yet, by nonce.
@@ -61,7 +67,11 @@ pub(super) enum Held {
 #[derive(Debug)]
 pub(super) struct Outstanding {
     pub(super) sent_at: Instant,
+    /// Its place among the responses of the stream.
+    pub(super) order: u64,
     pub(super) resources: Vec<Arc<Entry>>,
+    /// In the response only because it has to carry everything.
+    pub(super) carried: Vec<Arc<Entry>>,
     pub(super) removed: Vec<String>,
 }
 
@@ -111,6 +121,18 @@ impl TypeState {
         self.asked.contains(name) || self.owed.contains(name)
     }
 
+    pub(super) fn is_inherited(&self, name: &str) -> bool {
+        self.records.get(name).is_some_and(Record::is_inherited)
+    }
+
+    /// Whether a name is in a response that is not answered yet.
+    pub(super) fn is_in_flight(&self, name: &str) -> bool {
+        let holds = |o: &Outstanding| {
+            o.resources.iter().any(|e| e.key.name == name) || o.removed.iter().any(|removed| removed == name)
+        };
+        self.outstanding.values().any(holds)
+    }
+
     /// The names in responses that are not answered yet.
     pub(super) fn in_flight(&self) -> BTreeSet<&str> {
         let outstanding = self.outstanding.values();
@@ -146,10 +168,14 @@ impl TypeState {
         for entry in &outstanding.resources {
             self.note_given(&entry.key.name, Given::Sent(entry.version.clone()));
         }
+        for entry in &outstanding.carried {
+            self.note_given(&entry.key.name, Given::Sent(entry.version.clone()));
+        }
         for name in &outstanding.removed {
             self.note_given(name, Given::Removed);
         }
         self.owes_first_answer = false;
+        self.returning = None;
         self.tally.sent_at = Some(outstanding.sent_at);
         self.outstanding.insert(nonce, outstanding);
     }
@@ -162,7 +188,7 @@ impl TypeState {
     }
 
     pub(super) fn note_acked(&mut self, outstanding: Outstanding, now: Instant) {
-        for entry in outstanding.resources {
+        for entry in outstanding.resources.into_iter().chain(outstanding.carried) {
             if let Some(record) = self.records.get_mut(&entry.key.name) {
                 record.held = Held::Entry(entry);
             }
@@ -175,48 +201,13 @@ impl TypeState {
         self.tally.last_nack = None;
     }
 
-    fn forget_removed(&mut self, name: &str) {
+    pub(super) fn forget_removed(&mut self, name: &str) {
         let Some(record) = self.records.get_mut(name) else { return };
         record.held = Held::Nothing;
         // A name asked for stays on record as "told that it is absent".
         if record.given == Given::Removed && !self.names.contains(name) {
             self.records.remove(name);
         }
-    }
-
-    /// A refusal: the client may have applied the good part of the response, so its state is uncertain; what it
-    /// refused is never offered again (rules 6 and 7). Envoy names the clusters and listeners that it refuses; the
-    /// others of that response come once more. Where it names none, the whole response is refused.
-    pub(super) fn note_refused(
-        &mut self,
-        outstanding: Outstanding,
-        message: String,
-        now: Instant,
-    ) -> Vec<String> {
-        let mut names = Vec::new();
-        let is_named = |name: &str| message.contains(name);
-        let names_some = outstanding.resources.iter().any(|entry| is_named(&entry.key.name));
-        for entry in outstanding.resources {
-            let name = entry.key.name.clone();
-            let is_refused = !names_some || is_named(&name);
-            if is_refused {
-                self.rejected.entry(name.clone()).or_default().insert(entry.version.clone());
-                names.push(name.clone());
-            }
-            if let Some(record) = self.records.get_mut(&name)
-                && record.given == Given::Sent(entry.version.clone())
-            {
-                record.given = Given::Uncertain;
-            }
-        }
-        // A refused removal is not repeated either; what was to go is taken for gone.
-        for name in outstanding.removed {
-            self.forget_removed(&name);
-            names.push(name);
-        }
-        self.tally.nacks += 1;
-        self.tally.last_nack = Some(Refusal { message, resources: names.clone(), at: now });
-        names
     }
 
     /// The client no longer wants a name and forgets what it had.

@@ -5,4 +5,7 @@ mod model;
 mod nack;
 mod reconnect;
 mod rig;
+mod sotw;
+mod sotw_gating;
+mod sotw_rig;
 mod subscribing;

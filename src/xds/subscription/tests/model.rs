@@ -14,7 +14,7 @@ use crate::{
     xds::{
         resource::{Key, Kind, Resource},
         snapshot::{Draft, Snapshot},
-        subscription::{Event, GATE_LIMIT, Request, Response, Subscription},
+        subscription::{Event, GATE_LIMIT, Request, Response, Subscription, Variant},
         version::Version,
     },
 };
@@ -111,7 +111,7 @@ struct Client {
 impl Client {
     fn new() -> Self {
         Self {
-            server: Subscription::new(0),
+            server: Subscription::new(0, Variant::Delta),
             streams: 0,
             now: lifecycle::now().into_std(),
             snapshot: Arc::new(Snapshot::empty()),
@@ -259,7 +259,7 @@ impl Client {
 
     fn reconnect(&mut self) {
         self.streams += 1;
-        self.server = Subscription::new(self.streams);
+        self.server = Subscription::new(self.streams, Variant::Delta);
         let snapshot = self.snapshot.clone();
         self.step(Event::Offer(snapshot));
         for of in self.types.values_mut() {

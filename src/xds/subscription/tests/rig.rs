@@ -21,7 +21,7 @@ use crate::{
         },
         snapshot::{Draft, Snapshot},
         status::ResourceState,
-        subscription::{Action, Event, Request, Response, Subscription},
+        subscription::{Action, Event, Request, Response, Subscription, Variant},
         version::Version,
     },
 };
@@ -33,6 +33,7 @@ pub(super) fn cluster(name: &str, n: u64) -> Resource {
         stat_name: None,
         connect_timeout_ms: n,
         discovery: Discovery::Eds,
+        balance: None,
         tls: None,
         http2: false,
         outlier: None,
@@ -46,7 +47,11 @@ pub(super) fn endpoints(name: &str, n: u32) -> Resource {
         health: crate::xds::resource::endpoints::EndpointHealth::Healthy,
     };
     let at = SocketAddr::from(([127, 0, 0, 1], 1)).into();
-    Resource::Endpoints(Endpoints { cluster: name.into(), endpoints: BTreeMap::from([(at, endpoint)]) })
+    Resource::Endpoints(Endpoints {
+        cluster: name.into(),
+        endpoints: BTreeMap::from([(at, endpoint)]),
+        in_aggregate: false,
+    })
 }
 
 fn listening(name: &str, n: u16, filter: NetworkFilter) -> Resource {
@@ -127,8 +132,12 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn new(draft: Draft) -> Self {
+        Self::of(Variant::Delta, draft)
+    }
+
+    pub(super) fn of(variant: Variant, draft: Draft) -> Self {
         let mut rig = Self {
-            stream: Subscription::new(1),
+            stream: Subscription::new(1, variant),
             now: lifecycle::now().into_std(),
             snapshot: Arc::new(Snapshot::empty()),
         };

@@ -1,0 +1,193 @@
+//! One watch for many topics: where a datacenter's topics are many, a census of it tells each of their pollers when to
+//! ask. The shell of [`crate::consul::census`]: it asks, publishes the marks, and lets pollers wait for theirs.
+//!
+//! Without a census (few topics, or Consul does not answer that question) every poller waits on Consul by itself.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+
+use crate::{
+    consul::{
+        acl::leaf::Credential,
+        census::{self, Census, Mark},
+        index::{Ask, Bucket, Cursor, Event, Fault, Follow, Poll},
+        poller::Desk,
+        topic,
+    },
+    lifecycle,
+    model::{catalog::Topic, name::Datacenter},
+};
+
+/// Censuses are paced by their length: of 1,000 instances (0.6 MB) one costs Consul 9 ms, so a datacenter that never
+/// rests costs it less than a tenth of a core. What comes after quiet is seen at once.
+const BYTES_PER_S: f64 = 5_000_000.0;
+const BURST_BYTES: f64 = 10_000_000.0;
+/// An answer that is the same although its mark changed may come from a server that lags behind; it is asked for once
+/// more after this long.
+const LAG: Duration = Duration::from_secs(1);
+/// What no mark tells is looked for at this pace.
+const BLIND: Duration = Duration::from_secs(30);
+
+/// What the censuses say, by datacenter. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Guides(watch::Sender<Guided>);
+
+type Guided = BTreeMap<Datacenter, Guide>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Guide {
+    /// Asked for the first time.
+    Awaited,
+    /// Last answered so.
+    Known(Arc<Census>),
+    /// Not answered: pollers wait by themselves.
+    Lost,
+}
+
+/// What a poller is told of its topic.
+enum Told {
+    Alone,
+    Wait,
+    Marked { mark: Mark, is_blind: bool },
+}
+
+impl Guides {
+    /// No datacenter has a census yet.
+    pub(crate) fn new() -> Self {
+        Self(watch::Sender::new(Guided::new()))
+    }
+
+    /// A census of `dc` begins: pollers wait for its first answer.
+    pub(crate) fn begin(&self, dc: &Datacenter) {
+        self.tell(dc, Guide::Awaited);
+    }
+
+    /// Pollers of `dc` are on their own again.
+    pub(crate) fn end(&self, dc: &Datacenter) {
+        self.0.send_if_modified(|guided| guided.remove(dc).is_some());
+    }
+
+    fn tell(&self, dc: &Datacenter, guide: Guide) {
+        self.0.send_if_modified(|guided| match guided.get(dc) {
+            Some(known) if *known == guide => false,
+            _ => {
+                guided.insert(dc.clone(), guide);
+                true
+            }
+        });
+    }
+}
+
+/// The datacenters that have a census when each has so many topics that wait on Consul: more than a quarter of the
+/// connections, and then until it is less than an eighth.
+pub(crate) fn chosen<'a>(
+    topics: impl Iterator<Item = &'a Topic>,
+    is_guided: impl Fn(&Datacenter) -> bool,
+    connections: usize,
+) -> Vec<Datacenter> {
+    let mut counts: BTreeMap<&Datacenter, usize> = BTreeMap::new();
+    for dc in topics.filter_map(census::datacenter) {
+        *counts.entry(dc).or_default() += 1;
+    }
+    let is_many =
+        |(dc, count): &(&Datacenter, usize)| *count > connections / if is_guided(dc) { 8 } else { 4 };
+    counts.into_iter().filter(is_many).map(|(dc, _)| dc.clone()).collect()
+}
+
+/// Takes the census of `dc` again and again, until it is aborted.
+pub(crate) async fn lead(desk: Desk, dc: Datacenter) {
+    let question = topic::census(&dc);
+    let started = lifecycle::now();
+    let mut poll = Poll::new(Follow::Index);
+    let mut known = Guide::Awaited;
+    let mut bytes_left = Bucket::new(BURST_BYTES, BYTES_PER_S);
+    let mut ask = poll.first(desk.wait(question.wait));
+    loop {
+        tokio::time::sleep(ask.pause).await;
+        let (event, guide, bytes) = match desk.exchange(&question, &ask, &Credential::Own).await {
+            Ok(reply) => match topic::counted(&dc, &reply) {
+                Ok(census) => {
+                    let guide = Guide::Known(Arc::new(census));
+                    let event = Event::Reply { index: reply.index, hash: None, changed: guide != known };
+                    (event, guide, reply.body.len())
+                }
+                Err((fault, reason)) => (lost(&dc, &known, &reason, fault), Guide::Lost, 0),
+            },
+            Err((error, after)) => {
+                let (fault, reason) = topic::uncounted(&dc, &error, after, desk.local.get());
+                (lost(&dc, &known, &reason, fault), Guide::Lost, 0)
+            }
+        };
+        desk.count(topic::CENSUS, &event);
+        desk.guides.tell(&dc, guide.clone());
+        known = guide;
+        ask = poll.next(&event, started.elapsed(), fastrand::f64(), desk.wait(question.wait));
+        ask.pause = ask.pause.max(bytes_left.pay(bytes as f64, started.elapsed()));
+    }
+}
+
+fn lost(dc: &Datacenter, known: &Guide, reason: &str, fault: Fault) -> Event {
+    if *known != Guide::Lost {
+        tracing::warn!(%dc, error = %reason, "no census of the datacenter: each of its topics is watched by itself");
+    }
+    Event::Failed(fault)
+}
+
+/// A poller's side: waits until there is reason to ask.
+pub(crate) struct Follower<'a> {
+    topic: &'a Topic,
+    guided: watch::Receiver<Guided>,
+    /// The mark before the last answer.
+    seen: Option<Mark>,
+    patience: Option<Duration>,
+}
+
+impl<'a> Follower<'a> {
+    /// Of a topic that was never asked.
+    pub(crate) fn new(guides: &Guides, topic: &'a Topic) -> Self {
+        Self { topic, guided: guides.0.subscribe(), seen: None, patience: None }
+    }
+
+    /// Waits until the topic should be asked. Gives its mark if a census tells: then Consul need not hold the request.
+    pub(crate) async fn due(&mut self, ask: &Ask) -> Option<Mark> {
+        let (topic, seen) = (self.topic, self.seen);
+        let is_due = |guided: &Guided| match told(guided, topic) {
+            Told::Alone => true,
+            Told::Wait => false,
+            Told::Marked { mark, .. } => ask.cursor == Cursor::Now || seen != Some(mark),
+        };
+        let due = async { drop(self.guided.wait_for(is_due).await) };
+        match self.patience {
+            Some(patience) => drop(tokio::time::timeout(patience, due).await),
+            None => due.await,
+        }
+        match told(&self.guided.borrow(), topic) {
+            Told::Marked { mark, .. } => Some(mark),
+            Told::Alone | Told::Wait => None,
+        }
+    }
+
+    /// Says what came of the request that `mark` gave reason for.
+    pub(crate) fn asked(&mut self, mark: Option<Mark>, event: &Event) {
+        let Event::Reply { changed, .. } = event else {
+            (self.seen, self.patience) = (None, None);
+            return;
+        };
+        let is_doubtful = !changed && self.seen.is_some() && mark.is_some() && self.seen != mark;
+        let is_blind = matches!(told(&self.guided.borrow(), self.topic), Told::Marked { is_blind: true, .. });
+        self.seen = mark;
+        self.patience = if is_doubtful { Some(LAG) } else { is_blind.then_some(BLIND) };
+    }
+}
+
+fn told(guided: &Guided, topic: &Topic) -> Told {
+    match census::datacenter(topic).and_then(|dc| guided.get(dc)) {
+        None | Some(Guide::Lost) => Told::Alone,
+        Some(Guide::Awaited) => Told::Wait,
+        Some(Guide::Known(census)) => Told::Marked { mark: census.mark(topic), is_blind: census.is_blind() },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! Taking in a state-of-the-world request. It carries all names each time: they replace the subscription whatever the
+//! nonce (rules 23 and 25), and what they add is answered even when nothing changed (rule 24).
+
+use std::{collections::BTreeSet, mem, time::Instant};
+
+use crate::xds::{
+    resource::Kind,
+    snapshot::Snapshot,
+    subscription::{
+        Action, SotwRequest, Subscription,
+        request::is_wildcard,
+        state::{Given, Held, Record, TypeState},
+    },
+    version::Version,
+};
+
+impl Subscription {
+    pub(super) fn take_sotw(&mut self, request: SotwRequest, now: Instant, actions: &mut Vec<Action>) {
+        let Some(kind) = Kind::of_type_url(&request.type_url) else {
+            return self.note_unknown_type(request.type_url, actions);
+        };
+        let snapshot = self.snapshot.clone();
+        let lacks_parent = self.lacks_parent(kind);
+        let state = self.state_mut(kind);
+        let SotwRequest { names, version, nonce, error, .. } = request;
+        let is_repeated = state.is_repeated(&nonce, error.as_deref());
+        state.take_latest_answer(kind, nonce, error, now, actions);
+        state.prune_refusals(kind, &snapshot);
+        // Rule 26: whoever comes with a version and without a nonce of this stream starts anew.
+        let is_first = !mem::replace(&mut state.known, true);
+        if is_first && !version.is_empty() {
+            state.returning = Some(Version::from(version.as_str()));
+        }
+        let has_changed = state.replace_names(kind, names, &snapshot);
+        if is_repeated && !has_changed && lacks_parent {
+            state.asked.extend(state.names.iter().cloned());
+        }
+    }
+
+    /// Endpoints and routes of which the client asks for the parents on another stream.
+    fn lacks_parent(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::Endpoints => !self.state(Kind::Cluster).known,
+            Kind::Route => !self.state(Kind::Listener).known,
+            Kind::Secret | Kind::Cluster | Kind::Listener => false,
+        }
+    }
+}
+
+impl TypeState {
+    /// Rule 27: a client whose cluster warms says its last request once more, and waits. Where the cluster went over
+    /// this stream its endpoints have followed (rule 33); otherwise the client has to be answered.
+    fn is_repeated(&self, nonce: &str, error: Option<&str>) -> bool {
+        self.known
+            && !nonce.is_empty()
+            && nonce == self.answered
+            && error.is_none()
+            && self.outstanding.is_empty()
+    }
+
+    /// A client may answer several responses by answering the last: it has seen those before it (rule 28).
+    fn take_latest_answer(
+        &mut self,
+        kind: Kind,
+        nonce: String,
+        error: Option<String>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(order) = self.outstanding.get(&nonce).map(|outstanding| outstanding.order) else { return };
+        let earlier = self.outstanding.iter().filter(|(_, o)| o.order < order);
+        let mut earlier: Vec<(u64, String)> = earlier.map(|(nonce, o)| (o.order, nonce.clone())).collect();
+        earlier.sort_unstable();
+        for (_, nonce) in earlier {
+            self.take_answer(kind, nonce, None, now, actions);
+        }
+        self.answered.clone_from(&nonce);
+        self.take_answer(kind, nonce, error, now, actions);
+    }
+
+    /// Whether the subscription is another one now.
+    fn replace_names(&mut self, kind: Kind, names: Vec<String>, snapshot: &Snapshot) -> bool {
+        // Rules 21 and 22: an empty list means everything for clusters and listeners, while nothing was ever named.
+        self.ever_named |= !names.is_empty();
+        let is_legacy = !self.ever_named && matches!(kind, Kind::Cluster | Kind::Listener);
+        let wildcard = is_legacy || names.iter().any(|name| is_wildcard(kind, name));
+        let names: BTreeSet<String> = names.into_iter().filter(|name| !is_wildcard(kind, name)).collect();
+        let before = mem::replace(&mut self.names, names);
+        let had_wildcard = mem::replace(&mut self.wildcard, wildcard);
+        if had_wildcard && !wildcard {
+            self.end_wildcard();
+        }
+        let lost: Vec<String> = before.difference(&self.names).cloned().collect();
+        for name in lost {
+            self.lose_name(&name);
+        }
+        let added: Vec<String> = self.names.difference(&before).cloned().collect();
+        for name in &added {
+            self.gain_name(name);
+        }
+        if wildcard && !had_wildcard {
+            self.owes_first_answer = true;
+            // Of clusters and listeners the answer carries everything as it is.
+            if !matches!(kind, Kind::Cluster | Kind::Listener) {
+                self.asked.extend(snapshot.of_kind(kind).map(|entry| entry.key.name.clone()));
+            }
+        }
+        had_wildcard != wildcard || before != self.names
+    }
+
+    /// Under a wildcard the client keeps what exists.
+    fn lose_name(&mut self, name: &str) {
+        if !self.wildcard || !self.may_hold(name) {
+            self.drop_name(name);
+        }
+    }
+
+    /// What a returning client names it may have, in a version that it does not tell.
+    fn gain_name(&mut self, name: &str) {
+        if self.returning.is_some() {
+            let unknown = Version::from("");
+            let record = Record { given: Given::Inherited(unknown.clone()), held: Held::Inherited(unknown) };
+            self.records.entry(name.to_owned()).or_insert(record);
+        } else {
+            self.ask(name);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! A service of the tests' own, `api`, with three instances, each behind a sidecar and an Envoy of its own: `api-1` and
+//! `api-2` in the primary, `api-3` in the secondary. The dashboard's sidecar reaches it.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use causeway::{
+    envoy::admin::Admin,
+    fetch,
+    lab::plan::{ProcessPlan, Stage},
+};
+use serde_json::{Value, json};
+
+use crate::lab::{
+    acl,
+    rig::{Rig, eventually},
+};
+
+/// Where the dashboard's sidecar listens for `api`.
+const UPSTREAM_PORT: u16 = 5003;
+const DASHBOARD: &str = "dashboard-sidecar-proxy";
+
+/// Id, node, ports of service, sidecar and Envoy's admin interface, and version.
+const INSTANCES: [(&str, &str, [u16; 3], &str); 3] = [
+    ("api-1", "primary-services", [9101, 21101, 19101], "1"),
+    ("api-2", "primary-services", [9102, 21102, 19102], "2"),
+    ("api-3", "secondary-services", [9103, 21103, 19103], "1"),
+];
+
+/// `api` while it is there.
+pub(super) struct Api {
+    sidecar: Value,
+    /// Where the dashboard's sidecar listens for it.
+    pub(super) url: String,
+    /// The intention made for it.
+    allowed: Option<String>,
+}
+
+impl Api {
+    /// Starts and registers all of it, and waits until it answers.
+    pub(super) async fn start(rig: &Rig) -> anyhow::Result<Self> {
+        for instance in INSTANCES {
+            start(rig, instance).await?;
+        }
+        let allowed = acl::allow_dashboard(rig, "api").await?;
+        let consul = rig.consul("primary-services")?;
+        let sidecar = consul.agent_service(DASHBOARD).await?.context("the dashboard's sidecar")?;
+        let url = format!("http://{}:{UPSTREAM_PORT}/", rig.lab.node("primary-services")?.address);
+        let api = Self { sidecar, url, allowed };
+        api.reach(rig, json!({})).await?;
+        for instance in INSTANCES {
+            eventually("every instance and its sidecar work", async || works(rig, instance).await).await?;
+        }
+        eventually("api answers", async || Ok(answers(&api.url).await.then_some(()))).await?;
+        Ok(api)
+    }
+
+    /// Registers the dashboard's sidecar with an upstream to `api` of these fields.
+    pub(super) async fn reach(&self, rig: &Rig, fields: Value) -> anyhow::Result<()> {
+        let mut upstream = json!({
+            "DestinationName": "api", "LocalBindPort": UPSTREAM_PORT, "MeshGateway": { "Mode": "local" },
+            "LocalBindAddress": rig.lab.node("primary-services")?.address.to_string(),
+        });
+        let fields = fields.as_object().context("fields")?;
+        upstream.as_object_mut().context("upstream")?.extend(fields.clone());
+        let mut sidecar = self.sidecar.clone();
+        sidecar["Proxy"]["Upstreams"].as_array_mut().context("upstreams")?.push(upstream);
+        register(rig, &sidecar).await
+    }
+
+    /// Turns an instance's check.
+    pub(super) async fn turn(&self, rig: &Rig, id: &str, to: &str) -> anyhow::Result<()> {
+        let (_, node, ..) = INSTANCES.into_iter().find(|(known, ..)| *known == id).context("instance")?;
+        rig.put(node, &format!("/v1/agent/check/{to}/{id}"), None).await
+    }
+
+    /// The admin interface of an instance's Envoy.
+    pub(super) fn envoy(&self, rig: &Rig, id: &str) -> anyhow::Result<Admin> {
+        let (_, node, [.., admin], _) =
+            INSTANCES.into_iter().find(|(known, ..)| *known == id).context("instance")?;
+        Ok(Admin::new(format!("http://{}:{admin}", rig.lab.node(node)?.address)))
+    }
+
+    /// Takes all of it away again.
+    pub(super) async fn stop(self, rig: &Rig) -> anyhow::Result<()> {
+        register(rig, &self.sidecar).await?;
+        if let Some(id) = &self.allowed {
+            rig.delete("primary-server", &format!("/v1/connect/intentions/{id}")).await?;
+        }
+        for (id, node, ..) in INSTANCES {
+            rig.put(node, &format!("/v1/agent/service/deregister/{id}-sidecar-proxy"), None).await?;
+            rig.put(node, &format!("/v1/agent/service/deregister/{id}"), None).await?;
+            rig.lab.terminate(node, &format!("envoy-{id}")).await?;
+            rig.lab.terminate(node, id).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn start(
+    rig: &Rig,
+    (id, node, [port, sidecar, admin], version): (&str, &str, [u16; 3], &str),
+) -> anyhow::Result<()> {
+    let plan = rig.lab.node(node)?;
+    let address = plan.address.to_string();
+    let service = json!({
+        "ID": id, "Name": "api", "Address": address, "Port": port, "Meta": { "version": version },
+        "Connect": { "SidecarService": {
+            "Address": address, "Port": sidecar, "Meta": { "version": version },
+            "Checks": [{ "CheckID": id, "Name": id, "TTL": "1h", "Status": "passing" }],
+            "Proxy": { "LocalServiceAddress": address },
+        }},
+    });
+    rig.put(node, "/v1/agent/service/register", Some(service)).await?;
+    let envoy = plan.process("envoy").context("the node's Envoy")?;
+    let mut env = envoy.env.clone();
+    if let Some(file) = acl::token_of(rig, "api", id, node).await? {
+        env.insert("CONSUL_HTTP_TOKEN_FILE".to_owned(), file.display().to_string());
+    }
+    let process = |name: String, stage, args: Vec<String>| ProcessPlan {
+        log: plan.dir.join(format!("{name}.log")),
+        name,
+        stage,
+        program: envoy.program.clone(),
+        args,
+        env: env.clone(),
+    };
+    let listen = format!("{address}:{port}");
+    let demo =
+        ["demo", "counting", "--listen", &listen, "--name", id, "--datacenter", plan.datacenter.as_str()];
+    let demo = demo.map(str::to_owned).to_vec();
+    rig.lab.start_process(node, &process(id.to_owned(), Stage::Service, demo))?;
+    let args = envoy.args.iter().map(|arg| match arg.as_str() {
+        "dashboard" | "counting" => id.to_owned(),
+        other => other.replace(":19000", &format!(":{admin}")),
+    });
+    rig.lab.start_process(node, &process(format!("envoy-{id}"), Stage::Envoy, args.collect()))?;
+    Ok(())
+}
+
+/// Whether the service answers and its Envoy listens for callers.
+async fn works(
+    rig: &Rig,
+    (_, node, [port, sidecar, admin], _): (&str, &str, [u16; 3], &str),
+) -> anyhow::Result<Option<()>> {
+    let address = rig.lab.node(node)?.address;
+    let listeners = Admin::new(format!("http://{address}:{admin}")).get("/listeners").await?;
+    let listens = String::from_utf8_lossy(&listeners).contains(&format!("{address}:{sidecar}"));
+    Ok((listens && answers(&format!("http://{address}:{port}/health")).await).then_some(()))
+}
+
+async fn answers(url: &str) -> bool {
+    fetch::get(url, Duration::from_secs(3)).await.is_ok_and(|answer| answer.status.is_success())
+}
+
+/// Registers a service as `/v1/agent/service/:id` told it.
+async fn register(rig: &Rig, service: &Value) -> anyhow::Result<()> {
+    let definition = json!({
+        "Kind": service["Kind"], "ID": service["ID"], "Name": service["Service"], "Address": service["Address"],
+        "Port": service["Port"], "Proxy": service["Proxy"],
+    });
+    rig.put("primary-services", "/v1/agent/service/register", Some(definition)).await
+}

@@ -1,0 +1,103 @@
+//! Requests without pause, each over a connection of its own, and what became of them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::ensure;
+use causeway::{
+    fetch,
+    lab::demo::counting::Count,
+    lifecycle::{self, Task},
+};
+
+use crate::lab::rig::eventually;
+
+/// Enough that some request is always under way, few enough that two cores have time for what is tested.
+const WORKERS: usize = 2;
+/// Longer than any of Envoy's own limits here: what takes this long has failed.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Requests to one address until it is stopped.
+pub(super) struct Load {
+    seen: Arc<Mutex<Seen>>,
+    _workers: Vec<Task<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Answers by instance since the last look.
+    recent: BTreeMap<String, u64>,
+    answers: u64,
+    failures: Vec<String>,
+}
+
+impl Load {
+    /// Starts asking `url`, which answers as the demo's counter does.
+    pub(super) fn start(url: &str) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let worker = |_| {
+            let (seen, url) = (seen.clone(), url.to_owned());
+            lifecycle::spawn("test.load", async move {
+                loop {
+                    let answer = fetch::get_json::<Count>(&url, DEADLINE).await;
+                    seen.lock().unwrap().take(answer);
+                }
+            })
+        };
+        let _workers = (0..WORKERS).map(worker).collect();
+        Self { seen, _workers }
+    }
+
+    /// Waits until these instances answer, and no other one.
+    pub(super) async fn answered_by(&self, wanted: &[&str]) -> anyhow::Result<()> {
+        // What was under way before is not looked at.
+        self.forget();
+        eventually(&format!("answers of {wanted:?} alone"), async || {
+            let recent = std::mem::take(&mut self.seen.lock().unwrap().recent);
+            let is_whole = recent.keys().map(String::as_str).eq(wanted.iter().copied());
+            // A look may fall between two answers: one that shows too few is continued, one that shows others is not.
+            if !is_whole && recent.keys().all(|name| wanted.contains(&name.as_str())) {
+                self.seen.lock().unwrap().recent.extend(recent);
+            }
+            Ok(is_whole.then_some(()))
+        })
+        .await
+    }
+
+    fn forget(&self) {
+        self.seen.lock().unwrap().recent.clear();
+    }
+
+    /// How many requests there were, and how many of them failed.
+    pub(super) fn tally(&self) -> String {
+        let seen = self.seen.lock().unwrap();
+        format!("{} of {} requests failed", seen.failures.len(), seen.answers)
+    }
+
+    /// Ends the load and requires that no request failed. Gives how many were answered.
+    pub(super) fn none_failed(self) -> anyhow::Result<u64> {
+        let seen = self.seen.lock().unwrap();
+        let first: Vec<_> = seen.failures.iter().take(3).collect();
+        ensure!(
+            seen.failures.is_empty(),
+            "{} of {} requests failed: {first:?}",
+            seen.failures.len(),
+            seen.answers
+        );
+        ensure!(seen.answers > 0, "nothing was asked");
+        Ok(seen.answers)
+    }
+}
+
+impl Seen {
+    fn take(&mut self, answer: Result<Count, String>) {
+        self.answers += 1;
+        match answer {
+            Ok(count) => *self.recent.entry(count.instance).or_default() += 1,
+            Err(reason) => self.failures.push(reason),
+        }
+    }
+}

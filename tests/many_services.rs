@@ -1,0 +1,238 @@
+//! A mesh gateway of a large datacenter on real Consuls: 500 services in each of three datacenters, and no more
+//! connections than Consul's plain HTTP allows. What takes time is printed.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use causeway::{
+    config::consul::{ConsulAddress, ConsulSettings},
+    consul::client::Client,
+    lifecycle,
+    xds::resource::Kind,
+};
+use serde_json::{Value, json};
+
+use crate::rig::{
+    parts::{Agent, Consul, http, until},
+    stream::Stream,
+};
+
+const HOST: Ipv4Addr = Ipv4Addr::new(127, 50, 1, 11);
+const SERVICES: usize = 500;
+/// Consul 1.8 closes what a client opens beyond `limits.http_max_conns_per_client`.
+const CONSUL_CAP: usize = 200;
+/// A change that one look at a service would show must be there much sooner than a rotation of all polls takes.
+const BOUND: Duration = Duration::from_secs(1);
+const DEADLINE: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_secs(8);
+const DATACENTERS: [&str; 3] = ["dc1", "dc2", "dc3"];
+
+/// Three servers, each of its own datacenter, that know each other over the WAN pool.
+fn federation() -> Vec<Consul> {
+    let start = |dc: &&str| Consul::start(HOST, json!({ "datacenter": dc, "node_name": format!("{dc}-s1") }));
+    let consuls: Vec<Consul> = DATACENTERS.iter().map(start).collect();
+    for consul in &consuls[1..] {
+        let port = consul.get("/v1/agent/self")["DebugConfig"]["SerfPortWAN"].clone();
+        consuls[0].put(&format!("/v1/agent/join/{HOST}:{port}?wan=1"), &json!({}));
+    }
+    until("all datacenters know each other", || {
+        let know =
+            |consul: &Consul| consul.get("/v1/catalog/datacenters").as_array().map(Vec::len) == Some(3);
+        let reach = |dc: &&str| {
+            http(consuls[0].http, "GET", &format!("/v1/catalog/nodes?dc={dc}"), "")
+                .is_ok_and(|r| r.status == 200)
+        };
+        (consuls.iter().all(know) && DATACENTERS.iter().all(reach)).then_some(())
+    });
+    consuls
+}
+
+fn name(number: usize) -> String {
+    format!("svc-{number:03}")
+}
+
+/// A sidecar of a service as an external node registers it, with its check's status.
+fn sidecar(number: usize, port: u16, status: &str) -> Value {
+    let (service, node) = (name(number), format!("n{:02}", number % 20));
+    let sidecar = format!("{service}-sidecar-proxy");
+    json!({
+        "Node": node, "Address": format!("10.1.0.{}", 1 + number % 20), "SkipNodeUpdate": number >= 20,
+        "Service": {"Kind": "connect-proxy", "ID": sidecar, "Service": sidecar, "Port": port,
+            "Proxy": {"DestinationServiceName": service, "DestinationServiceID": service}},
+        "Check": {"Node": node, "CheckID": format!("c-{sidecar}"), "Name": "alive", "ServiceID": sidecar, "Status": status},
+    })
+}
+
+/// A client that keeps its connection, as a thousand writes over one each would run into the cap.
+fn client(consul: &Consul) -> Client {
+    let address = ConsulAddress::Http { authority: consul.http.to_string() };
+    Client::new(ConsulSettings { address, ..ConsulSettings::default() }).unwrap()
+}
+
+async fn register(client: &Client, entry: Value) {
+    client.put("/v1/catalog/register", &[], Some(entry), DEADLINE).await.unwrap().ok().unwrap();
+}
+
+async fn fill(client: &Client) {
+    for number in 0..SERVICES {
+        let service = name(number);
+        register(client, sidecar(number, 20_000, "passing")).await;
+        let entry = json!({
+            "Node": format!("n{:02}", number % 20), "Address": format!("10.1.0.{}", 1 + number % 20),
+            "SkipNodeUpdate": true, "Service": {"ID": service, "Service": service, "Port": 8080},
+        });
+        register(client, entry).await;
+    }
+}
+
+fn gateway(address: &str) -> Value {
+    json!({"Kind": "mesh-gateway", "Name": "mesh-gateway", "ID": "mesh-gateway", "Address": address, "Port": 8443,
+        "TaggedAddresses": {"wan": {"Address": address, "Port": 8443}}})
+}
+
+/// Connections to `server` that are open, seen from the clients' side.
+fn connections(server: SocketAddr) -> usize {
+    let IpAddr::V4(ip) = server.ip() else { panic!("IPv4") };
+    let remote = format!("{:08X}:{:04X}", u32::from(ip).swap_bytes(), server.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let is_open = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(2);
+        fields.next() == Some(remote.as_str()) && fields.next() == Some("01")
+    };
+    table.lines().filter(is_open).count()
+}
+
+/// The most connections that were open at once, sampled until it is dropped.
+struct Watcher {
+    most: Arc<AtomicUsize>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Watcher {
+    fn of(server: SocketAddr) -> Self {
+        let watcher = Self { most: Arc::default(), is_over: Arc::default() };
+        let (most, is_over) = (watcher.most.clone(), watcher.is_over.clone());
+        std::thread::spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                most.fetch_max(connections(server), Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        watcher
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+/// CPU time that a process has taken.
+fn cpu(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
+
+/// Requests of the agent to Consul, all and failed.
+fn requests(agent: &Agent) -> (u64, u64) {
+    let (mut all, mut failed) = (0, 0);
+    let text = agent.get("/metrics").body;
+    for line in text.lines().filter(|line| line.starts_with("causeway_consul_requests_total{")) {
+        let count: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+        all += count;
+        if line.contains("failed") {
+            failed += count;
+        }
+    }
+    (all, failed)
+}
+
+/// The time from the return of each write to the endpoints that it changes, sorted.
+async fn changes(
+    client: &Client,
+    stream: &mut Stream,
+    numbers: impl Iterator<Item = usize>,
+    write: impl Fn(usize) -> Value,
+) -> Vec<Duration> {
+    let mut times = Vec::new();
+    for number in numbers {
+        register(client, write(number)).await;
+        let written = lifecycle::now();
+        stream.until(&[&format!("{}.default.dc1.internal.", name(number))]).await.unwrap();
+        times.push(written.elapsed());
+    }
+    times.sort();
+    times
+}
+
+fn shown(times: &[Duration]) -> String {
+    let (half, last) = (times[times.len() / 2], times[times.len() - 1]);
+    format!("median {half:.1?}, longest {last:.1?} of {}", times.len())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_hundred_services_in_three_datacenters() {
+    let consuls = federation();
+    let clients: Vec<Client> = consuls.iter().map(client).collect();
+    tokio::join!(fill(&clients[0]), fill(&clients[1]), fill(&clients[2]));
+    for (number, consul) in consuls.iter().enumerate() {
+        consul.register(&gateway(&format!("192.0.2.{}", 1 + number)));
+    }
+    let consul = &consuls[0];
+    let watcher = Watcher::of(consul.http);
+
+    let started = lifecycle::now();
+    let agent = Agent::start(HOST, consul);
+    let mut stream = Stream::over_unix(&agent.home.socket(), "mesh-gateway").await.unwrap();
+    let clusters = (0..SERVICES).map(|number| format!("{}.default.dc1.internal.", name(number)));
+    let wanted: Vec<String> =
+        clusters.clone().chain(["dc2", "dc3"].map(|dc| format!("{dc}.internal."))).collect();
+    let beginnings: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    let came = stream.until(&beginnings).await.unwrap();
+    println!("from the agent's start to all {} clusters: {:.1?}", came.len(), started.elapsed());
+    let local: BTreeSet<String> = came.into_iter().filter(|name| name.contains(".default.dc1.")).collect();
+    assert_eq!(local.len(), SERVICES);
+    stream.subscribe(Kind::Endpoints, local.iter().cloned()).await;
+    stream.until(&local.iter().map(String::as_str).collect::<Vec<_>>()).await.unwrap();
+    until("the snapshot is complete", || {
+        let status = agent.get("/status").json();
+        (status["proxies"][0]["complete"] == true).then_some(())
+    });
+
+    let picked = || (0..SERVICES).step_by(SERVICES / 25);
+    let critical = changes(&clients[0], &mut stream, picked(), |n| sidecar(n, 20_000, "critical")).await;
+    println!("a check turns critical: {}", shown(&critical));
+    let moved = changes(&clients[0], &mut stream, picked(), |n| sidecar(n, 21_000, "critical")).await;
+    println!("a port changes: {}", shown(&moved));
+    let back = changes(&clients[0], &mut stream, picked(), |n| sidecar(n, 21_000, "passing")).await;
+    println!("a check turns passing: {}", shown(&back));
+
+    let (before, consul_pid) = (requests(&agent).0, consul.pid());
+    let (agent_cpu, consul_cpu) = (cpu(agent.process.pid()), cpu(consul_pid));
+    tokio::time::sleep(REST).await;
+    let percent = |now: Duration, before: Duration| 100.0 * (now - before).as_secs_f64() / REST.as_secs_f64();
+    let (all, failed) = requests(&agent);
+    println!(
+        "at rest: agent {:.1} % CPU, Consul {:.1} %, {:.1} requests a second",
+        percent(cpu(agent.process.pid()), agent_cpu),
+        percent(cpu(consul_pid), consul_cpu),
+        (all - before) as f64 / REST.as_secs_f64(),
+    );
+    let most = watcher.most.load(Ordering::Relaxed);
+    println!("connections to Consul: {most} at most; requests: {all}, failed: {failed}");
+    assert!(most < CONSUL_CAP, "{most}");
+    assert_eq!(failed, 0, "{}", agent.log().text());
+    for times in [critical, moved, back] {
+        assert!(times[times.len() - 1] < BOUND, "{times:?}");
+    }
+}
