@@ -186,7 +186,7 @@ pub fn outcome(topic: &Topic, reply: &Reply) -> Outcome {
             Outcome::Heard(answer, notes)
         }
         Err(error @ WireError::NotReady(_)) => lost(Fault::NotReady, &error),
-        Err(error @ WireError::Shape(_)) => lost(Fault::Garbage, &error),
+        Err(error @ (WireError::Shape(_) | WireError::Unsupported(_))) => lost(Fault::Garbage, &error),
     }
 }
 
@@ -438,6 +438,14 @@ mod tests {
         assert_eq!(fault(&connect("dc1")), Fault::Unreachable);
         assert_eq!(fault(&connect("dc2")), Fault::Hung);
         assert_eq!(fault(&Topic::Roots), Fault::Unreachable);
+    }
+
+    #[test]
+    fn a_prepared_query_is_executed_for_the_mesh() {
+        let asked = question(&Topic::PreparedQuery { dc: "dc2".into(), query: "near/by".into() });
+        assert_eq!(asked.path, "/v1/query/near%2Fby/execute");
+        assert_eq!(asked.query, [("connect", "true".to_owned()), ("dc", "dc2".to_owned())]);
+        assert_eq!(asked.follow, Follow::Every(QUERY_EVERY));
     }
 
     #[test]

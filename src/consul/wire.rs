@@ -13,6 +13,7 @@ pub mod instance;
 pub mod intention;
 pub mod query;
 mod read;
+mod refused;
 pub mod registration;
 pub mod resolver;
 pub mod services;
@@ -28,6 +29,9 @@ pub enum WireError {
     /// It is not the JSON that Consul sends there.
     #[error("the answer is not understood: {0}; is this Consul's HTTP API?")]
     Shape(String),
+    /// It is of what this agent does not serve.
+    #[error("{0}")]
+    Unsupported(String),
     /// Consul is not ready to say.
     #[error("{0}")]
     NotReady(&'static str),

@@ -210,8 +210,8 @@ pub(super) async fn no_envoy_was_restarted(rig: &mut Rig) -> anyhow::Result<()> 
     Ok(())
 }
 
-const DASHBOARD: &str = "dashboard-sidecar-proxy";
-const ASK: std::time::Duration = std::time::Duration::from_secs(10);
+pub(super) const DASHBOARD: &str = "dashboard-sidecar-proxy";
+pub(super) const ASK: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A second instance of the counter: only its registration, which is what this is about.
 async fn register_second(rig: &Rig) -> anyhow::Result<()> {
@@ -231,14 +231,14 @@ async fn deregister_second(rig: &Rig) -> anyhow::Result<()> {
 }
 
 /// Registers the dashboard's sidecar with other upstreams.
-async fn change_upstreams(rig: &Rig, change: impl FnOnce(&mut Vec<Value>)) -> anyhow::Result<()> {
+pub(super) async fn change_upstreams(rig: &Rig, change: impl FnOnce(&mut Vec<Value>)) -> anyhow::Result<()> {
     let mut service = rig.consul("primary-services")?.agent_service(DASHBOARD).await?.context("sidecar")?;
     change(service["Proxy"]["Upstreams"].as_array_mut().context("upstreams")?);
     restore(rig, service).await
 }
 
 /// Registers a sidecar as `/v1/agent/service/:id` told it.
-async fn restore(rig: &Rig, service: Value) -> anyhow::Result<()> {
+pub(super) async fn restore(rig: &Rig, service: Value) -> anyhow::Result<()> {
     let definition = json!({
         "Kind": service["Kind"], "ID": service["ID"], "Name": service["Service"], "Address": service["Address"],
         "Port": service["Port"], "Proxy": service["Proxy"],

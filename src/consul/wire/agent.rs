@@ -5,11 +5,13 @@ use serde::Deserialize;
 use crate::{
     consul::wire::{
         Read, WireError,
-        read::{is_name, nullable, whole},
+        read::{is_name, nullable, shown, whole},
+        refused,
     },
     model::{
         agent::{AgentFacts, DefaultPolicy},
         name::{Datacenter, NodeName},
+        note::Note,
     },
 };
 
@@ -30,6 +32,8 @@ struct WireConfig {
     version: String,
     #[serde(default)]
     primary_datacenter: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    partition: String,
 }
 
 /// Fields of a dump that Consul does not promise: each may be missing.
@@ -68,6 +72,15 @@ pub fn agent(body: &[u8], header: Option<&str>) -> Result<Read<AgentFacts>, Wire
     if !is_name(&config.datacenter) || !is_name(&config.node_name) {
         return Err(WireError::Shape("Config.Datacenter or Config.NodeName is no name".into()));
     }
+    let mut notes = Vec::new();
+    if let Some((_, name)) = refused::foreign("", &config.partition) {
+        let problem = format!("it is in the partition `{}`, which is not supported", shown(name));
+        notes.push(Note::new(
+            "Consul agent",
+            problem,
+            "run the agent beside a Consul of the partition default",
+        ));
+    }
     let resolver = debug.acl_resolver.unwrap_or_default();
     let acls_enabled = debug.acls_enabled.or(resolver.acls_enabled);
     let configured = debug.acl_default_policy.or(resolver.acl_default_policy);
@@ -91,7 +104,7 @@ pub fn agent(body: &[u8], header: Option<&str>) -> Result<Read<AgentFacts>, Wire
         default_policy,
         translates_wan_addresses: debug.translate_wan_addrs.unwrap_or(false),
     };
-    Ok((facts, Vec::new()))
+    Ok((facts, notes))
 }
 
 fn policy_named(policy: Option<&str>) -> DefaultPolicy {

@@ -11,6 +11,7 @@ use crate::{
     consul::wire::{
         Read, WireError,
         read::{WireGateway, bad_name, is_name, item, nullable, shown, whole},
+        refused::{self, OF_CHAINS},
     },
     model::{
         chain::{Chain, ChainRequest, GatewayMode, Protocol, Subset, Target},
@@ -39,6 +40,8 @@ struct WireChain {
     nodes: BTreeMap<String, Value>,
     #[serde(default, deserialize_with = "nullable")]
     targets: BTreeMap<String, Value>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -104,6 +107,7 @@ pub fn chain(body: &[u8]) -> Result<Read<Chain>, WireError> {
     }
     let mut notes = Vec::new();
     let about = format!("chain of {}", wire.service_name);
+    refused::note(&wire.rest, &OF_CHAINS, &about, &mut notes);
     let protocol = match wire.protocol.as_str() {
         "" => Protocol::Tcp,
         name => Protocol::parse(name).unwrap_or_else(|| {

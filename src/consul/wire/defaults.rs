@@ -9,13 +9,13 @@ use crate::{
     consul::wire::{
         Read, WireError,
         read::{WireGateway, is_set, nullable, whole},
+        refused::{self, OF_DEFAULTS},
     },
     model::{note::Note, registration::Defaults, settings::Settings},
 };
 
 /// Settings that are not built yet.
-const NOT_BUILT: [&str; 5] =
-    ["Expose", "EnvoyExtensions", "MutualTLSMode", "RateLimits", "MaxInboundConnections"];
+const NOT_BUILT: [&str; 2] = ["Expose", "MaxInboundConnections"];
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -39,9 +39,9 @@ pub fn defaults(body: &[u8]) -> Result<Read<Defaults>, WireError> {
     let mut notes = Vec::new();
     let about = format!("{} {}", wire.kind, wire.name);
     let gateway_mode = wire.mesh_gateway.mode(&about, &mut notes);
+    refused::note(&wire.rest, &OF_DEFAULTS, &about, &mut notes);
     for field in NOT_BUILT {
-        // `strict` is what is built.
-        if wire.rest.get(field).is_some_and(|value| is_set(value) && value != "strict") {
+        if wire.rest.get(field).is_some_and(is_set) {
             let problem = format!("its {field} is not built yet and does not count");
             notes.push(Note::new(&about, problem, format!("leave {field} out of the entry")));
         }

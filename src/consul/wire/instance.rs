@@ -49,6 +49,8 @@ struct WireService {
     #[serde(default)]
     port: i64,
     #[serde(default, deserialize_with = "nullable")]
+    ports: Vec<Value>,
+    #[serde(default, deserialize_with = "nullable")]
     tagged_addresses: BTreeMap<String, WireAddress>,
     #[serde(default, deserialize_with = "nullable")]
     meta: BTreeMap<String, String>,
@@ -167,6 +169,13 @@ fn instance(wire: WireEntry, entry: Value, about: &str, notes: &mut Vec<Note>) -
     }
     if !is_name(&node.node) {
         return Err(bad_name(about, "node name", &node.node));
+    }
+    if service.port == 0 && !service.ports.is_empty() {
+        return Err(Note::new(
+            about,
+            "it has several ports, which are not supported",
+            "register a service of its own for each port",
+        ));
     }
     let lan = lan(&node, &service, about)?;
     let wan = wan(&node, &service, about, notes).unwrap_or_else(|| lan.clone());

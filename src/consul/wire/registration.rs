@@ -9,7 +9,10 @@ use crate::{
     consul::wire::{
         Read, WireError,
         instance::{WireAddress, kind},
-        read::{WireGateway, bad_name, host_port, is_id, is_name, item, nullable, port, shown, whole},
+        read::{
+            WireGateway, bad_name, host_port, is_id, is_name, is_set, item, nullable, port, shown, whole,
+        },
+        refused::{self, OF_PROXIES},
     },
     model::{
         instance::ServiceKind,
@@ -39,6 +42,10 @@ struct WireService {
     #[serde(default, deserialize_with = "nullable")]
     meta: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "nullable")]
+    namespace: String,
+    #[serde(default, deserialize_with = "nullable")]
+    partition: String,
+    #[serde(default, deserialize_with = "nullable")]
     proxy: WireProxy,
 }
 
@@ -57,6 +64,8 @@ struct WireProxy {
     local_service_socket_path: String,
     #[serde(deserialize_with = "nullable")]
     mode: String,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
     #[serde(deserialize_with = "nullable")]
     config: BTreeMap<String, Value>,
     #[serde(deserialize_with = "nullable")]
@@ -88,6 +97,8 @@ struct WireUpstream {
     #[serde(default, deserialize_with = "nullable")]
     destination_peer: String,
     destination_name: String,
+    #[serde(default)]
+    destination_port: Value,
     #[serde(default, deserialize_with = "nullable")]
     datacenter: String,
     #[serde(default, deserialize_with = "nullable")]
@@ -111,9 +122,19 @@ pub fn registration(body: &[u8]) -> Result<Read<Registration>, WireError> {
             "its service name or id is impossible: register it under another".into(),
         ));
     }
+    if let Some((scope, name)) = refused::foreign(&wire.namespace, &wire.partition) {
+        let problem =
+            format!("it is in the {scope} `{}`, which is not supported; register it in default", shown(name));
+        return Err(WireError::Unsupported(problem));
+    }
     let mut notes = Vec::new();
     let about = format!("proxy {}", shown(&wire.id));
+    refused::note(&wire.proxy.rest, &OF_PROXIES, &about, &mut notes);
     let kind = kind(&wire.kind);
+    if kind == ServiceKind::Other {
+        let problem = format!("the kind `{}` is not supported", shown(&wire.kind));
+        notes.push(Note::new(&about, problem, "register a connect-proxy or a mesh-gateway under this id"));
+    }
     let mut tagged = BTreeMap::new();
     for (tag, address) in wire.tagged_addresses {
         let at = if address.port == 0 { wire.port } else { address.port };
@@ -204,10 +225,8 @@ fn upstreams(values: Vec<Value>, notes: &mut Vec<Note>) -> Vec<Upstream> {
 }
 
 fn upstream(wire: WireUpstream, about: &str, notes: &mut Vec<Note>) -> Result<Upstream, Note> {
-    let is_foreign = !matches!(wire.destination_namespace.as_str(), "" | "default")
-        || !matches!(wire.destination_partition.as_str(), "" | "default")
-        || !wire.destination_peer.is_empty();
-    if is_foreign {
+    let scope = refused::foreign(&wire.destination_namespace, &wire.destination_partition);
+    if scope.is_some() || !wire.destination_peer.is_empty() {
         return Err(Note::new(
             about,
             "it is in a peer, a partition or a namespace, which are not supported",
@@ -219,6 +238,13 @@ fn upstream(wire: WireUpstream, about: &str, notes: &mut Vec<Note>) -> Result<Up
             about,
             "LocalBindSocketPath is not built yet",
             "give LocalBindPort, and LocalBindAddress if it should not be loopback",
+        ));
+    }
+    if is_set(&wire.destination_port) {
+        return Err(Note::new(
+            about,
+            "it names a port of a service with several, which are not supported",
+            "register a service of its own for that port, and leave DestinationPort out",
         ));
     }
     let destination = match wire.destination_type.as_str() {

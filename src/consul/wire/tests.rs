@@ -374,3 +374,30 @@ fn garbage_is_an_error_and_no_panic() {
         assert!(agent::agent(body, None).is_err());
     }
 }
+
+#[test]
+fn a_prepared_query_tells_who_answers_and_where() {
+    let node = |service: &str| {
+        format!(
+            r#"{{"Node":{{"Node":"n","Address":"10.0.0.1"}},"Service":{{"ID":"a","Port":80,{service}}},"Checks":null}}"#
+        )
+    };
+    let sidecar =
+        node(r#""Kind":"connect-proxy","Service":"a-proxy","Proxy":{"DestinationServiceName":"a"}"#);
+    let native = node(r#""Service":"b","Connect":{"Native":true}"#);
+    let neither = node(r#""Service":"c","Connect":{},"Proxy":{}"#);
+    let read = |body: String| query::result(body.as_bytes(), &"dc1".into());
+    let (result, notes) =
+        read(format!(r#"{{"Datacenter":"dc2","Failovers":1,"Nodes":[{sidecar},{native},{neither}]}}"#))
+            .unwrap();
+    let services: Vec<&str> = result.services.iter().map(ServiceName::as_str).collect();
+    assert_eq!((result.datacenter.as_str(), services, result.instances.len()), ("dc2", vec!["a", "b"], 2));
+    assert!(notes.len() == 1 && notes[0].about.contains("service c"), "{notes:?}");
+    let (nothing, notes) = read(r#"{"Nodes":null}"#.into()).unwrap();
+    assert!(nothing.instances.is_empty() && nothing.datacenter.as_str() == "dc1" && notes.is_empty());
+    for useless in
+        [format!(r#"{{"Nodes":[{neither}]}}"#), "{}".into(), r#"{"Nodes":[],"Datacenter":"a/b"}"#.into()]
+    {
+        assert!(read(useless.clone()).is_err(), "{useless}");
+    }
+}

@@ -30,6 +30,9 @@ use crate::{
 /// Settings of an upstream that are not built yet.
 const UNBUILT: &[&str] = &["envoy_cluster_json", "envoy_listener_json", "limits", "passive_health_check"];
 
+/// A day: far beyond any connection that still comes about, and within what Consul and Envoy can count.
+const CONNECT_TIMEOUT_MAX_MS: u64 = 86_400_000;
+
 /// One upstream while it is being built.
 struct Making<'a> {
     sidecar: &'a Sidecar<'a>,
@@ -134,9 +137,10 @@ impl<'a> Making<'a> {
         self.wanted.settings.text("protocol").and_then(Protocol::parse)
     }
 
-    /// The upstream's own connect timeout, if it sets one.
+    /// The upstream's own connect timeout, if it sets one. As in Consul, zero is none; Envoy takes no endless one.
     fn connect_timeout_ms(&self) -> Option<u64> {
-        self.wanted.settings.number("connect_timeout_ms")
+        let written = self.wanted.settings.number("connect_timeout_ms");
+        written.filter(|ms| *ms > 0).map(|ms| ms.min(CONNECT_TIMEOUT_MAX_MS))
     }
 
     fn central(&self, reader: &mut Reader<'_>) -> Option<Central> {

@@ -54,8 +54,9 @@ const SERVICE: Fields = &[
     ("EnableTagOverride", Flag),
     ("Proxy", Parts(PROXY)),
     ("Connect", Parts(&[("Native", Flag)])),
-    ("SocketPath", Text), // 1.10
-    ("PeerName", Text),   // 1.13
+    ("SocketPath", Text),                                                   // 1.10
+    ("PeerName", Text),                                                     // 1.13
+    ("Ports", List(&[("Name", Text), ("Port", Whole), ("Default", Flag)])), // 1.22, from its documentation
 ];
 
 const ADDRESS: Fields = &[("Address", Text), ("Port", Whole)];

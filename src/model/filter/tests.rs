@@ -91,9 +91,9 @@ fn what_consul_refuses_is_refused_with_place_and_remedy() {
         ]
         .map(|filter| format!("{filter}\n    {}", refusal(filter)))
         .join("\n"),
-        @r##"
+        @r#"
         Service.Prt == 80
-            at character 1 of the filter: `Service.Prt` is no field of a health entry; write one of Kind, ID, Service, Tags, Address, TaggedAddresses, Meta, Port, Weights, EnableTagOverride, Proxy, Connect, SocketPath, PeerName
+            at character 1 of the filter: `Service.Prt` is no field of a health entry; write one of Kind, ID, Service, Tags, Address, TaggedAddresses, Meta, Port, Weights, EnableTagOverride, Proxy, Connect, SocketPath, PeerName, Ports
         Service.Port == eighty
             at character 1 of the filter: `Service.Port` is a whole number, `eighty` is none
         Service.Port contains 8
@@ -134,7 +134,7 @@ fn what_consul_refuses_is_refused_with_place_and_remedy() {
             at character 4 of the filter: an operator is due here: ==, !=, [not] in, [not] contains, [not] matches or is [not] empty
         ä == 1
             at character 1 of the filter: a field, a text in quotes, a word or a number is due here
-        "##
+        "#
     );
 }
 

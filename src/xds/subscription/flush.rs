@@ -180,7 +180,9 @@ impl Subscription {
         self.owe_children(kind, &part);
         let response = self.response(kind, &part);
         let Due { resources, carried, removed } = part;
-        let outstanding = Outstanding { sent_at: now, order: self.sent, resources, carried, removed };
+        let is_whole = self.carries_all(kind);
+        let outstanding =
+            Outstanding { sent_at: now, order: self.sent, is_whole, resources, carried, removed };
         self.state_mut(kind).note_sent(response.nonce.clone(), outstanding);
         actions.push(Action::Send(response));
     }

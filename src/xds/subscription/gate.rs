@@ -107,8 +107,8 @@ impl Subscription {
     }
 
     fn usage(&self, cluster: &str, deep: u8) -> Use {
-        // A client that comes back asks for clusters first: what its listeners name is not known before they are told.
-        if self.state(Kind::Cluster).is_inherited(cluster) && !self.state(Kind::Listener).known {
+        // A client that comes back asks for clusters first: what its listeners and routes name is not known before.
+        if self.state(Kind::Cluster).is_inherited(cluster) && !self.knows_users() {
             return Use::UntilAnswered;
         }
         let cluster = Key::new(Kind::Cluster, cluster);
@@ -117,6 +117,17 @@ impl Subscription {
             .map(|kind| self.usage_by(kind, &cluster, deep))
             .max()
             .unwrap_or(Use::No)
+    }
+
+    /// Whether a client has told of all types that can name a cluster.
+    fn knows_users(&self) -> bool {
+        let listeners = self.state(Kind::Listener);
+        let may_use_routes = |record: &Record| match &record.held {
+            Held::Nothing => false,
+            Held::Entry(entry) => entry.refers_to.iter().any(|key| key.kind == Kind::Route),
+            Held::Inherited(_) => true,
+        };
+        listeners.known && (self.state(Kind::Route).known || !listeners.records.values().any(may_use_routes))
     }
 
     /// What is used, a cluster or a route, by those resources of a kind that the client has or is about to have.

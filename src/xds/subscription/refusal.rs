@@ -1,11 +1,11 @@
 //! Refusals: which resources a client meant, and for how long that is remembered (rules 6 and 7).
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use crate::xds::{
     resource::{Key, Kind},
-    snapshot::Snapshot,
-    subscription::state::{Given, Outstanding, Refusal, TypeState},
+    snapshot::{Entry, Snapshot},
+    subscription::state::{Given, Held, Outstanding, Refusal, TypeState},
 };
 
 /// How many refused versions of one type are remembered although they are no longer offered: a stream may live for
@@ -24,18 +24,28 @@ impl TypeState {
         now: Instant,
     ) -> Vec<String> {
         let mut names = Vec::new();
-        let names_some = outstanding.resources.iter().any(|entry| is_named(&message, &entry.key.name));
-        for entry in outstanding.resources {
+        let is_meant = |entry: &Arc<Entry>| is_named(&message, &entry.key.name);
+        let (resources, carried) = (outstanding.resources, outstanding.carried);
+        let names_some = resources.iter().chain(&carried).any(is_meant);
+        // What is carried along is refused only by name: the client has it, or has refused it already.
+        for entry in resources.into_iter().chain(carried.into_iter().filter(is_meant)) {
             let name = entry.key.name.clone();
-            let is_refused = !names_some || is_named(&message, &name);
-            if is_refused {
-                self.rejected.entry(name.clone()).or_default().insert(entry.version.clone());
-                names.push(name.clone());
+            // No longer wanted; or sent again although held, and to leave that out from now on would delete it.
+            if !self.is_subscribed(&name) || (outstanding.is_whole && self.has_taken(&entry)) {
+                continue;
             }
-            if let Some(record) = self.records.get_mut(&name)
-                && record.given == Given::Sent(entry.version.clone())
-            {
-                record.given = Given::Uncertain;
+            if !names_some || is_meant(&entry) {
+                self.rejected.entry(name.clone()).or_default().insert(entry.version.clone());
+                names.push(name);
+                self.doubt(&entry);
+            } else {
+                if !self.is_under_way(&entry) {
+                    self.doubt(&entry);
+                }
+                // Most likely applied: what goes on naming it must not lose it meanwhile.
+                if let Some(record) = self.records.get_mut(&name) {
+                    record.held = Held::Entry(entry);
+                }
             }
         }
         // A refused removal is not repeated either; what was to go is taken for gone.
@@ -46,6 +56,37 @@ impl TypeState {
         self.tally.nacks += 1;
         self.tally.last_nack = Some(Refusal { message, resources: names.clone(), at: now });
         names
+    }
+
+    /// Another response, not answered yet, has it too: that answer will tell.
+    fn is_under_way(&self, entry: &Entry) -> bool {
+        let mut others = self.outstanding.values().flat_map(|o| o.entries_of(&entry.key.name));
+        others.any(|other| other.version == entry.version)
+    }
+
+    fn doubt(&mut self, entry: &Entry) {
+        if let Some(record) = self.records.get_mut(&entry.key.name)
+            && record.given == Given::Sent(entry.version.clone())
+        {
+            record.given = Given::Uncertain;
+        }
+    }
+
+    fn has_taken(&self, entry: &Entry) -> bool {
+        let held = self.records.get(&entry.key.name).map(|record| &record.held);
+        matches!(held, Some(Held::Entry(held)) if held.version == entry.version)
+    }
+
+    /// A response of which nobody tells whether it was taken.
+    pub(super) fn note_unsure(&mut self, outstanding: Outstanding) {
+        for entry in outstanding.resources {
+            if !self.is_under_way(&entry) {
+                self.doubt(&entry);
+            }
+        }
+        for name in outstanding.removed {
+            self.forget_removed(&name);
+        }
     }
 
     /// Forgets refusals of what is no longer offered, once they are many.

@@ -116,7 +116,7 @@ impl TypeState {
     }
 
     /// A client that wanted everything, then not, and now again, takes what is still on its way from the first time.
-    fn recall_in_flight(&mut self) {
+    pub(super) fn recall_in_flight(&mut self) {
         for entry in self.outstanding.values().flat_map(|o| &o.resources) {
             let unsure = Record { given: Given::Uncertain, held: Held::Nothing };
             self.records.entry(entry.key.name.clone()).or_insert(unsure);

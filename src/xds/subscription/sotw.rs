@@ -58,7 +58,8 @@ impl TypeState {
             && self.outstanding.is_empty()
     }
 
-    /// A client may answer several responses by answering the last: it has seen those before it (rule 28).
+    /// A client may answer several responses by answering the last: it has seen those before it (rule 28). If it
+    /// refuses the last, what became of the others is not known: they come once more (rule 7).
     fn take_latest_answer(
         &mut self,
         kind: Kind,
@@ -72,7 +73,11 @@ impl TypeState {
         let mut earlier: Vec<(u64, String)> = earlier.map(|(nonce, o)| (o.order, nonce.clone())).collect();
         earlier.sort_unstable();
         for (_, nonce) in earlier {
-            self.take_answer(kind, nonce, None, now, actions);
+            if error.is_none() {
+                self.take_answer(kind, nonce, None, now, actions);
+            } else if let Some(outstanding) = self.outstanding.remove(&nonce) {
+                self.note_unsure(outstanding);
+            }
         }
         self.answered.clone_from(&nonce);
         self.take_answer(kind, nonce, error, now, actions);
@@ -96,10 +101,11 @@ impl TypeState {
         }
         let added: Vec<String> = self.names.difference(&before).cloned().collect();
         for name in &added {
-            self.gain_name(name);
+            self.gain_name(kind, name);
         }
         if wildcard && !had_wildcard {
             self.owes_first_answer = true;
+            self.recall_in_flight();
             // Of clusters and listeners the answer carries everything as it is.
             if !matches!(kind, Kind::Cluster | Kind::Listener) {
                 self.asked.extend(snapshot.of_kind(kind).map(|entry| entry.key.name.clone()));
@@ -115,9 +121,10 @@ impl TypeState {
         }
     }
 
-    /// What a returning client names it may have, in a version that it does not tell.
-    fn gain_name(&mut self, name: &str) {
-        if self.returning.is_some() {
+    /// Endpoints, routes and secrets that a returning client names it may have, in a version that it does not tell. Of
+    /// clusters and listeners nothing is said before all of them are known.
+    fn gain_name(&mut self, kind: Kind, name: &str) {
+        if self.returning.is_some() && !matches!(kind, Kind::Cluster | Kind::Listener) {
             let unknown = Version::from("");
             let record = Record { given: Given::Inherited(unknown.clone()), held: Held::Inherited(unknown) };
             self.records.entry(name.to_owned()).or_insert(record);

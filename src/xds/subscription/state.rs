@@ -70,6 +70,8 @@ pub(super) struct Outstanding {
     /// Its place among the responses of the stream.
     pub(super) order: u64,
     pub(super) resources: Vec<Arc<Entry>>,
+    /// It carries everything that the client should have of the type.
+    pub(super) is_whole: bool,
     /// In the response only because it has to carry everything.
     pub(super) carried: Vec<Arc<Entry>>,
     pub(super) removed: Vec<String>,
@@ -90,6 +92,13 @@ pub(super) struct Refusal {
     pub(super) message: String,
     pub(super) resources: Vec<String>,
     pub(super) at: Instant,
+}
+
+impl Outstanding {
+    /// What the response has under a name, whether it is new or carried along.
+    pub(super) fn entries_of(&self, name: &str) -> impl Iterator<Item = &Arc<Entry>> {
+        self.resources.iter().chain(&self.carried).filter(move |entry| entry.key.name == name)
+    }
 }
 
 impl Given {

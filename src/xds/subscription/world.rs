@@ -198,13 +198,14 @@ impl Subscription {
             Held::Entry(entry) => Some(entry),
             Held::Nothing | Held::Inherited(_) => None,
         };
+        let under_way = state.outstanding.values().flat_map(|o| o.entries_of(name).map(|e| (o.order, e)));
         let last = match &record.given {
             Given::Removed => None,
-            Given::Uncertain | Given::Inherited(_) => held,
+            Given::Uncertain | Given::Inherited(_) => {
+                under_way.max_by_key(|(order, _)| *order).map(|(_, e)| e).or(held)
+            }
             Given::Sent(version) => {
-                let sent = state.outstanding.values().flat_map(|o| o.resources.iter().chain(&o.carried));
-                let mut same = sent.chain(held).filter(|e| e.key.name == name && e.version == *version);
-                same.next()
+                under_way.map(|(_, entry)| entry).chain(held).find(|entry| entry.version == *version)
             }
         };
         last.filter(|entry| !state.is_rejected(name, &entry.version)).cloned()

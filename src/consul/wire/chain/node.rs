@@ -6,7 +6,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    consul::wire::read::{duration_ms, is_set, nullable, shown},
+    consul::wire::{
+        read::{duration_ms, is_set, nullable, shown},
+        refused::{self, OF_RESOLVERS},
+    },
     model::{
         chain::{Balance, ChainNode, Resolver, Target},
         note::Note,
@@ -41,6 +44,8 @@ struct WireResolver {
     target: String,
     #[serde(default, deserialize_with = "nullable")]
     failover: WireFailover,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -101,6 +106,7 @@ pub(super) fn convert(
         let problem = format!("its target {} cannot be used", shown(&resolver.target));
         return Err(Note::new(about, problem, "correct the service-resolver in Consul"));
     }
+    refused::note(&resolver.rest, &OF_RESOLVERS, about, notes);
     Ok(ChainNode::Resolver(Resolver {
         target: resolver.target,
         connect_timeout_ms: connect_timeout(&resolver.connect_timeout, about, notes),

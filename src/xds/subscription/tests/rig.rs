@@ -41,6 +41,13 @@ pub(super) fn cluster(name: &str, n: u64) -> Resource {
     })
 }
 
+/// A cluster made of others.
+pub(super) fn aggregate(name: &str, n: u64, children: &[&str]) -> Resource {
+    let Resource::Cluster(plain) = cluster(name, n) else { unreachable!("cluster() makes clusters") };
+    let children = children.iter().map(|child| (*child).to_string()).collect();
+    Resource::Cluster(Cluster { discovery: Discovery::Aggregate(children), ..plain })
+}
+
 pub(super) fn endpoints(name: &str, n: u32) -> Resource {
     let endpoint = crate::xds::resource::endpoints::Endpoint {
         weight: n,
