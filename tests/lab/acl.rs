@@ -67,6 +67,14 @@ pub(super) async fn allow_dashboard(rig: &Rig, service: &str) -> anyhow::Result<
     }
 }
 
+/// Takes back what [`allow_dashboard`] made.
+pub(super) async fn disallow(rig: &Rig, intention: Option<String>) -> anyhow::Result<()> {
+    match intention {
+        Some(id) => rig.delete("primary-server", &format!("/v1/connect/intentions/{id}")).await,
+        None => Ok(()),
+    }
+}
+
 /// A token for one more sidecar's Envoy, in a file; none without ACLs.
 pub(super) async fn token_of(
     rig: &Rig,

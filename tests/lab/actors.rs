@@ -84,9 +84,7 @@ impl Api {
     /// Takes all of it away again.
     pub(super) async fn stop(self, rig: &Rig) -> anyhow::Result<()> {
         register(rig, &self.sidecar).await?;
-        if let Some(id) = &self.allowed {
-            rig.delete("primary-server", &format!("/v1/connect/intentions/{id}")).await?;
-        }
+        acl::disallow(rig, self.allowed).await?;
         for (id, node, ..) in INSTANCES {
             rig.put(node, &format!("/v1/agent/service/deregister/{id}-sidecar-proxy"), None).await?;
             rig.put(node, &format!("/v1/agent/service/deregister/{id}"), None).await?;

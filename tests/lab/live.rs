@@ -143,7 +143,6 @@ pub(super) async fn an_upstream_is_added_and_removed(rig: &mut Rig) -> anyhow::R
     let plain =
         rig.consul("primary-services")?.agent_service(DASHBOARD).await?.context("dashboard's sidecar")?;
     let address = format!("{}:5002", rig.lab.node("primary-services")?.address);
-    let consul = rig.consul("primary-services")?;
     let allowed = acl::allow_dashboard(rig, "dashboard").await?;
     rig.live(
         "upstream added",
@@ -165,9 +164,7 @@ pub(super) async fn an_upstream_is_added_and_removed(rig: &mut Rig) -> anyhow::R
         Ok(Some(()))
     })
     .await?;
-    if let Some(id) = allowed {
-        consul.delete(&format!("/v1/connect/intentions/{id}"), &[], ASK).await?.ok()?;
-    }
+    acl::disallow(rig, allowed).await?;
     rig.live(
         "upstream removed",
         "primary-services",
