@@ -1,5 +1,6 @@
 //! Wiring: the agent's tasks and what flows between them. Decides nothing; nothing imports it but the command line.
 
+mod access;
 pub mod agent;
 mod interest;
 pub mod metrics;

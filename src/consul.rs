@@ -2,6 +2,7 @@
 //!
 //! Typed topics come out ([`watch::Watches::catalog`]). This module knows nothing of Envoy.
 
+pub mod acl;
 pub mod api;
 mod census;
 pub mod client;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{StatusCode, Uri};
+use hyper::{Request, StatusCode};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde::de::DeserializeOwned;
 
@@ -27,10 +27,19 @@ pub struct Answer {
 
 /// Gets `url`. The error is the reason alone; the caller knows who was asked and what to do about it.
 pub async fn get(url: &str, deadline: Duration) -> Result<Answer, String> {
-    let uri: Uri = url.parse().map_err(|error| format!("not a URL: {error}"))?;
+    get_with(url, &[], deadline).await
+}
+
+/// The same with headers of the caller's. No error shows their values.
+pub async fn get_with(url: &str, headers: &[(&str, &str)], deadline: Duration) -> Result<Answer, String> {
+    let mut request = Request::get(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Empty::new()).map_err(|error| format!("not a URL: {error}"))?;
     let asking = async {
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-        let response = client.get(uri).await.map_err(|error| with_causes(&error))?;
+        let response = client.request(request).await.map_err(|error| with_causes(&error))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
         Ok(Answer { status, body: body.map_err(|error| error.to_string())?.to_bytes() })
@@ -43,7 +52,16 @@ pub async fn get(url: &str, deadline: Duration) -> Result<Answer, String> {
 /// Gets `url` and reads the answer as JSON. The error names the address: no answer in time, a status other than 200,
 /// or text of another shape.
 pub async fn get_json<T: DeserializeOwned>(url: &str, deadline: Duration) -> Result<T, String> {
-    let answer = get(url, deadline).await.map_err(|reason| format!("{url}: {reason}"))?;
+    get_json_with(url, &[], deadline).await
+}
+
+/// The same with headers of the caller's.
+pub async fn get_json_with<T: DeserializeOwned>(
+    url: &str,
+    headers: &[(&str, &str)],
+    deadline: Duration,
+) -> Result<T, String> {
+    let answer = get_with(url, headers, deadline).await.map_err(|reason| format!("{url}: {reason}"))?;
     if answer.status != StatusCode::OK {
         let text = String::from_utf8_lossy(&answer.body[..answer.body.len().min(EXCERPT_BYTES)]).into_owned();
         return Err(format!("{url}: {} {}", answer.status.as_u16(), text.trim()));

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     lab::{
+        acl::{Acls, Tokens},
         plan::{Node, PRIMARY, Plan, ProcessPlan, Role, SECONDARY},
         process::Death,
         runner::Runner,
@@ -28,6 +29,7 @@ use crate::{
     lifecycle,
 };
 
+pub mod acl;
 pub mod certs;
 pub mod consul;
 pub mod demo;
@@ -64,6 +66,8 @@ pub struct LabOptions {
     pub causeway: PathBuf,
     /// Whether there are nodes with the demo services, or only servers and gateways.
     pub start_services: bool,
+    /// Whether Consul has ACLs that deny by default, with a token of few rights for each process.
+    pub has_acls: bool,
     /// Worker threads of each Envoy.
     pub envoy_concurrency: u16,
     /// Where sockets go when the lab's path is too long for them: the user's runtime folder.
@@ -96,6 +100,7 @@ impl LabOptions {
             envoy: absolute(tools::ENVOY.find(tools_root, environment)?)?,
             causeway,
             start_services: true,
+            has_acls: false,
             envoy_concurrency: 1,
             socket_root: runtime.map_or_else(std::env::temp_dir, PathBuf::from),
             step_deadline: STEP_DEADLINE,
@@ -111,6 +116,7 @@ impl LabOptions {
             envoy: "/opt/envoy".into(),
             causeway: "/opt/causeway".into(),
             start_services: true,
+            has_acls: false,
             envoy_concurrency: 1,
             socket_root: "/run/user/1000".into(),
             step_deadline: STEP_DEADLINE,
@@ -141,10 +147,12 @@ impl Lab {
             progress.done("lab", &format!("{left} processes of a killed lab ended"));
         }
         let claim = slot::claim(&options)?;
-        write_files(&claim.plan)?;
+        let acls = claim.plan.has_acls.then(|| Acls::new(&claim.plan)).transpose()?;
+        write_files(&claim.plan, acls.as_ref())?;
         let (sender, mut deaths) = mpsc::channel(DEATHS);
         let runner = Runner::new(claim.plan.clone(), sender)?;
-        let up = Up { runner: &runner, progress: &progress, deadline: options.step_deadline };
+        let deadline = options.step_deadline;
+        let up = Up { runner: &runner, progress: &progress, deadline, acls: acls.as_ref() };
         let came_up = tokio::select! {
             // The step that waits for a process tells more of its death, so it goes first.
             biased;
@@ -173,6 +181,11 @@ impl Lab {
             what: name.into(),
             known: nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", "),
         })
+    }
+
+    /// The file with the token that may do everything; none without ACLs.
+    pub fn management_token(&self) -> Option<PathBuf> {
+        self.plan().has_acls.then(|| acl::token_file(&self.plan().dir, acl::MANAGEMENT))
     }
 
     /// The dashboard's address, `http://…`; none without services.
@@ -253,9 +266,9 @@ fn died_early(plan: &Plan, death: Death) -> LabError {
 }
 
 /// Empties the nodes' folders and writes certificates, keys and configuration.
-fn write_files(plan: &Plan) -> Result<(), LabError> {
-    let tls_dir = plan.dir.join("tls");
-    for dir in plan.nodes.iter().map(|node| &node.dir).chain([&tls_dir]) {
+fn write_files(plan: &Plan, acls: Option<&Acls>) -> Result<(), LabError> {
+    let (tls_dir, tokens_dir) = (plan.dir.join("tls"), plan.dir.join("tokens"));
+    for dir in plan.nodes.iter().map(|node| &node.dir).chain([&tls_dir, &tokens_dir]) {
         match fs::remove_dir_all(dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(error::file("empty", dir)(error));
@@ -268,8 +281,12 @@ fn write_files(plan: &Plan) -> Result<(), LabError> {
     }
     write_certificates(plan, &tls_dir)?;
     let gossip_key = certs::gossip_key().map_err(|error| LabError::Certificates(error.to_string()))?;
-    for config in plan.config_files(gossip_key.expose()) {
+    let tokens = acls.map(Acls::tokens);
+    for config in plan.config_files(gossip_key.expose(), tokens) {
         write_private(&config.path, config.text.as_bytes())?;
+    }
+    for (name, token) in tokens.into_iter().flat_map(Tokens::iter) {
+        write_private(&acl::token_file(&plan.dir, name), token.expose().as_bytes())?;
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! One lab serves all scenarios that clean up after themselves. They run one after the other in one test, since a
 //! process of libtest has no place to stop a shared lab; each is told by name, and one that fails hides no other.
 
+mod acl;
 mod actors;
 mod change;
 mod command;
@@ -29,15 +30,27 @@ macro_rules! scenarios {
 
 #[test]
 fn two_federated_datacenters() {
+    all_scenarios(false);
+}
+
+/// Consul denies by default, and every process has a token of few rights.
+#[test]
+fn two_federated_datacenters_with_acls() {
+    all_scenarios(true);
+}
+
+fn all_scenarios(has_acls: bool) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let failures = runtime.block_on(async {
-        let mut rig = Rig::start().await;
+        let mut rig = Rig::start(has_acls).await;
         let scenarios = scenarios![
             traffic::the_dashboard_counts_over_the_mesh,
             traffic::bytes_pass_both_gateways_and_both_sidecars_speak_mtls,
             traffic::servers_know_each_other_only_through_the_gateways,
             traffic::every_envoy_is_synced,
             traffic::no_private_key_is_shown,
+            acl::no_token_is_shown,
+            acl::least_rights_are_enough,
             live::an_instance_comes_and_goes_in_the_other_datacenter,
             live::a_check_turns_critical_and_back,
             live::no_healthy_instance_is_left_in_the_other_datacenter,

@@ -1,6 +1,7 @@
 //! The one integration-test binary: it links the library once.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "in a test a panic is the report")]
 
+mod acl;
 mod architecture;
 mod bad_input;
 mod compatibility;

@@ -8,13 +8,17 @@ use tracing::{error, info, warn};
 use crate::{
     api,
     app::{
+        access::{Access, AskConsul},
         interest::Interests,
         metrics,
         publish::Publisher,
         sources::{AgentSources, readiness},
     },
     config::{self, Config, ConfigError, xds::XdsSettings},
-    consul::client::{Client, ClientError},
+    consul::{
+        acl::leaf::LeafTokens,
+        client::{Client, ClientError},
+    },
     lifecycle::{
         self, Stop,
         notify::Notify,
@@ -62,10 +66,14 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
 
     let mut supervisor = Supervisor::new();
     let stop = supervisor.stop();
-    let (watches, catalog_task) = crate::consul::watch::start(client, metrics.consul, stop.clone());
+    let leaf_tokens = LeafTokens::of_proxies();
+    let (watches, catalog_task) =
+        crate::consul::watch::start_with(client.clone(), leaf_tokens.clone(), metrics.consul, stop.clone());
     watches.want(OWNER, [Topic::Agent].into()).await;
     let interests = Interests::new();
     let (publisher, reports) = Publisher::new(watches.clone(), interests.clone(), watch_options);
+    let recheck = std::time::Duration::from_millis(config.xds.token_recheck_ms);
+    let access = Access::new(interests, AskConsul::new(client), leaf_tokens, recheck, watches.catalog());
     let board = StatusBoard::default();
     let catalog = watches.catalog();
     let sources = AgentSources {
@@ -81,13 +89,14 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     supervisor.start("mesh.publish", publisher.run(stop.clone()));
     let (ready, is_ready) = watch::channel(false);
     let server = Server {
-        source: Arc::new(interests),
+        source: Arc::new(access.clone()),
         board,
         metrics: metrics.xds,
         limits: Limits { max_streams: config.xds.max_streams, tcp_max_age: config.xds.tcp_max_age },
         ready: is_ready,
     };
     supervisor.start("xds.serve", server.serve(listeners, stop.clone()));
+    supervisor.start("access.follow", access.follow(stop.clone()));
     supervisor.start("http.serve", api::serve(http, Arc::new(sources), stop.clone()));
     supervisor.start("systemd.ready", tell_ready(notify.clone(), ready, catalog, stop.clone()));
     supervisor.start("systemd.watchdog", notify.clone().watch(stop.clone()));

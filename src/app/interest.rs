@@ -1,14 +1,11 @@
-//! Which proxies are wanted: the meeting point of the streams that ask and the publisher that builds.
+//! Which proxies are wanted: the meeting point of the streams that ask and the publisher that builds. Who may have what
+//! is built is for `access` to say.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 
-use crate::{
-    lifecycle,
-    model::{name::ProxyId, secret::SecretText},
-    xds::server::{Attached, Offer, ProxySource},
-};
+use crate::{lifecycle, model::name::ProxyId, xds::server::Offer};
 
 /// How long a proxy's topics stay watched after its last stream ended. Longer than Envoy's longest pause between
 /// attempts to connect (30 s), so that a reconnect finds everything at hand.
@@ -53,6 +50,23 @@ impl Interests {
         });
     }
 
+    /// Wants a proxy for as long as the hold lives. Gives the channel on which it is offered what it should have.
+    pub(super) fn hold(&self, proxy: &ProxyId) -> (watch::Sender<Offer>, Hold) {
+        let mut offers = None;
+        self.0.send_modify(|wanted| {
+            let interest = wanted.entry(proxy.clone()).or_insert_with(|| Interest {
+                holds: 0,
+                released_at: None,
+                offers: watch::Sender::new(Offer::Pending),
+            });
+            interest.holds += 1;
+            interest.released_at = None;
+            offers = Some(interest.offers.clone());
+        });
+        let hold = Hold { interests: self.clone(), proxy: proxy.clone() };
+        (offers.expect("send_modify runs its closure"), hold)
+    }
+
     fn release(&self, proxy: &ProxyId) {
         self.0.send_modify(|wanted| {
             if let Some(interest) = wanted.get_mut(proxy) {
@@ -71,26 +85,8 @@ impl Interest {
     }
 }
 
-impl ProxySource for Interests {
-    fn attach(&self, proxy: &ProxyId, _token: Option<SecretText>) -> Attached {
-        let mut offers = None;
-        self.0.send_modify(|wanted| {
-            let interest = wanted.entry(proxy.clone()).or_insert_with(|| Interest {
-                holds: 0,
-                released_at: None,
-                offers: watch::Sender::new(Offer::Pending),
-            });
-            interest.holds += 1;
-            interest.released_at = None;
-            offers = Some(interest.offers.subscribe());
-        });
-        let hold = Hold { interests: self.clone(), proxy: proxy.clone() };
-        Attached { offers: offers.expect("send_modify runs its closure"), hold: Box::new(hold) }
-    }
-}
-
 /// A stream's hold on a proxy.
-struct Hold {
+pub(super) struct Hold {
     interests: Interests,
     proxy: ProxyId,
 }

@@ -22,7 +22,7 @@ mod detach;
 /// Bring up a lab of two federated datacenters on this machine
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  causeway lab up              until Ctrl-C\n  causeway lab up --detach\n  causeway lab status --json\n  causeway lab down"
+    after_help = "Examples:\n  causeway lab up              until Ctrl-C\n  causeway lab up --detach\n  causeway lab up --acl\n  causeway lab status --json\n  causeway lab down"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -58,6 +58,9 @@ struct UpArgs {
     /// Return once the lab works; it goes on in the background
     #[arg(long)]
     detach: bool,
+    /// Turn Consul's ACLs on, denying by default, with a token of few rights for each process (docs/acl.md)
+    #[arg(long)]
+    acl: bool,
     /// Take this block of addresses (block K has 127.(1+2K) and 127.(2+2K)) instead of the first free one
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(0..=i64::from(LAST_SLOT)))]
     slot: Option<u8>,
@@ -116,6 +119,7 @@ async fn up(args: UpArgs) -> anyhow::Result<ExitCode> {
 fn options(args: &UpArgs) -> anyhow::Result<LabOptions> {
     let (root, own) = (std::env::current_dir()?, std::env::current_exe()?);
     let mut options = LabOptions::new(&args.dir.dir, own, &root, &|name| std::env::var_os(name))?;
+    options.has_acls = args.acl;
     if let Some(slot) = args.slot {
         options.slots = slot..=slot;
     }

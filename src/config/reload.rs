@@ -45,6 +45,7 @@ impl Config {
             ("xds.tcp", old.xds.tcp != new.xds.tcp),
             ("xds.tcp_max_age_s", old.xds.tcp_max_age != new.xds.tcp_max_age),
             ("xds.max_streams", old.xds.max_streams != new.xds.max_streams),
+            ("xds.token_recheck_ms", old.xds.token_recheck_ms != new.xds.token_recheck_ms),
             ("http.listen", old.http.listen != new.http.listen),
             ("log.format", old.log.format != new.log.format),
             ("telemetry.otlp_endpoint", old.telemetry.otlp_endpoint != new.telemetry.otlp_endpoint),

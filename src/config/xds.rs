@@ -13,6 +13,10 @@ const STREAMS_LIMITS: RangeInclusive<u64> = 1..=1_000_000;
 /// A week: beyond it a limit of age is none.
 const MAX_AGE_LIMIT_S: u64 = 7 * 24 * 60 * 60;
 
+/// Between two checks of an open stream's token. Consul's own agents take five minutes; with less than a second the
+/// checks would be most of what Consul is asked.
+const TOKEN_RECHECK_MS: RangeInclusive<u64> = 1000..=3_600_000;
+
 /// Where the xDS server listens, and how much it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct XdsSettings {
@@ -28,6 +32,8 @@ pub struct XdsSettings {
     pub tcp_max_age: Option<Duration>,
     /// Discovery streams at once.
     pub max_streams: usize,
+    /// How often the ACL token of an open stream is checked again, in milliseconds.
+    pub token_recheck_ms: u64,
 }
 
 impl Default for XdsSettings {
@@ -39,6 +45,7 @@ impl Default for XdsSettings {
             tcp: None,
             tcp_max_age: Some(Duration::from_secs(1_800)),
             max_streams: 10_000,
+            token_recheck_ms: 300_000,
         }
     }
 }
@@ -49,6 +56,8 @@ const SOCKET_MODE: Key = Key { name: "socket_mode", example: r#""0660""# };
 pub(crate) const TCP: Key = Key { name: "tcp", example: r#""127.0.0.1:18502""# };
 const TCP_MAX_AGE_S: Key = Key { name: "tcp_max_age_s", example: "1800" };
 const MAX_STREAMS: Key = Key { name: "max_streams", example: "10000" };
+
+const TOKEN_RECHECK: Key = Key { name: "token_recheck_ms", example: "300000" };
 
 pub(crate) fn read(document: &mut Document<'_>) -> XdsSettings {
     let default = XdsSettings::default();
@@ -64,6 +73,8 @@ pub(crate) fn read(document: &mut Document<'_>) -> XdsSettings {
         .number(&MAX_STREAMS, STREAMS_LIMITS)
         .and_then(|streams| usize::try_from(streams).ok())
         .unwrap_or(default.max_streams);
+    let recheck = section.number(&TOKEN_RECHECK, TOKEN_RECHECK_MS);
+    let token_recheck_ms = recheck.unwrap_or(default.token_recheck_ms);
     if socket.is_none() {
         if !section.has(&TCP) {
             let remedy = "give socket a path, or tcp a loopback address";
@@ -73,7 +84,7 @@ pub(crate) fn read(document: &mut Document<'_>) -> XdsSettings {
             section.refuse(key, "is set and socket is \"\"", "remove it, or give socket a path");
         }
     }
-    XdsSettings { socket, socket_group, socket_mode, tcp, tcp_max_age, max_streams }
+    XdsSettings { socket, socket_group, socket_mode, tcp, tcp_max_age, max_streams, token_recheck_ms }
 }
 
 fn non_empty(text: String) -> Option<String> {

@@ -22,6 +22,7 @@ use crate::{
         connect::{Http, http_client},
         credentials::Credentials,
     },
+    model::secret::SecretText,
     tls::TlsError,
 };
 
@@ -203,9 +204,23 @@ impl Client {
         body: Option<Value>,
         deadline: Duration,
     ) -> Result<Reply, ClientError> {
+        self.ask_as(None, method, path, query, body, deadline).await
+    }
+
+    /// The same with the rights of another token than this client's own.
+    pub(crate) async fn ask_as(
+        &self,
+        token: Option<&SecretText>,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<Value>,
+        deadline: Duration,
+    ) -> Result<Reply, ClientError> {
         let act = format!("{method} {path}");
-        let request = self.request(method, path, query, body)?;
-        match tokio::time::timeout(deadline, self.exchange(request, &act)).await {
+        let token = token.cloned().or_else(|| self.0.credentials.token());
+        let request = self.request(token.as_ref(), method, path, query, body)?;
+        match tokio::time::timeout(deadline, self.exchange(request, &act, token)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ClientError::Deadline { act, deadline }),
         }
@@ -213,6 +228,7 @@ impl Client {
 
     fn request(
         &self,
+        token: Option<&SecretText>,
         method: Method,
         path: &str,
         query: &[(&str, &str)],
@@ -241,7 +257,7 @@ impl Client {
         let mut request =
             request.body(Full::new(bytes)).map_err(|_| ClientError::Path { path: path.to_owned() })?;
         let headers = request.headers_mut();
-        if let Some(token) = self.0.credentials.token() {
+        if let Some(token) = token {
             headers.insert("x-consul-token", secret_header(token.expose(), "token")?);
         }
         if let Some(basic) = self.0.credentials.basic() {
@@ -250,7 +266,12 @@ impl Client {
         Ok(request)
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>, act: &str) -> Result<Reply, ClientError> {
+    async fn exchange(
+        &self,
+        request: Request<Full<Bytes>>,
+        act: &str,
+        token: Option<SecretText>,
+    ) -> Result<Reply, ClientError> {
         let reply = self.http().request(request).await.map_err(|error| self.transport(&error, act))?;
         let (head, mut body) = reply.into_parts();
         let mut bytes = BytesMut::new();
@@ -264,7 +285,7 @@ impl Client {
                 bytes.extend_from_slice(&data);
             }
         }
-        Ok(Reply::new(act.to_owned(), &head, bytes.freeze(), self.0.credentials.known()))
+        Ok(Reply::new(act.to_owned(), &head, bytes.freeze(), token))
     }
 
     /// The connections in use; made anew when a TLS file changed. New files that cannot be used are reported and the

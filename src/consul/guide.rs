@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::{
     consul::{
+        acl::leaf::Credential,
         census::{self, Census, Mark},
         index::{Ask, Bucket, Cursor, Event, Fault, Follow, Poll},
         poller::Desk,
@@ -112,7 +113,7 @@ pub(crate) async fn lead(desk: Desk, dc: Datacenter) {
     let mut ask = poll.first(desk.wait(question.wait));
     loop {
         tokio::time::sleep(ask.pause).await;
-        let (event, guide, bytes) = match desk.exchange(&question, &ask).await {
+        let (event, guide, bytes) = match desk.exchange(&question, &ask, &Credential::Own).await {
             Ok(reply) => match topic::counted(&dc, &reply) {
                 Ok(census) => {
                     let guide = Guide::Known(Arc::new(census));

@@ -15,6 +15,8 @@ use tokio::{
 
 use crate::{
     consul::{
+        acl::leaf::{Credential, Key, LeafTokens},
+        census::Mark,
         client::{Client, ClientError, Reply},
         fallback::agent_facts,
         guide::{Follower, Guides},
@@ -59,6 +61,7 @@ pub(crate) struct Desk {
     pub(crate) metrics: ConsulMetrics,
     pub(crate) reports: mpsc::Sender<Report>,
     pub(crate) turns: Turns,
+    pub(crate) leaf_tokens: LeafTokens,
     pub(crate) guides: Guides,
     /// The agent's own datacenter, once it is known.
     pub(crate) local: Arc<OnceLock<Datacenter>>,
@@ -106,13 +109,23 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
     let mut is_told = false;
     let mut follower = Follower::new(&desk.guides, &topic);
     let mut ask = poll.first(desk.wait(question.wait));
+    let mut key = desk.leaf_tokens.key(&topic);
     loop {
-        tokio::time::sleep(ask.pause).await;
-        let mark = follower.due(&ask).await;
-        if mark.is_some() {
-            ask = ask.at_once();
-        }
-        let answered = desk.ask(&question, &topic, &ask, &mut is_told).await;
+        let answered = match key.held().cloned() {
+            None => keyless(&topic, &last, &mut key).await,
+            Some(credential) => tokio::select! {
+                answered = desk.answer(&question, &topic, &mut ask, &credential, &mut follower, &mut is_told) => {
+                    Some(answered)
+                }
+                () = key.changed() => None,
+            },
+        };
+        let Some((answered, mark)) = answered else {
+            // Another token, another answer: what was waited on says nothing of it.
+            poll = Poll::new(question.follow);
+            ask = poll.first(desk.wait(question.wait));
+            continue;
+        };
         let (event, news) = digest(&topic, &poll, answered, desk.local.get(), &mut last);
         desk.count(topic::kind(&topic), &event);
         follower.asked(mark, &event);
@@ -123,6 +136,16 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
         }
         ask = poll.next(&event, started.elapsed(), fastrand::f64(), desk.wait(question.wait));
     }
+}
+
+/// Nobody may ask. That is told when there was an answer before, and then waited out; gives nothing once somebody may.
+async fn keyless(topic: &Topic, last: &Last, key: &mut Key) -> Option<(Answered, Option<Mark>)> {
+    if last.heard.is_some() && last.lost.is_none() {
+        let reason = format!("{topic}: no proxy is connected whose token has service:write on it");
+        return Some(((Outcome::Lost(Fault::Denied, reason.into()), None, None), None));
+    }
+    key.changed().await;
+    None
 }
 
 /// What came of a request, with the index and the hash to wait on.
@@ -195,6 +218,24 @@ impl Desk {
         self.turns.wait(wait)
     }
 
+    /// The answer to `ask`, after its pause and once there is reason to ask; with the mark that was the reason.
+    async fn answer(
+        &self,
+        question: &Question,
+        topic: &Topic,
+        ask: &mut Ask,
+        credential: &Credential,
+        follower: &mut Follower<'_>,
+        is_told: &mut bool,
+    ) -> (Answered, Option<Mark>) {
+        tokio::time::sleep(ask.pause).await;
+        let mark = follower.due(ask).await;
+        if mark.is_some() {
+            *ask = ask.clone().at_once();
+        }
+        (self.ask(question, topic, ask, credential, is_told).await, mark)
+    }
+
     /// One question. `is_told` is whether Consul itself ever answered: what
     /// is guessed of the agent never replaces what it told.
     async fn ask(
@@ -202,9 +243,10 @@ impl Desk {
         question: &Question,
         topic: &Topic,
         ask: &Ask,
+        credential: &Credential,
         is_told: &mut bool,
-    ) -> (Outcome, Option<u64>, Option<String>) {
-        match self.exchange(question, ask).await {
+    ) -> Answered {
+        match self.exchange(question, ask, credential).await {
             Ok(reply) => {
                 let mut outcome = topic::outcome(topic, &reply);
                 *is_told |= !matches!(outcome, Outcome::Lost(..));
@@ -226,6 +268,7 @@ impl Desk {
         &self,
         question: &Question,
         ask: &Ask,
+        credential: &Credential,
     ) -> Result<Reply, (ClientError, Duration)> {
         let _turn = self.turns.connections.acquire().await.ok();
         let mut query: Vec<(&str, String)> = question.query.clone();
@@ -239,7 +282,12 @@ impl Desk {
         }
         let query: Vec<(&str, &str)> = query.iter().map(|(key, value)| (*key, value.as_str())).collect();
         let sent: Instant = lifecycle::now();
-        let exchange = self.client.ask(
+        let token = match credential {
+            Credential::Own => None,
+            Credential::Proxy(token) => Some(token),
+        };
+        let exchange = self.client.ask_as(
+            token,
             question.method.clone(),
             &question.path,
             &query,
@@ -292,6 +340,7 @@ mod tests {
             metrics: ConsulMetrics::default(),
             reports: mpsc::channel(1).0,
             turns: Turns::new(4),
+            leaf_tokens: LeafTokens::own(),
             guides: Guides::new(),
             local: Arc::default(),
         };
@@ -300,11 +349,13 @@ mod tests {
         let mut is_told = false;
         let mut nodes = Vec::new();
         for _ in 0..3 {
-            nodes.push(match desk.ask(&question, &Topic::Agent, &ask, &mut is_told).await.0 {
-                Outcome::Heard(Answer::Agent(facts), _) => facts.node.to_string(),
-                Outcome::Lost(Fault::Denied, _) => "denied".to_owned(),
-                other => panic!("{other:?}"),
-            });
+            nodes.push(
+                match desk.ask(&question, &Topic::Agent, &ask, &Credential::Own, &mut is_told).await.0 {
+                    Outcome::Heard(Answer::Agent(facts), _) => facts.node.to_string(),
+                    Outcome::Lost(Fault::Denied, _) => "denied".to_owned(),
+                    other => panic!("{other:?}"),
+                },
+            );
         }
         assert_eq!(nodes, ["unknown", "vm1", "denied"]);
     }

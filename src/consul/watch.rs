@@ -20,6 +20,7 @@ use tokio::{
 use crate::{
     config::consul::ConsulAddress,
     consul::{
+        acl::leaf::LeafTokens,
         census,
         client::Client,
         guide::{self, Guides},
@@ -57,8 +58,18 @@ struct Wish {
 }
 
 /// Starts the watches. The task returns after `stop`; should it return before, the catalog is no longer kept and the
-/// agent must end.
+/// agent must end. Everything is asked for with the client's own token.
 pub fn start(client: Client, metrics: ConsulMetrics, stop: Stop) -> (Watches, Task<()>) {
+    start_with(client, LeafTokens::own(), metrics, stop)
+}
+
+/// The same, where leaf certificates are asked for with these tokens.
+pub fn start_with(
+    client: Client,
+    leaf_tokens: LeafTokens,
+    metrics: ConsulMetrics,
+    stop: Stop,
+) -> (Watches, Task<()>) {
     let (wishes_in, wishes) = mpsc::channel(WISHES);
     let (reports_in, reports) = mpsc::channel(REPORTS);
     let (published, catalog) = watch::channel(Arc::new(Catalog::default()));
@@ -77,6 +88,7 @@ pub fn start(client: Client, metrics: ConsulMetrics, stop: Stop) -> (Watches, Ta
             metrics,
             reports: reports_in,
             turns,
+            leaf_tokens,
             guides: Guides::new(),
             local: Arc::default(),
         },

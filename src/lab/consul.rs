@@ -5,7 +5,10 @@ use std::{net::Ipv4Addr, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::lab::plan::{Node, PRIMARY, Role, SECONDARY, port};
+use crate::lab::{
+    acl::{self, Holder, Tokens},
+    plan::{Node, PRIMARY, Role, SECONDARY, port},
+};
 
 /// Which service a client registers from its own configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,15 +37,18 @@ pub struct ConsulConfig<'a> {
     pub gossip_key: &'a str,
     /// What it registers.
     pub services: ClientServices,
+    /// With which tokens, where there are ACLs.
+    pub tokens: Option<&'a Tokens>,
 }
 
 impl ConsulConfig<'_> {
-    /// The configuration file's text. It holds the gossip key.
+    /// The configuration file's text. It holds the gossip key and the agent's tokens.
     pub fn render(&self) -> String {
         let mut config = self.common();
         let own = if self.node.role == Role::Server { self.server() } else { self.client() };
         if let (Value::Object(all), Value::Object(own)) = (&mut config, own) {
             all.extend(own);
+            all.extend(self.tokens.map(|tokens| ("acl".to_owned(), tokens.consul_section(self.node))));
         }
         format!("{config:#}\n")
     }
@@ -127,7 +133,7 @@ impl ConsulConfig<'_> {
     fn service(&self, name: &str, service_port: u16, mut proxy: Value) -> Value {
         let address = self.node.address.to_string();
         proxy["local_service_address"] = address.clone().into();
-        json!({
+        let mut service = json!({
             "id": name,
             "name": name,
             "address": address,
@@ -148,6 +154,12 @@ impl ConsulConfig<'_> {
                 ],
                 "proxy": proxy,
             }},
-        })
+        });
+        let token = self.tokens.and_then(|all| all.get(&acl::token_name(&self.node.name, Holder::Service)));
+        if let Some(token) = token {
+            // A sidecar takes over its service's token.
+            service["token"] = token.expose().into();
+        }
+        service
     }
 }

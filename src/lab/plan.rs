@@ -1,17 +1,24 @@
 //! Owns the lab's shape: which "VMs" there are, at which addresses, and what runs on each with which arguments.
 //! Pure: the same options and slot give the same plan. It must not know how processes are started or watched.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     lab::{
         LabOptions,
-        consul::{ClientServices, ConsulConfig},
+        acl::{self, Holder, Tokens},
+        consul::ConsulConfig,
     },
     model::name::Datacenter,
 };
+
+pub use crate::lab::consul::ClientServices;
 
 mod sketch;
 
@@ -163,6 +170,8 @@ pub struct Plan {
     pub dir: PathBuf,
     /// The nodes: the primary's server, gateway and services, then the secondary's.
     pub nodes: Vec<Node>,
+    /// Whether Consul denies what no token allows.
+    pub has_acls: bool,
     /// The dashboard's address, `http://…`; none when the lab runs without services.
     pub dashboard: Option<String>,
     /// A folder for sockets outside the lab's, when the lab's path is too long for a socket's.
@@ -206,7 +215,7 @@ impl Plan {
         let dashboard = options
             .start_services
             .then(|| format!("http://{}:{}", node_address(slot, PRIMARY, Role::Services), port::DASHBOARD));
-        Self { slot, dir: options.dir.clone(), nodes, dashboard, socket_dir }
+        Self { slot, dir: options.dir.clone(), nodes, has_acls: options.has_acls, dashboard, socket_dir }
     }
 
     /// The node of that name.
@@ -214,12 +223,13 @@ impl Plan {
         self.nodes.iter().find(|node| node.name == name)
     }
 
-    /// Every configuration file, with the gossip key (base64) that both datacenters share.
-    pub fn config_files(&self, gossip_key: &str) -> Vec<ConfigFile> {
-        self.nodes.iter().flat_map(|node| self.node_files(node, gossip_key)).collect()
+    /// Every configuration file, with the gossip key (base64) that both datacenters share, and the tokens where there
+    /// are ACLs.
+    pub fn config_files(&self, gossip_key: &str, tokens: Option<&Tokens>) -> Vec<ConfigFile> {
+        self.nodes.iter().flat_map(|node| self.node_files(node, gossip_key, tokens)).collect()
     }
 
-    fn node_files(&self, node: &Node, gossip_key: &str) -> Vec<ConfigFile> {
+    fn node_files(&self, node: &Node, gossip_key: &str, tokens: Option<&Tokens>) -> Vec<ConfigFile> {
         let consul = ConfigFile {
             path: node.dir.join("consul.json"),
             text: ConsulConfig {
@@ -229,12 +239,15 @@ impl Plan {
                 tls_dir: &self.dir.join("tls"),
                 gossip_key,
                 services: services_of(node),
+                tokens,
             }
             .render(),
         };
+        let token_file =
+            tokens.map(|_| acl::token_file(&self.dir, &acl::token_name(&node.name, Holder::Causeway)));
         let agent = node.xds.as_deref().and_then(|xds| xds.strip_prefix("unix:")).map(|socket| ConfigFile {
             path: node.dir.join("causeway.toml"),
-            text: agent_config(node, socket),
+            text: agent_config(node, socket, token_file.as_deref()),
         });
         [Some(consul), agent].into_iter().flatten().collect()
     }
@@ -253,7 +266,7 @@ fn roles(options: &LabOptions) -> &'static [Role] {
     }
 }
 
-fn services_of(node: &Node) -> ClientServices {
+pub(crate) fn services_of(node: &Node) -> ClientServices {
     match (node.role, node.datacenter.as_str()) {
         (Role::Services, PRIMARY) => ClientServices::Dashboard,
         (Role::Services, _) => ClientServices::Counting,
@@ -287,12 +300,14 @@ fn socket_dir(options: &LabOptions) -> Option<PathBuf> {
     })
 }
 
-fn agent_config(node: &Node, socket: &str) -> String {
+fn agent_config(node: &Node, socket: &str, token_file: Option<&Path>) -> String {
     // Quoting as JSON does is valid TOML for every path and address.
     let quote = |text: &str| serde_json::Value::from(text).to_string();
+    let token_file = token_file.map(|file| format!("token_file = {}\n", quote(&file.display().to_string())));
     format!(
-        "[consul]\naddress = {}\n\n[http]\nlisten = {}\n\n[xds]\nsocket = {}\nsocket_group = \"\"\n\n[log]\nlevel = \"info\"\nformat = \"text\"\n",
+        "[consul]\naddress = {}\n{}\n[http]\nlisten = {}\n\n[xds]\nsocket = {}\nsocket_group = \"\"\n\n[log]\nlevel = \"info\"\nformat = \"text\"\n",
         quote(&node.consul_http),
+        token_file.unwrap_or_default(),
         quote(&format!("{}:{}", node.address, port::CAUSEWAY_HTTP)),
         quote(socket),
     )

@@ -8,17 +8,19 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::net::TcpStream;
 
 use crate::{
     fetch,
     lab::{
         LabError,
+        acl::{self, Acls},
         plan::{Node, PRIMARY, Role, SECONDARY, Stage, port},
         runner::Runner,
         wait::{self, Progress},
     },
+    model::secret::SecretText,
 };
 
 /// One question. Consul answers in milliseconds; one that hangs is asked again.
@@ -29,6 +31,7 @@ pub(crate) struct Up<'a, F> {
     pub(crate) runner: &'a Runner,
     pub(crate) progress: &'a Progress<F>,
     pub(crate) deadline: Duration,
+    pub(crate) acls: Option<&'a Acls>,
 }
 
 #[derive(Deserialize)]
@@ -72,8 +75,9 @@ const MEMBER_ALIVE: u8 = 1;
 impl<F: FnMut(&str)> Up<'_, F> {
     /// Starts everything and waits until all of it works.
     pub(crate) async fn run(&self) -> Result<(), LabError> {
-        self.start_early(PRIMARY)?;
+        self.start_server(PRIMARY)?;
         self.server(PRIMARY).await?;
+        self.start_clients(PRIMARY)?;
         tokio::try_join!(self.services_node(PRIMARY), self.gateway_then_secondary())?;
         tokio::try_join!(
             self.federation(PRIMARY, SECONDARY),
@@ -91,8 +95,9 @@ impl<F: FnMut(&str)> Up<'_, F> {
             self.envoy_node(gateway).await?;
             self.gateway_listens(gateway).await?;
         }
-        self.start_early(SECONDARY)?;
+        self.start_server(SECONDARY)?;
         self.server(SECONDARY).await?;
+        self.start_clients(SECONDARY)?;
         let gateway = async {
             match self.node(SECONDARY, Role::Gateway) {
                 Some(gateway) => {
@@ -110,15 +115,35 @@ impl<F: FnMut(&str)> Up<'_, F> {
         nodes.iter().find(|node| node.datacenter.as_str() == datacenter && node.role == role)
     }
 
-    /// What needs nothing to be there: Consul's agents find each other, the demo services wait for no one.
-    fn start_early(&self, datacenter: &str) -> Result<(), LabError> {
+    /// What needs nothing to be there: Consul's agents find each other, the demo services wait for no one. With ACLs a
+    /// client waits for its token: one that Consul does not know makes it pause for longer than all of the bring-up.
+    fn start_server(&self, datacenter: &str) -> Result<(), LabError> {
+        let early: &[Stage] = match self.acls {
+            None => &[Stage::Server, Stage::Client, Stage::Service],
+            Some(_) => &[Stage::Server, Stage::Service],
+        };
+        self.start_stages(datacenter, early)
+    }
+
+    fn start_clients(&self, datacenter: &str) -> Result<(), LabError> {
+        if self.acls.is_some() { self.start_stages(datacenter, &[Stage::Client]) } else { Ok(()) }
+    }
+
+    fn start_stages(&self, datacenter: &str, stages: &[Stage]) -> Result<(), LabError> {
         let nodes = self.runner.plan().nodes.iter().filter(|node| node.datacenter.as_str() == datacenter);
         for (node, process) in nodes.flat_map(|node| node.processes.iter().map(move |it| (node, it))) {
-            if matches!(process.stage, Stage::Server | Stage::Client | Stage::Service) {
+            if stages.contains(&process.stage) {
                 self.runner.start(&node.name, &process.name)?;
             }
         }
         Ok(())
+    }
+
+    /// A question to a node's Consul, with all rights where there are ACLs.
+    async fn consul<T: DeserializeOwned>(&self, node: &Node, path: &str) -> Result<T, String> {
+        let token = self.acls.and_then(Acls::management).map(SecretText::expose);
+        let headers: Vec<_> = token.into_iter().map(|token| ("x-consul-token", token)).collect();
+        fetch::get_json_with(&format!("{}{path}", node.consul_http), &headers, ASK).await
     }
 
     async fn until<T, Fut>(
@@ -143,7 +168,22 @@ impl<F: FnMut(&str)> Up<'_, F> {
             // The secondary's CA is signed by the primary's, once the federation stands.
             self.until(node, "consul", "certificate authority ready", || trust_domain(node)).await?;
         }
-        Ok(())
+        match self.acls {
+            Some(acls) => self.tokens(acls, node).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The primary's server is told all tokens; the secondary's learns them from it.
+    async fn tokens(&self, acls: &Acls, server: &Node) -> Result<(), LabError> {
+        if server.datacenter.as_str() == PRIMARY {
+            let dir = &self.runner.plan().dir;
+            return self.until(server, "consul", "ACL tokens made", || acls.set_up(dir, server)).await;
+        }
+        let nodes = self.runner.plan().nodes.iter();
+        let nodes: Vec<&Node> = nodes.filter(|node| node.datacenter == server.datacenter).collect();
+        let probe = || acl::is_replicated(server, acls.tokens(), &nodes);
+        self.until(server, "consul", "ACL tokens replicated", probe).await
     }
 
     async fn services_node(&self, datacenter: &str) -> Result<(), LabError> {
@@ -155,7 +195,7 @@ impl<F: FnMut(&str)> Up<'_, F> {
 
     /// Consul's client, the Causeway agent, then Envoy.
     async fn envoy_node(&self, node: &Node) -> Result<(), LabError> {
-        self.until(node, "consul", "Consul client joined", || joined(node)).await?;
+        self.until(node, "consul", "Consul client joined", || self.joined(node)).await?;
         self.runner.start(&node.name, "causeway")?;
         let http = node.causeway_http.clone().unwrap_or_default();
         self.until(node, "causeway", "Causeway agent ready", || asks(format!("{http}/readyz"))).await?;
@@ -181,11 +221,12 @@ impl<F: FnMut(&str)> Up<'_, F> {
             return Ok(());
         };
         let names = [node, other].map(|node| format!("{}.{}", node.name, node.datacenter));
-        self.until(node, "consul", "both servers alive in the WAN pool", || wan_alive(node, &names)).await?;
+        self.until(node, "consul", "both servers alive in the WAN pool", || self.wan_alive(node, &names))
+            .await?;
         let nodes = self.runner.plan().nodes.iter().filter(|node| node.datacenter.as_str() == there);
         let expected: BTreeSet<String> = nodes.map(|node| node.name.clone()).collect();
         let what = format!("catalog of {there} answers");
-        self.until(node, "consul", &what, || catalog(node, there, &expected)).await
+        self.until(node, "consul", &what, || self.catalog(node, there, &expected)).await
     }
 
     /// Every check in the datacenter passes, and none of the checked services is missing.
@@ -196,7 +237,7 @@ impl<F: FnMut(&str)> Up<'_, F> {
             let service = if datacenter == PRIMARY { "dashboard" } else { "counting" };
             expected.extend([service.to_owned(), format!("{service}-sidecar-proxy")]);
         }
-        self.until(node, "consul", "all checks pass", || passing(node, &expected)).await
+        self.until(node, "consul", "all checks pass", || self.passing(node, &expected)).await
     }
 
     async fn dashboard(&self) -> Result<(), LabError> {
@@ -207,6 +248,56 @@ impl<F: FnMut(&str)> Up<'_, F> {
         };
         self.until(node, "dashboard", "dashboard counts in the other datacenter", || counts(url.clone()))
             .await
+    }
+
+    async fn joined(&self, node: &Node) -> Result<(), String> {
+        leader(node).await?;
+        let path = format!("/v1/catalog/node/{}", node.name);
+        let entry: Option<serde_json::Value> = self.consul(node, &path).await?;
+        entry.map(drop).ok_or_else(|| "not in the catalog yet".to_owned())?;
+        match self.acls {
+            // Consul 1.8 begins with the ACLs of long ago, until it has seen that its servers know the present ones.
+            Some(_) => self.consul::<serde_json::Value>(node, "/v1/agent/self").await.map(drop),
+            None => Ok(()),
+        }
+    }
+
+    async fn wan_alive(&self, node: &Node, names: &[String]) -> Result<(), String> {
+        let path = "/v1/agent/members?wan=1";
+        let members: Vec<Member> = self.consul(node, path).await?;
+        let members: BTreeMap<_, _> =
+            members.into_iter().map(|member| (member.name, member.status)).collect();
+        let missing = names.iter().find(|name| members.get(*name) != Some(&MEMBER_ALIVE));
+        missing.map_or(Ok(()), |name| Err(format!("{name} is not alive in the WAN pool: {members:?}")))
+    }
+
+    async fn catalog(
+        &self,
+        node: &Node,
+        datacenter: &str,
+        expected: &BTreeSet<String>,
+    ) -> Result<(), String> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Entry {
+            node: String,
+        }
+        let path = format!("/v1/catalog/nodes?dc={datacenter}");
+        let entries: Vec<Entry> = self.consul(node, &path).await?;
+        let found: BTreeSet<String> = entries.into_iter().map(|entry| entry.node).collect();
+        let missing = expected.difference(&found).next();
+        missing.map_or(Ok(()), |name| Err(format!("{name} is not in the catalog of {datacenter}")))
+    }
+
+    async fn passing(&self, node: &Node, expected: &BTreeSet<String>) -> Result<(), String> {
+        let path = "/v1/health/state/any";
+        let checks: Vec<Check> = self.consul(node, path).await?;
+        if let Some(bad) = checks.iter().find(|check| check.status != "passing") {
+            return Err(format!("{}: check \"{}\" is {}", bad.node, bad.name, bad.status));
+        }
+        let checked: BTreeSet<String> = checks.into_iter().map(|check| check.service_name).collect();
+        let missing = expected.difference(&checked).next();
+        missing.map_or(Ok(()), |name| Err(format!("{name} has no check yet")))
     }
 }
 
@@ -225,45 +316,6 @@ async fn trust_domain(node: &Node) -> Result<(), String> {
     // Answered with 200 and an empty trust domain before the CA is there.
     let roots: Roots = fetch::get_json(&url, ASK).await?;
     if roots.trust_domain.is_empty() { Err("no trust domain yet".into()) } else { Ok(()) }
-}
-
-async fn joined(node: &Node) -> Result<(), String> {
-    leader(node).await?;
-    let url = format!("{}/v1/catalog/node/{}", node.consul_http, node.name);
-    let entry: Option<serde_json::Value> = fetch::get_json(&url, ASK).await?;
-    entry.map(drop).ok_or_else(|| "not in the catalog yet".into())
-}
-
-async fn wan_alive(node: &Node, names: &[String]) -> Result<(), String> {
-    let url = format!("{}/v1/agent/members?wan=1", node.consul_http);
-    let members: Vec<Member> = fetch::get_json(&url, ASK).await?;
-    let members: BTreeMap<_, _> = members.into_iter().map(|member| (member.name, member.status)).collect();
-    let missing = names.iter().find(|name| members.get(*name) != Some(&MEMBER_ALIVE));
-    missing.map_or(Ok(()), |name| Err(format!("{name} is not alive in the WAN pool: {members:?}")))
-}
-
-async fn catalog(node: &Node, datacenter: &str, expected: &BTreeSet<String>) -> Result<(), String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Entry {
-        node: String,
-    }
-    let url = format!("{}/v1/catalog/nodes?dc={datacenter}", node.consul_http);
-    let entries: Vec<Entry> = fetch::get_json(&url, ASK).await?;
-    let found: BTreeSet<String> = entries.into_iter().map(|entry| entry.node).collect();
-    let missing = expected.difference(&found).next();
-    missing.map_or(Ok(()), |name| Err(format!("{name} is not in the catalog of {datacenter}")))
-}
-
-async fn passing(node: &Node, expected: &BTreeSet<String>) -> Result<(), String> {
-    let url = format!("{}/v1/health/state/any", node.consul_http);
-    let checks: Vec<Check> = fetch::get_json(&url, ASK).await?;
-    if let Some(bad) = checks.iter().find(|check| check.status != "passing") {
-        return Err(format!("{}: check \"{}\" is {}", bad.node, bad.name, bad.status));
-    }
-    let checked: BTreeSet<String> = checks.into_iter().map(|check| check.service_name).collect();
-    let missing = expected.difference(&checked).next();
-    missing.map_or(Ok(()), |name| Err(format!("{name} has no check yet")))
 }
 
 async fn counts(url: String) -> Result<(), String> {

@@ -11,7 +11,10 @@ use causeway::{
 };
 use serde_json::{Value, json};
 
-use crate::lab::rig::{Rig, eventually};
+use crate::lab::{
+    acl,
+    rig::{Rig, eventually},
+};
 
 /// Where the dashboard's sidecar listens for `api`.
 const UPSTREAM_PORT: u16 = 5003;
@@ -29,6 +32,8 @@ pub(super) struct Api {
     sidecar: Value,
     /// Where the dashboard's sidecar listens for it.
     pub(super) url: String,
+    /// The intention made for it.
+    allowed: Option<String>,
 }
 
 impl Api {
@@ -37,10 +42,11 @@ impl Api {
         for instance in INSTANCES {
             start(rig, instance).await?;
         }
+        let allowed = acl::allow_dashboard(rig, "api").await?;
         let consul = rig.consul("primary-services")?;
         let sidecar = consul.agent_service(DASHBOARD).await?.context("the dashboard's sidecar")?;
         let url = format!("http://{}:{UPSTREAM_PORT}/", rig.lab.node("primary-services")?.address);
-        let api = Self { sidecar, url };
+        let api = Self { sidecar, url, allowed };
         api.reach(rig, json!({})).await?;
         for instance in INSTANCES {
             eventually("every instance and its sidecar work", async || works(rig, instance).await).await?;
@@ -78,6 +84,7 @@ impl Api {
     /// Takes all of it away again.
     pub(super) async fn stop(self, rig: &Rig) -> anyhow::Result<()> {
         register(rig, &self.sidecar).await?;
+        acl::disallow(rig, self.allowed).await?;
         for (id, node, ..) in INSTANCES {
             rig.put(node, &format!("/v1/agent/service/deregister/{id}-sidecar-proxy"), None).await?;
             rig.put(node, &format!("/v1/agent/service/deregister/{id}"), None).await?;
@@ -104,13 +111,17 @@ async fn start(
     });
     rig.put(node, "/v1/agent/service/register", Some(service)).await?;
     let envoy = plan.process("envoy").context("the node's Envoy")?;
+    let mut env = envoy.env.clone();
+    if let Some(file) = acl::token_of(rig, "api", id, node).await? {
+        env.insert("CONSUL_HTTP_TOKEN_FILE".to_owned(), file.display().to_string());
+    }
     let process = |name: String, stage, args: Vec<String>| ProcessPlan {
         log: plan.dir.join(format!("{name}.log")),
         name,
         stage,
         program: envoy.program.clone(),
         args,
-        env: envoy.env.clone(),
+        env: env.clone(),
     };
     let listen = format!("{address}:{port}");
     let demo =

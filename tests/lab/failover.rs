@@ -4,6 +4,7 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 
 use crate::lab::{
+    acl,
     live::{ASK, DASHBOARD, change_upstreams, restore},
     rig::{Rig, eventually},
 };
@@ -20,6 +21,7 @@ pub(super) async fn the_other_datacenter_takes_over_and_gives_back(rig: &mut Rig
         rig.consul("primary-services")?.agent_service(DASHBOARD).await?.context("dashboard's sidecar")?;
     let bind = rig.lab.node("primary-services")?.address.to_string();
     let at = format!("{bind}:5003");
+    let allowed = acl::allow_dashboard(rig, "dashboard").await?;
     put_failover(rig, "dashboard", json!({ "Service": "counting", "Datacenters": ["secondary"] })).await?;
     let added = json!({
         "DestinationName": "dashboard", "LocalBindPort": 5003, "LocalBindAddress": bind,
@@ -33,6 +35,7 @@ pub(super) async fn the_other_datacenter_takes_over_and_gives_back(rig: &mut Rig
         all_answered_by(by, &at).await?;
     }
     restore(rig, plain).await?;
+    acl::disallow(rig, allowed).await?;
     delete_failover(rig, "dashboard").await
 }
 
@@ -49,6 +52,7 @@ pub(super) async fn a_dead_gateway_on_the_way_is_given_up_for_the_next_target(
         upstream["LocalBindAddress"].as_str().context("address")?,
         upstream["LocalBindPort"]
     );
+    let allowed = acl::allow_dashboard(rig, "dashboard").await?;
     put_failover(rig, "counting", json!({ "Service": "dashboard", "Datacenters": ["primary"] })).await?;
     eventually("the aggregate at Envoy", async || {
         let stats =
@@ -60,6 +64,7 @@ pub(super) async fn a_dead_gateway_on_the_way_is_given_up_for_the_next_target(
     rig.lab.kill("secondary-gateway", "envoy").await?;
     all_answered_by(DASHBOARD_ANSWERS, &at).await?;
     delete_failover(rig, "counting").await?;
+    acl::disallow(rig, allowed).await?;
     rig.lab.restart("secondary-gateway", "envoy").await?;
     rig.link(true).await
 }

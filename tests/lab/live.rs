@@ -1,9 +1,13 @@
 //! Changes of the catalog, live at Envoy.
 
 use anyhow::{Context, ensure};
+use causeway::consul::client::Client;
 use serde_json::{Value, json};
 
-use crate::lab::rig::{ENVOYS, Rig, eventually};
+use crate::lab::{
+    acl,
+    rig::{ENVOYS, Rig, eventually},
+};
 
 pub(super) async fn an_instance_comes_and_goes_in_the_other_datacenter(rig: &mut Rig) -> anyhow::Result<()> {
     let address = rig.lab.node("secondary-services")?.address;
@@ -87,35 +91,59 @@ pub(super) async fn no_healthy_instance_is_left_in_the_other_datacenter(rig: &mu
 }
 
 pub(super) async fn an_intention_denies_and_allows(rig: &mut Rig) -> anyhow::Result<()> {
-    let intention = |action: &str| json!({ "SourceName": "dashboard", "DestinationName": "counting", "SourceType": "consul", "Action": action });
     let consul = rig.consul("primary-services")?;
-    let created = consul.post("/v1/connect/intentions", &[], Some(intention("allow")), ASK).await?.ok()?;
-    let id = created.json::<Value>()?["ID"].as_str().context("the intention's id")?.to_owned();
+    // Where the default is to deny, the lab itself allowed it.
+    let (id, is_ours) = match find_intention(&consul, "counting").await? {
+        Some(id) => (id, false),
+        None => (create_intention(&consul, "counting").await?, true),
+    };
     let path = format!("/v1/connect/intentions/{id}");
+    // Of a default that allows, Envoy is told who is denied; of one that denies, who is allowed.
+    let names_the_allowed = rig.has_acls();
     for (action, up) in [("deny", false), ("allow", true)] {
         rig.live(
             &format!("intention set to {action} in the other datacenter"),
             "secondary-services",
             "LDS",
-            async |rig| rig.put("primary-services", &path, Some(intention(action))).await,
+            async |rig| rig.put("primary-services", &path, Some(intention("counting", action))).await,
             async |rig| {
                 let listeners =
                     rig.envoy("secondary-services")?.get("/config_dump?resource=dynamic_listeners").await?;
                 let text = String::from_utf8_lossy(&listeners).into_owned();
-                Ok(text.contains("svc/dashboard$") != up)
+                Ok(text.contains("svc/dashboard$") == (up == names_the_allowed))
             },
         )
         .await?;
         rig.link(up).await?;
     }
-    consul.delete(&path, &[], ASK).await?.ok()?;
+    if is_ours {
+        consul.delete(&path, &[], ASK).await?.ok()?;
+    }
     Ok(())
+}
+
+/// What lets, or does not let, the dashboard speak to a service.
+fn intention(destination: &str, action: &str) -> Value {
+    json!({ "SourceName": "dashboard", "DestinationName": destination, "SourceType": "consul", "Action": action })
+}
+
+pub(super) async fn create_intention(consul: &Client, destination: &str) -> anyhow::Result<String> {
+    let body = intention(destination, "allow");
+    let created = consul.post("/v1/connect/intentions", &[], Some(body), ASK).await?.ok()?;
+    Ok(created.json::<Value>()?["ID"].as_str().context("the intention's id")?.to_owned())
+}
+
+async fn find_intention(consul: &Client, destination: &str) -> anyhow::Result<Option<String>> {
+    let all = consul.get("/v1/connect/intentions", &[], ASK).await?.ok()?.json::<Vec<Value>>()?;
+    let found = all.iter().find(|it| it["SourceName"] == "dashboard" && it["DestinationName"] == destination);
+    Ok(found.and_then(|it| it["ID"].as_str()).map(str::to_owned))
 }
 
 pub(super) async fn an_upstream_is_added_and_removed(rig: &mut Rig) -> anyhow::Result<()> {
     let plain =
         rig.consul("primary-services")?.agent_service(DASHBOARD).await?.context("dashboard's sidecar")?;
     let address = format!("{}:5002", rig.lab.node("primary-services")?.address);
+    let allowed = acl::allow_dashboard(rig, "dashboard").await?;
     rig.live(
         "upstream added",
         "primary-services",
@@ -129,9 +157,14 @@ pub(super) async fn an_upstream_is_added_and_removed(rig: &mut Rig) -> anyhow::R
         async |rig| listens(rig, &address).await,
     )
     .await?;
-    let answer =
-        causeway::fetch::get(&format!("http://{address}/"), ASK).await.map_err(anyhow::Error::msg)?;
-    ensure!(answer.status.is_success(), "the new upstream answers {}", answer.status);
+    eventually("the new upstream answers", async || {
+        let answer = causeway::fetch::get(&format!("http://{address}/"), ASK).await;
+        let answer = answer.map_err(anyhow::Error::msg)?;
+        ensure!(answer.status.is_success(), "the new upstream answers {}", answer.status);
+        Ok(Some(()))
+    })
+    .await?;
+    acl::disallow(rig, allowed).await?;
     rig.live(
         "upstream removed",
         "primary-services",

@@ -44,9 +44,10 @@ pub(super) fn options(dir: &Path) -> LabOptions {
 }
 
 impl Rig {
-    pub(super) async fn start() -> Self {
+    pub(super) async fn start(has_acls: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let lab = Lab::start(options(dir.path()), |line| println!("{line}")).await;
+        let options = LabOptions { has_acls, ..options(dir.path()) };
+        let lab = Lab::start(options, |line| println!("{line}")).await;
         let lab = lab.unwrap_or_else(|error| panic!("{error}"));
         let mut rig = Self { lab, first_envoys: Vec::new(), dir: Some(dir), times: Vec::new() };
         rig.first_envoys = rig.envoys().unwrap();
@@ -72,7 +73,26 @@ impl Rig {
     pub(super) fn consul(&self, node: &str) -> anyhow::Result<Client> {
         let address =
             ConsulAddress::parse(&self.lab.node(node)?.consul_http).map_err(|error| anyhow!(error))?;
-        Ok(Client::new(ConsulSettings { address, ..ConsulSettings::default() })?)
+        let token_file = self.lab.management_token();
+        Ok(Client::new(ConsulSettings { address, token_file, ..ConsulSettings::default() })?)
+    }
+
+    pub(super) fn has_acls(&self) -> bool {
+        self.lab.plan().has_acls
+    }
+
+    /// Every token of the lab by name; none without ACLs.
+    pub(super) fn tokens(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let folder = std::fs::read_dir(self.lab.plan().dir.join("tokens"))?;
+        folder
+            .map(|entry| {
+                let entry = entry?;
+                let mode = std::os::unix::fs::MetadataExt::mode(&entry.metadata()?);
+                anyhow::ensure!(mode & 0o077 == 0, "{:?} can be read by others", entry.path());
+                let name = entry.file_name().to_string_lossy().into_owned();
+                Ok((name, std::fs::read_to_string(entry.path())?))
+            })
+            .collect()
     }
 
     pub(super) fn envoy(&self, node: &str) -> anyhow::Result<Admin> {

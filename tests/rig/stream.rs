@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
-    Status, Streaming,
+    Request, Status, Streaming,
     transport::{Channel, Endpoint},
 };
 
@@ -28,22 +28,31 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) async fn over_unix(socket: &Path, proxy: &str) -> Result<Self, Status> {
+        Self::over_unix_as(socket, proxy, None).await
+    }
+
+    /// Presents a token, as the bootstrap of `causeway envoy` does.
+    pub(crate) async fn over_unix_as(
+        socket: &Path,
+        proxy: &str,
+        token: Option<&str>,
+    ) -> Result<Self, Status> {
         let path = socket.to_owned();
         let connect = tower::service_fn(move |_| {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }
         });
         let channel = Endpoint::from_static("http://xds").connect_with_connector(connect).await;
-        Self::open(channel.map_err(|error| Status::unavailable(error.to_string()))?, proxy).await
+        Self::open(channel.map_err(|error| Status::unavailable(error.to_string()))?, proxy, token).await
     }
 
     pub(crate) async fn over_tcp(address: SocketAddr, proxy: &str) -> Result<Self, Status> {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
         let channel = endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))?;
-        Self::open(channel, proxy).await
+        Self::open(channel, proxy, None).await
     }
 
-    async fn open(channel: Channel, proxy: &str) -> Result<Self, Status> {
+    async fn open(channel: Channel, proxy: &str, token: Option<&str>) -> Result<Self, Status> {
         let (requests, outgoing) = mpsc::channel(8);
         let clusters = DeltaDiscoveryRequest {
             node: Some(Node { id: proxy.into(), ..Node::default() }),
@@ -52,7 +61,11 @@ impl Stream {
         };
         requests.send(clusters).await.unwrap();
         let mut client = Client::new(channel);
-        let opened = client.delta_aggregated_resources(ReceiverStream::new(outgoing));
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        if let Some(token) = token {
+            request.metadata_mut().insert("x-consul-token", token.parse().unwrap());
+        }
+        let opened = client.delta_aggregated_resources(request);
         let responses = timeout(PATIENCE, opened).await.unwrap()?.into_inner();
         Ok(Self { requests, responses })
     }

@@ -60,6 +60,9 @@ fn start(args: &UpArgs, dir: &Path, log: &Path) -> anyhow::Result<Child> {
     let output = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(log)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["lab", "up", "--background", "--dir"]).arg(dir);
+    if args.acl {
+        command.arg("--acl");
+    }
     if let Some(slot) = args.slot {
         command.args(["--slot", &slot.to_string()]);
     }

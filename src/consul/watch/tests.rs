@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::{
     config::consul::ConsulSettings,
+    consul::acl::leaf::Credential,
     consul::fake::{Fake, handler, reply},
     lifecycle::StopSource,
     model::{
@@ -270,4 +271,42 @@ async fn an_agent_that_may_not_be_read_is_known_by_its_services() {
     assert_eq!((facts.datacenter.as_str(), facts.node.as_str()), ("dc1", "vm1"));
     assert_eq!(facts.default_policy, crate::model::agent::DefaultPolicy::Unreadable);
     assert!(catalog.heard(&Topic::Agent).unwrap().notes[0].remedy.contains("agent:read"));
+}
+
+#[tokio::test]
+async fn a_leaf_is_asked_for_with_the_token_of_a_proxy() {
+    let (seen, mut tokens) = tokio::sync::mpsc::channel(8);
+    let fake = Fake::tcp(
+        200,
+        handler(move |asked| {
+            let seen = seen.clone();
+            async move {
+                seen.send(asked.header("x-consul-token").to_owned()).await.unwrap();
+                reply(403, 0, "Permission denied")
+            }
+        }),
+    )
+    .await;
+    let settings = ConsulSettings { token: Some("own".into()), ..fake.settings.clone() };
+    let (leaf_tokens, web) = (LeafTokens::of_proxies(), ServiceName::from("web"));
+    let (_source, stop) = Stop::pair();
+    let client = Client::new(settings).unwrap();
+    let (watches, _task) = start_with(client, leaf_tokens.clone(), ConsulMetrics::default(), stop);
+    watches.want("one", BTreeSet::from([Topic::Leaf(web.clone()), Topic::Roots])).await;
+    assert_eq!(tokens.recv().await.unwrap(), "own", "the roots are everyone's");
+    leaf_tokens.tell(true);
+    leaf_tokens.pass(&web, 1, Credential::Proxy("a".into()));
+    let mut next = async || loop {
+        match tokens.recv().await.unwrap() {
+            token if token == "own" => {}
+            token => break token,
+        }
+    };
+    assert_eq!(next().await, "a");
+    // Another token does not wait until the first may be tried again.
+    leaf_tokens.pass(&web, 2, Credential::Proxy("b".into()));
+    leaf_tokens.withdraw(&web, 1);
+    while next().await != "b" {}
+    let reason = until(&watches, |catalog| catalog.trouble(&Topic::Leaf(web.clone())).is_some()).await;
+    assert!(reason.trouble(&Topic::Leaf(web)).unwrap().contains("403"));
 }

@@ -99,7 +99,8 @@ pub fn agent(body: &[u8], header: Option<&str>) -> Result<Read<AgentFacts>, Wire
         node: NodeName::from(&config.node_name),
         domain: if domain.is_empty() { "consul".into() } else { domain.to_owned() },
         version: config.version,
-        acls_enabled: acls_enabled.unwrap_or(header == Some("deny")),
+        // Taken as on where nothing says: whoever asks for a right is then told by Consul itself.
+        acls_enabled: acls_enabled.unwrap_or(true),
         default_policy,
         translates_wan_addresses: debug.translate_wan_addrs.unwrap_or(false),
     };

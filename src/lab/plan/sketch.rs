@@ -7,8 +7,8 @@ use std::{
 
 use crate::lab::{
     LabOptions,
-    consul::ClientServices,
-    plan::{Node, ProcessPlan, Role, Stage, node_address, port, services_of, wan_address},
+    acl::{self, Holder},
+    plan::{ClientServices, Node, ProcessPlan, Role, Stage, node_address, port, services_of, wan_address},
 };
 
 /// What a node is drawn from.
@@ -72,6 +72,10 @@ impl Sketch<'_> {
         let mut envoy =
             self.process(node, "envoy", Stage::Envoy, &self.options.causeway, self.envoy_args(node));
         envoy.env.insert("CONSUL_HTTP_ADDR".into(), node.consul_http.clone());
+        if self.options.has_acls {
+            let file = acl::token_file(&self.options.dir, &acl::token_name(&node.name, Holder::Envoy));
+            envoy.env.insert("CONSUL_HTTP_TOKEN_FILE".into(), file.display().to_string());
+        }
         [Some(consul), Some(agent), self.service(node), Some(envoy)].into_iter().flatten().collect()
     }
 

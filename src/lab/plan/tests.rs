@@ -110,7 +110,7 @@ fn demo_services_are_told_where_the_other_is() {
 #[test]
 fn the_agents_configuration_is_toml_with_the_agreed_keys() {
     let plan = plan(0);
-    let files = plan.config_files("key");
+    let files = plan.config_files("key", None);
     let file = files.iter().find(|file| file.path.ends_with("primary-services/causeway.toml")).unwrap();
     let config: toml::Table = file.text.parse().unwrap();
     assert_eq!(config["consul"]["address"].as_str(), Some("http://127.1.0.20:8500"));
@@ -121,7 +121,7 @@ fn the_agents_configuration_is_toml_with_the_agreed_keys() {
 }
 
 fn consul(node: &str) -> serde_json::Value {
-    let files = plan(0).config_files("Z29zc2lw");
+    let files = plan(0).config_files("Z29zc2lw", None);
     let path = PathBuf::from(format!("/labs/one/{node}/consul.json"));
     let file = files.iter().find(|file| file.path == path).unwrap();
     serde_json::from_str(&file.text).unwrap()

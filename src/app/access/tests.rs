@@ -1,0 +1,184 @@
+//! Streams at the gate, with a Consul of a few lines and a paused clock.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use super::*;
+use crate::{
+    model::{
+        agent::{AgentFacts, DefaultPolicy},
+        catalog::{Answer, Heard, Topic},
+        instance::ServiceKind,
+        registration::{Destination, Registration},
+    },
+    xds::{server::Offer, snapshot::Snapshot},
+};
+
+const RECHECK: Duration = Duration::from_secs(300);
+
+/// Tokens and what they may do; counts the questions.
+#[derive(Clone)]
+struct Tokens {
+    rights: Arc<Mutex<BTreeMap<String, Result<Right, String>>>>,
+    count: Arc<AtomicUsize>,
+}
+
+impl Tokens {
+    fn set(&self, token: &str, right: Result<Right, &str>) {
+        self.rights.lock().unwrap().insert(token.into(), right.map_err(str::to_owned));
+    }
+}
+
+impl Examiner for Tokens {
+    fn examine<'a>(
+        &'a self,
+        token: &'a SecretText,
+        service: &'a ServiceName,
+    ) -> BoxFuture<'a, Result<Right, String>> {
+        assert_eq!(service.as_str(), "web");
+        self.count.fetch_add(1, Ordering::SeqCst);
+        let known = self.rights.lock().unwrap().get(token.expose()).cloned();
+        Box::pin(async { known.unwrap_or(Ok(Right::NoSuchToken)) })
+    }
+}
+
+struct Bench {
+    access: Access,
+    tokens: Tokens,
+    leaf_tokens: LeafTokens,
+    interests: Interests,
+    _catalog: watch::Sender<Arc<Catalog>>,
+    _hold: Box<dyn Send + Sync>,
+}
+
+fn catalog(acls_enabled: bool) -> Catalog {
+    let facts = AgentFacts {
+        datacenter: "dc1".into(),
+        primary_datacenter: None,
+        node: "vm".into(),
+        domain: "consul".into(),
+        version: "1.8.7".into(),
+        acls_enabled,
+        default_policy: DefaultPolicy::Deny,
+        translates_wan_addresses: false,
+    };
+    let sidecar = Registration {
+        id: "p".into(),
+        service: "web-sidecar-proxy".into(),
+        kind: ServiceKind::ConnectProxy,
+        address: String::new(),
+        port: 21000,
+        tagged: BTreeMap::new(),
+        meta: BTreeMap::new(),
+        destination: Some(Destination { service: "web".into(), id: None, local: None }),
+        gateway_mode: None,
+        settings: Default::default(),
+        upstreams: Vec::new(),
+        exposed: Vec::new(),
+    };
+    let mut catalog = Catalog::default();
+    catalog.hear(Topic::Agent, Heard::fresh(Answer::Agent(facts)));
+    catalog.hear(Topic::Registration("p".into()), Heard::fresh(Answer::Registration(Some(sidecar))));
+    catalog
+}
+
+fn bench(acls_enabled: bool) -> Bench {
+    let tokens = Tokens { rights: Arc::default(), count: Arc::default() };
+    let (interests, leaf_tokens) = (Interests::new(), LeafTokens::of_proxies());
+    leaf_tokens.tell(acls_enabled);
+    let (_catalog, receiver) = watch::channel(Arc::new(catalog(acls_enabled)));
+    let access = Access::new(interests.clone(), tokens.clone(), leaf_tokens.clone(), RECHECK, receiver);
+    let (offers, hold) = interests.hold(&"p".into());
+    offers.send_replace(Offer::Ready(Arc::new(Snapshot::empty())));
+    Bench { access, tokens, leaf_tokens, interests, _catalog, _hold: Box::new(hold) }
+}
+
+impl Bench {
+    fn attach(&self, token: Option<&str>) -> Attached {
+        self.access.attach(&"p".into(), token.map(Into::into))
+    }
+}
+
+async fn next(attached: &mut Attached) -> Offer {
+    attached.offers.changed().await.unwrap();
+    attached.offers.borrow_and_update().clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_with_the_right_passes_and_is_lent_for_the_leaf() {
+    let bench = bench(true);
+    bench.tokens.set("good", Ok(Right::Write));
+    let mut stream = bench.attach(Some("good"));
+    assert!(matches!(*stream.offers.borrow_and_update(), Offer::Pending));
+    assert!(matches!(next(&mut stream).await, Offer::Ready(_)));
+    let key = bench.leaf_tokens.key(&Topic::Leaf("web".into()));
+    assert!(key.held().is_some());
+    let mut second = bench.attach(Some("good"));
+    assert!(matches!(*second.offers.borrow_and_update(), Offer::Ready(_)), "the verdict is shared");
+    assert_eq!(bench.tokens.count.load(Ordering::SeqCst), 1);
+    drop((stream, second));
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert!(bench.leaf_tokens.key(&Topic::Leaf("web".into())).held().is_none(), "taken back with the gate");
+}
+
+#[tokio::test(start_paused = true)]
+async fn others_are_refused_and_get_nothing() {
+    let bench = bench(true);
+    bench.tokens.set("poor", Ok(Right::Lacking));
+    bench.tokens.set(rights::ANONYMOUS, Ok(Right::Lacking));
+    for (token, is_unknown) in [(Some("gone"), true), (Some("poor"), false), (None, true), (Some(""), true)] {
+        let mut stream = bench.attach(token);
+        let offer = stream.offers.wait_for(|offer| !matches!(offer, Offer::Pending)).await.unwrap().clone();
+        assert!(
+            matches!(&offer, Offer::Denied { unauthenticated, .. } if *unauthenticated == is_unknown),
+            "{offer:?}"
+        );
+    }
+    assert!(bench.leaf_tokens.key(&Topic::Leaf("web".into())).held().is_none());
+    // A refusal is remembered for a moment, and a token that was mended then passes.
+    let asked = bench.tokens.count.load(Ordering::SeqCst);
+    assert!(matches!(*bench.attach(Some("poor")).offers.borrow(), Offer::Denied { .. }));
+    assert_eq!(bench.tokens.count.load(Ordering::SeqCst), asked);
+    bench.tokens.set("poor", Ok(Right::Write));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(matches!(next(&mut bench.attach(Some("poor"))).await, Offer::Ready(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_deleted_closes_its_stream_at_the_next_check() {
+    let bench = bench(true);
+    bench.tokens.set("good", Ok(Right::Write));
+    let mut stream = bench.attach(Some("good"));
+    assert!(matches!(next(&mut stream).await, Offer::Ready(_)));
+    let passed_at = lifecycle::now();
+    // An outage of Consul changes nothing.
+    bench.tokens.set("good", Err("no leader"));
+    tokio::time::sleep(2 * RECHECK).await;
+    assert!(matches!(*stream.offers.borrow_and_update(), Offer::Ready(_)));
+    bench.tokens.set("good", Ok(Right::NoSuchToken));
+    assert!(matches!(next(&mut stream).await, Offer::Denied { unauthenticated: true, .. }));
+    assert!(passed_at.elapsed() <= 3 * RECHECK);
+    assert!(bench.leaf_tokens.key(&Topic::Leaf("web".into())).held().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_waits_while_consul_cannot_tell() {
+    let bench = bench(true);
+    bench.tokens.set("good", Err("no leader"));
+    let mut stream = bench.attach(Some("good"));
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(matches!(*stream.offers.borrow_and_update(), Offer::Pending));
+    bench.tokens.set("good", Ok(Right::Write));
+    assert!(matches!(next(&mut stream).await, Offer::Ready(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_acls_nobody_is_asked() {
+    let bench = bench(false);
+    let mut stream = bench.attach(None);
+    assert!(matches!(next(&mut stream).await, Offer::Ready(_)));
+    assert_eq!(bench.tokens.count.load(Ordering::SeqCst), 0);
+    assert!(bench.interests.subscribe().borrow().contains_key("p"));
+}
