@@ -6,6 +6,7 @@
 mod bind;
 mod board;
 mod convert;
+mod showing;
 mod source;
 mod stream;
 

@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Instant, UNIX_EPOCH},
+    time::Instant,
 };
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
@@ -24,9 +24,9 @@ use crate::{
             Item, StatusBoard,
             board::Place,
             convert,
+            showing::Showing,
             source::{Attached, Offer, ProxySource},
         },
-        status::StreamStatus,
         subscription::{Action, Event, Subscription},
     },
 };
@@ -110,7 +110,10 @@ async fn run(
     let Ok(Some(first)) = first else { return };
     let ended = match Session::open(&shared, stream, token, &first, responses.clone()) {
         Ok(mut session) => {
-            info!(envoy_version = session.envoy_version.as_deref().unwrap_or("unknown"), "proxy connected");
+            info!(
+                envoy_version = session.shown.envoy_version.as_deref().unwrap_or("unknown"),
+                "proxy connected"
+            );
             let ended = session.run(first, requests, &shared.stop).await;
             info!("proxy disconnected");
             ended
@@ -145,11 +148,7 @@ enum Pushing {
 
 /// One stream whose client has said who it is.
 struct Session {
-    proxy: ProxyId,
-    envoy_version: Option<String>,
-    stream: u64,
-    opened: Opened,
-    subscription: Subscription,
+    shown: Arc<Showing>,
     offers: watch::Receiver<Offer>,
     _hold: Box<dyn Send + Sync>,
     responses: mpsc::Sender<Item>,
@@ -158,25 +157,6 @@ struct Session {
     has_snapshot: bool,
     pushing: Pushing,
     _gauge: StreamGauge,
-}
-
-/// The moment a stream opened, on both clocks.
-#[derive(Clone, Copy)]
-struct Opened {
-    at: Instant,
-    ms: u64,
-}
-
-impl Opened {
-    fn now() -> Self {
-        let since_epoch = lifecycle::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { at: now(), ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX) }
-    }
-
-    fn ms(self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.at).as_millis();
-        self.ms.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
-    }
 }
 
 fn now() -> Instant {
@@ -200,17 +180,15 @@ impl Session {
         let proxy = ProxyId::from(&node.id);
         tracing::Span::current().record("proxy", proxy.as_str());
         let Attached { offers, hold } = shared.source.attach(&proxy, token);
+        let subscription = Subscription::new(stream);
+        let shown = Arc::new(Showing::new(stream, proxy, convert::envoy_version(node), subscription));
         Ok(Self {
-            proxy,
-            envoy_version: convert::envoy_version(node),
-            stream,
-            opened: Opened::now(),
-            subscription: Subscription::new(stream),
+            place: shared.board.place(stream, shown.clone()),
+            shown,
             offers,
             _hold: hold,
             responses,
             metrics: shared.metrics.clone(),
-            place: shared.board.place(stream),
             has_snapshot: false,
             pushing: Pushing::WaitsForOffer,
             _gauge: shared.metrics.stream_open(),
@@ -256,7 +234,7 @@ impl Session {
 
     /// Waits for what comes first; requests beat pushes (rule 14). Cancel-safe.
     async fn wait(&mut self, requests: &mut Streaming<DeltaDiscoveryRequest>, stop: &Stop) -> Woken {
-        let deadline = self.subscription.next_deadline().map(tokio::time::Instant::from_std);
+        let deadline = self.shown.subscription().next_deadline().map(tokio::time::Instant::from_std);
         tokio::select! {
             biased;
             () = stop.wait() => Woken::Stop,
@@ -303,15 +281,19 @@ impl Session {
         if request.type_url.is_empty() {
             return Err(End::Told(Status::invalid_argument("a request over ADS must have a type_url")));
         }
-        if request.node.as_ref().is_some_and(|node| !node.id.is_empty() && node.id != self.proxy.as_str()) {
+        if request
+            .node
+            .as_ref()
+            .is_some_and(|node| !node.id.is_empty() && node.id != self.shown.proxy.as_str())
+        {
             return Err(End::Told(Status::invalid_argument("node.id must not change within a stream")));
         }
         self.step(Event::Request(convert::request(request))).await
     }
 
     async fn step(&mut self, event: Event) -> Result<(), End> {
-        let actions = self.subscription.step(event, now());
-        self.show();
+        let actions = self.shown.subscription().step(event, now());
+        self.place.show();
         for action in actions {
             self.act(action).await?;
         }
@@ -338,17 +320,6 @@ impl Session {
             Action::UnknownType(type_url) => info!(type_url, "proxy asks for a type that is not served"),
         }
         Ok(())
-    }
-
-    fn show(&self) {
-        let opened = self.opened;
-        self.place.show(StreamStatus {
-            stream: self.stream,
-            proxy: self.proxy.as_str().to_owned(),
-            envoy_version: self.envoy_version.clone(),
-            connected_at_ms: opened.ms,
-            types: self.subscription.status(|at| opened.ms(at)),
-        });
     }
 }
 
