@@ -113,7 +113,8 @@ async fn serve(proxy: &str, snapshot: &Arc<Snapshot>) -> Result<usize, String> {
         None => Ok(BTreeSet::new()),
     };
     let is_over = |seen: &Result<BTreeSet<_>, String>| seen.as_ref().map_or(true, |s| s.is_superset(&wanted));
-    let waited = tokio::time::timeout(DEADLINE, changes.wait_for(|_| is_over(&look())));
+    let is_seen = || !server.board.streams().is_empty() && is_over(&look());
+    let waited = tokio::time::timeout(DEADLINE, changes.wait_for(|_| is_seen()));
     let is_late = waited.await.is_err();
     let seen = look();
     envoy.kill().await.unwrap();

@@ -8,6 +8,7 @@
 
 mod flush;
 mod gate;
+mod look;
 mod report;
 mod request;
 mod split;
@@ -142,7 +143,7 @@ impl Subscription {
         let mut actions = Vec::new();
         match event {
             Event::Request(request) => self.take_request(request, now, &mut actions),
-            Event::Offer(snapshot) => self.snapshot = snapshot,
+            Event::Offer(snapshot) => self.take_offer(snapshot),
             Event::Tick => {}
         }
         self.flush(now, &mut actions);

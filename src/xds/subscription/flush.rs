@@ -6,25 +6,37 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 use crate::xds::{
     resource::{Key, Kind},
     snapshot::Entry,
-    subscription::{Action, Response, Subscription, split::Due, state::Outstanding},
+    subscription::{
+        Action, Response, Subscription,
+        split::Due,
+        state::{Outstanding, Record},
+    },
 };
 
 impl Subscription {
     pub(super) fn flush(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let mut gated = BTreeSet::new();
         for kind in Kind::ALL {
-            if self.state(kind).known {
+            if self.has_in_view(kind) {
                 let due = self.due(kind, now, &mut gated);
                 self.send(kind, due, now, actions);
             }
         }
         for kind in [Kind::Cluster, Kind::Endpoints, Kind::Secret] {
-            if self.state(kind).known {
+            if self.has_in_view(kind) {
                 let due = self.due_removals(kind, now, &mut gated);
                 self.send(kind, due, now, actions);
             }
         }
         self.waiting.retain(|key, _| gated.contains(key));
+        for kind in Kind::ALL {
+            self.narrow(kind);
+        }
+    }
+
+    fn has_in_view(&self, kind: Kind) -> bool {
+        let state = self.state(kind);
+        state.known && !state.look.is_nowhere()
     }
 
     fn due(&mut self, kind: Kind, now: Instant, gated: &mut BTreeSet<Key>) -> Due {
@@ -72,7 +84,7 @@ impl Subscription {
 
     fn due_entries(&self, kind: Kind) -> Vec<Arc<Entry>> {
         let state = self.state(kind);
-        let entries = self.snapshot.of_kind(kind);
+        let entries = self.entries_in_view(kind).into_iter();
         entries.filter(|entry| state.is_due(entry) && !self.is_withheld(entry)).cloned().collect()
     }
 
@@ -83,21 +95,21 @@ impl Subscription {
             return Vec::new();
         }
         let state = self.state(kind);
-        let asked = state.asked.iter().chain(&state.owed).chain(&state.names);
-        let names: BTreeSet<&String> = asked.filter(|name| state.is_subscribed(name)).collect();
-        let absent =
-            names.into_iter().filter(|name| self.snapshot.get(&Key::new(kind, name.as_str())).is_none());
-        absent.filter(|name| state.awaits_absence(name) && !state.may_hold(name)).cloned().collect()
+        let asked = self.names_in_view(kind).into_iter().filter(|name| state.is_subscribed(name));
+        let untold = asked.filter(|name| state.awaits_absence(name) && !state.may_hold(name));
+        untold.filter(|name| self.snapshot.get(&Key::new(kind, name.as_str())).is_none()).cloned().collect()
     }
 
     /// Names under which the client holds something that is gone. What was sent on this stream and is no longer offered
     /// is gone; of what an earlier stream left only a complete snapshot can tell.
     pub(super) fn gone(&self, kind: Kind) -> impl Iterator<Item = String> {
         let state = self.state(kind);
-        let held = state.records.iter().filter(|(name, _)| state.is_subscribed(name) && state.may_hold(name));
-        let told = held.filter(|(_, record)| self.snapshot.is_complete() || !record.is_inherited());
-        let gone = told.filter(|(name, _)| self.snapshot.get(&Key::new(kind, name.as_str())).is_none());
-        gone.map(|(name, _)| name.clone()).collect::<Vec<_>>().into_iter()
+        let names = self.names_in_view(kind).into_iter();
+        let held = names.filter(|name| state.is_subscribed(name) && state.may_hold(name));
+        let is_inherited = |name: &str| state.records.get(name).is_some_and(Record::is_inherited);
+        let told = held.filter(|name| self.snapshot.is_complete() || !is_inherited(name));
+        let gone = told.filter(|name| self.snapshot.get(&Key::new(kind, name.as_str())).is_none());
+        gone.cloned().collect::<Vec<_>>().into_iter()
     }
 
     fn due_removals(&mut self, kind: Kind, now: Instant, gated: &mut BTreeSet<Key>) -> Due {
@@ -157,8 +169,10 @@ impl Subscription {
         };
         let state = self.state_mut(child);
         for entry in &response.resources {
-            let children = entry.refers_to.iter().filter(|key| key.kind == child);
-            state.owed.extend(children.map(|key| key.name.clone()));
+            for key in entry.refers_to.iter().filter(|key| key.kind == child) {
+                state.look.add(&key.name);
+                state.owed.insert(key.name.clone());
+            }
         }
         if response.kind == Kind::Cluster {
             for name in &response.removed {

@@ -8,6 +8,7 @@ use crate::xds::{
     snapshot::Snapshot,
     subscription::{
         Action, Request, Subscription,
+        look::Look,
         state::{Given, Held, Record, TypeState},
     },
     version::Version,
@@ -25,6 +26,9 @@ impl Subscription {
         };
         let snapshot = self.snapshot.clone();
         let state = self.state_mut(kind);
+        if !state.is_mere_ack(&request) {
+            state.look = Look::Everywhere;
+        }
         let Request { subscribe, unsubscribe, initial_versions, nonce, error, .. } = request;
         state.take_answer(kind, nonce, error, now, actions);
         if state.known {

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use crate::xds::{snapshot::Entry, version::Version};
+use crate::xds::{snapshot::Entry, subscription::look::Look, version::Version};
 
 #[derive(Debug, Default)]
 pub(super) struct TypeState {
@@ -27,6 +27,8 @@ pub(super) struct TypeState {
     /// Responses not answered yet, by nonce.
     pub(super) outstanding: BTreeMap<String, Outstanding>,
     pub(super) tally: Tally,
+    /// Where to look for what is due; whatever makes a name due takes it into view.
+    pub(super) look: Look,
 }
 
 /// What we know of one resource at the client.

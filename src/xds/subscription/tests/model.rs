@@ -126,6 +126,7 @@ impl Client {
 
     fn step(&mut self, event: Event) {
         let burst = responses(self.server.step(event, self.now));
+        assert_eq!(self.server.overlooked(), []);
         self.check_children(&burst);
         for response in burst {
             assert!(self.nonces.insert(response.nonce.clone()), "nonce used twice");
