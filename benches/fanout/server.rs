@@ -78,14 +78,23 @@ pub(crate) fn run(asked: Asked) -> Found {
                 &floor,
             )
         }
-        Asked::Memory { streams } => {
+        Asked::Memory { streams, all_listeners } => {
             let served = Served::start(&socket, &sidecar);
             // What the first stream of all costs is not a stream's.
             let mut first = Clients::start(&served.orders(&socket, 1, false));
             first.ready();
             served.settle();
             let kib_before = rss_kib();
-            let mut clients = Clients::start(&served.orders(&socket, streams, false));
+            let mut orders = served.orders(&socket, streams, false);
+            if !all_listeners {
+                let mut listeners =
+                    sidecar.snapshot.of_kind(Kind::Listener).map(|entry| entry.key.name.clone());
+                let one = listeners.next().into_iter().collect();
+                let others = listeners.count();
+                orders.names.insert(Kind::Listener.short().to_owned(), one);
+                orders.resources -= others;
+            }
+            let mut clients = Clients::start(&orders);
             clients.ready();
             served.settle();
             Found::Memory { kib_before, kib_after: rss_kib() }
