@@ -23,7 +23,7 @@ use crate::xds::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft {
     /// The resources by identity.
-    pub resources: BTreeMap<Key, Resource>,
+    pub resources: BTreeMap<Key, Arc<Resource>>,
     /// Those built from incomplete inputs: better than nothing, worse than what a proxy may already hold.
     pub partial: BTreeSet<Key>,
     /// Whether everything the proxy needs is known. Until then a resource that was never in a snapshot of this series
@@ -37,7 +37,7 @@ pub struct Entry {
     /// Its identity.
     pub key: Key,
     /// The resource itself.
-    pub resource: Resource,
+    pub resource: Arc<Resource>,
     /// Its version.
     pub version: Version,
     /// Its protobuf bytes.
@@ -76,7 +76,7 @@ impl fmt::Debug for Entry {
 }
 
 impl Entry {
-    fn new(key: Key, resource: Resource, partial: bool) -> Self {
+    fn new(key: Key, resource: Arc<Resource>, partial: bool) -> Self {
         let version = version_of(&resource);
         let refers_to = resource.refers_to();
         let any = Bytes::from(encode(&resource).value);
@@ -85,7 +85,7 @@ impl Entry {
     }
 
     /// The entry of a resource, shared with the last one if that is equal.
-    fn next(last: Option<&Arc<Self>>, key: &Key, resource: Resource, partial: bool) -> Arc<Self> {
+    fn next(last: Option<&Arc<Self>>, key: &Key, resource: Arc<Resource>, partial: bool) -> Arc<Self> {
         match last {
             Some(last) if last.resource == resource && last.partial == partial => last.clone(),
             Some(last) if last.resource == resource => Arc::new(Self { partial, ..Self::clone(last) }),

@@ -14,7 +14,7 @@ fn route(name: &str, cluster: &str) -> Resource {
 }
 
 fn draft(resources: impl IntoIterator<Item = Resource>) -> Draft {
-    Draft { resources: resources.into_iter().map(|r| (r.key(), r)).collect(), ..Draft::default() }
+    Draft { resources: resources.into_iter().map(|r| (r.key(), r.into())).collect(), ..Draft::default() }
 }
 
 #[test]
