@@ -80,7 +80,11 @@ impl Subscription {
         if self.state(kind).look.is_nowhere() {
             return;
         }
-        self.state_mut(kind).look = Look::At(self.due_in_view(kind));
+        let due = Look::At(self.due_in_view(kind));
+        let state = self.state_mut(kind);
+        if matches!(std::mem::replace(&mut state.look, due), Look::Everywhere) {
+            state.pack();
+        }
     }
 
     /// The names in view of which something is due, if only once something else has happened.
@@ -113,6 +117,12 @@ impl Subscription {
 }
 
 impl TypeState {
+    /// Maps filled name by name are half empty, and these live as long as the stream: building them anew fills them.
+    fn pack(&mut self) {
+        self.records = std::mem::take(&mut self.records).into_iter().collect();
+        self.names = std::mem::take(&mut self.names).into_iter().collect();
+    }
+
     /// Whether a request says no more than that a response was taken.
     pub(super) fn is_mere_ack(&self, request: &Request) -> bool {
         self.known
