@@ -41,7 +41,7 @@ fn servable(snapshot: &Snapshot) -> Arc<Snapshot> {
     let id = format!("spiffe://td.consul/ns/default/dc/primary/svc/{}", leaf.unwrap_or("none"));
     let [leaf, roots] = certificates(&id);
     for (at, entry) in (1..).zip(snapshot.iter()) {
-        let resource = match &entry.resource {
+        let resource = match &*entry.resource {
             Resource::Secret(Secret { name, content }) => {
                 let is_leaf = matches!(content, SecretContent::Leaf { .. });
                 let content = if is_leaf { leaf.clone() } else { roots.clone() };
@@ -65,7 +65,7 @@ fn servable(snapshot: &Snapshot) -> Arc<Snapshot> {
         if entry.partial {
             draft.partial.insert(entry.key.clone());
         }
-        draft.resources.insert(entry.key.clone(), resource);
+        draft.resources.insert(entry.key.clone(), resource.into());
     }
     Snapshot::empty().next(draft)
 }
@@ -122,8 +122,8 @@ async fn serve(proxy: &str, snapshot: &Arc<Snapshot>) -> Result<usize, String> {
         None => Ok(BTreeSet::new()),
     };
     let is_over = |seen: &Result<BTreeSet<_>, String>| seen.as_ref().map_or(true, |s| s.is_superset(&wanted));
-    let waited =
-        tokio::time::timeout(DEADLINE, changes.wait_for(|streams| !streams.is_empty() && is_over(&look())));
+    let is_seen = || !server.board.streams().is_empty() && is_over(&look());
+    let waited = tokio::time::timeout(DEADLINE, changes.wait_for(|_| is_seen()));
     let is_late = waited.await.is_err();
     let seen = look();
     envoy.kill().await.unwrap();
@@ -173,11 +173,11 @@ async fn a_golden_that_envoy_refuses_is_reported() {
     let snapshot = servable(&golden::make(case).unwrap().snapshot);
     let mut draft = Draft { complete: true, ..Draft::default() };
     for entry in snapshot.iter() {
-        let mut resource = entry.resource.clone();
+        let mut resource = Resource::clone(&entry.resource);
         if let Resource::Listener(listener) = &mut resource {
             listener.chains.clear();
         }
-        draft.resources.insert(entry.key.clone(), resource);
+        draft.resources.insert(entry.key.clone(), resource.into());
     }
     let refusal = serve(case.proxy.as_str(), &Snapshot::empty().next(draft)).await.unwrap_err();
     assert!(refusal.contains("Envoy refuses LDS") && refusal.contains("no filter chains"), "{refusal}");

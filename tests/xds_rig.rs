@@ -142,7 +142,7 @@ impl Server {
 
 pub(crate) fn draft(resources: impl IntoIterator<Item = Resource>) -> Draft {
     Draft {
-        resources: resources.into_iter().map(|r| (r.key(), r)).collect(),
+        resources: resources.into_iter().map(|r| (r.key(), r.into())).collect(),
         partial: BTreeSet::new(),
         complete: true,
     }

@@ -53,6 +53,8 @@ pub(super) struct Publisher {
     catalog: watch::Receiver<Arc<Catalog>>,
     options: watch::Receiver<Options>,
     reports: watch::Sender<Reports>,
+    /// What all of `serving` are built from.
+    built_from: (Arc<Catalog>, Options),
     serving: BTreeMap<ProxyId, Serving>,
 }
 
@@ -62,7 +64,8 @@ struct Serving {
     world: World,
     snapshot: Arc<Snapshot>,
     needs: BTreeSet<Topic>,
-    built_from: Option<(Catalog, Options)>,
+    /// None until it is built for the first time.
+    report: Option<Arc<Report>>,
     waiting_for: BTreeSet<Topic>,
     notes: BTreeSet<Note>,
 }
@@ -82,6 +85,7 @@ impl Publisher {
             interests,
             options,
             reports,
+            built_from: Default::default(),
             serving: BTreeMap::new(),
         };
         (publisher, receiver)
@@ -108,6 +112,10 @@ impl Publisher {
         let wanted = self.wanted.borrow_and_update().clone();
         let forget_at = wanted.values().filter_map(|interest| interest.expires_at()).min();
         let mut has_changed = self.forget_unwanted(&wanted).await;
+        let (last_catalog, last_options) =
+            std::mem::replace(&mut self.built_from, (catalog.clone(), options));
+        // Found once for all proxies: most changes concern a few of them, and one topic.
+        let changed = catalog.changed_since(&last_catalog);
         for (proxy, interest) in wanted {
             let offers = interest.offers;
             let serving = self.serving.entry(proxy.clone()).or_insert_with(|| Serving::new(offers.clone()));
@@ -115,18 +123,19 @@ impl Publisher {
             if !serving.offers.same_channel(&offers) {
                 *serving = Serving::new(offers);
             }
-            if !serving.is_current(&catalog, options) {
+            if options != last_options || !serving.is_current(&changed) {
                 let needs = serving.rebuild(&proxy, &catalog, options);
                 if needs != serving.needs {
                     serving.needs = needs.clone();
                     self.watches.want(&owner(&proxy), needs).await;
                 }
-                serving.built_from = Some((catalog.project(&serving.needs), options));
+                serving.report = Some(Arc::new(serving.report()));
                 has_changed = true;
             }
         }
         if has_changed {
-            let reports = self.serving.iter().map(|(id, serving)| (id.clone(), Arc::new(serving.report())));
+            let reports =
+                self.serving.iter().filter_map(|(id, serving)| Some((id.clone(), serving.report.clone()?)));
             self.reports.send_replace(reports.collect());
         }
         forget_at
@@ -150,16 +159,15 @@ impl Serving {
             world: World::default(),
             snapshot: Arc::new(Snapshot::empty()),
             needs: BTreeSet::new(),
-            built_from: None,
+            report: None,
             waiting_for: BTreeSet::new(),
             notes: BTreeSet::new(),
         }
     }
 
-    /// Whether nothing that this proxy is built from has changed.
-    fn is_current(&self, catalog: &Catalog, options: Options) -> bool {
-        let now = (catalog.project(&self.needs), options);
-        self.built_from.as_ref() == Some(&now)
+    /// Whether it is built, and from nothing that has changed since.
+    fn is_current(&self, changed: &BTreeSet<&Topic>) -> bool {
+        self.report.is_some() && changed.iter().all(|topic| !self.needs.contains(*topic))
     }
 
     /// Builds the proxy and offers the result. Gives the topics that it needs.
@@ -193,11 +201,13 @@ impl Serving {
         (self.notes, self.waiting_for) = (notes, waiting_for);
         let next = self.snapshot.next(Draft { resources, partial, complete });
         let is_first = !matches!(*self.offers.borrow(), Offer::Ready(_));
-        if is_first || !is_same(&next, &self.snapshot) {
+        let is_same = next.changed_since(&self.snapshot).is_some_and(BTreeSet::is_empty);
+        if is_first || !is_same {
             debug!(%proxy, change = %next.diff_text(&self.snapshot), "snapshot published");
             self.offers.send_replace(Offer::Ready(next.clone()));
+            // Only then: the next one tells its difference from what the streams have.
+            self.snapshot = next;
         }
-        self.snapshot = next;
         needs
     }
 
@@ -249,11 +259,6 @@ fn heard_notes(catalog: &Catalog, needs: &BTreeSet<Topic>) -> Vec<Note> {
         .filter_map(|topic| catalog.heard(topic))
         .flat_map(|heard| heard.notes.iter().cloned())
         .collect()
-}
-
-/// Whether a snapshot made from another brings nothing new: entries of equal resources are shared between the two.
-fn is_same(next: &Snapshot, last: &Snapshot) -> bool {
-    next.is_complete() == last.is_complete() && next.iter().map(Arc::as_ptr).eq(last.iter().map(Arc::as_ptr))
 }
 
 async fn sleep_until(at: Option<Instant>) {

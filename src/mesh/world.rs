@@ -1,6 +1,9 @@
 //! From units to one whole set of resources, with what was last good in the place of what is held back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     mesh::built::{Built, Outcome, Parts, Unit},
@@ -12,13 +15,15 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct World {
     units: BTreeMap<Unit, Parts>,
+    /// What was assembled last; equal resources are shared with it.
+    last: BTreeMap<Key, Arc<Resource>>,
 }
 
 /// A whole set of resources.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assembled {
-    /// The resources by identity.
-    pub resources: BTreeMap<Key, Resource>,
+    /// The resources by identity, each shared with the last whole set of the same [`World`] if it is equal.
+    pub resources: BTreeMap<Key, Arc<Resource>>,
     /// Those made from incomplete inputs: they lack parts that are still unknown.
     pub partial: BTreeSet<Key>,
     /// Unknown topics that hold a unit back.
@@ -69,10 +74,11 @@ impl World {
         for parts in self.units.values() {
             whole.partial.extend(parts.partial.iter().cloned());
             for resource in &parts.resources {
-                whole.add(resource.clone());
+                whole.add(resource, &self.last);
             }
         }
         self.add_listeners(&mut whole);
+        self.last.clone_from(&whole.resources);
         whole
     }
 
@@ -104,7 +110,7 @@ impl World {
             if !whole.complete {
                 whole.partial.insert(resource.key());
             }
-            whole.add(resource);
+            whole.add(&resource, &self.last);
         }
     }
 }
@@ -141,10 +147,10 @@ impl Assembled {
     }
 
     /// Adds a resource. Two upstreams may lead to one target: the same cluster comes twice and is kept once.
-    fn add(&mut self, resource: Resource) {
+    fn add(&mut self, resource: &Resource, last: &BTreeMap<Key, Arc<Resource>>) {
         let key = resource.key();
         match self.resources.get(&key) {
-            Some(first) if *first != resource => {
+            Some(first) if **first != *resource => {
                 self.notes.insert(Note::new(
                     key.to_string(),
                     "two upstreams of this proxy ask for the same target with different settings; the first one's hold",
@@ -153,7 +159,8 @@ impl Assembled {
             }
             Some(_) => {}
             None => {
-                self.resources.insert(key, resource);
+                let equal = last.get(&key).filter(|last| ***last == *resource).cloned();
+                self.resources.insert(key, equal.unwrap_or_else(|| Arc::new(resource.clone())));
             }
         }
     }

@@ -217,11 +217,12 @@ impl Catalog {
         self.heard.iter()
     }
 
-    /// The part of the catalog that those topics make up.
-    pub fn project(&self, topics: &BTreeSet<Topic>) -> Self {
-        let heard = topics.iter().filter_map(|t| Some((t.clone(), self.heard.get(t)?.clone()))).collect();
-        let trouble = topics.iter().filter_map(|t| Some((t.clone(), self.trouble.get(t)?.clone()))).collect();
-        Self { heard, trouble }
+    /// The topics of which this catalog and an older one do not know the same.
+    pub fn changed_since<'a>(&'a self, older: &'a Self) -> BTreeSet<&'a Topic> {
+        let mut changed = BTreeSet::new();
+        differences(&self.heard, &older.heard, &mut changed);
+        differences(&self.trouble, &older.trouble, &mut changed);
+        changed
     }
 
     /// [`Topic::Agent`].
@@ -314,6 +315,24 @@ impl Catalog {
     }
 }
 
+/// The keys whose values differ. Most are the same in both and shared, so the two are walked side by side.
+fn differences<'a, V: Eq>(
+    new: &'a BTreeMap<Topic, V>,
+    old: &'a BTreeMap<Topic, V>,
+    changed: &mut BTreeSet<&'a Topic>,
+) {
+    let mut old = old.iter().peekable();
+    for (topic, value) in new {
+        while let Some((gone, _)) = old.next_if(|(known, _)| *known < topic) {
+            changed.insert(gone);
+        }
+        if old.next_if(|(known, _)| *known == topic).map(|(_, value)| value) != Some(value) {
+            changed.insert(topic);
+        }
+    }
+    changed.extend(old.map(|(gone, _)| gone));
+}
+
 impl fmt::Display for Topic {
     /// The topic as operators see it in notes, logs and metrics: `connect/counting@dc2`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -337,5 +356,37 @@ impl fmt::Display for Topic {
             Self::PreparedQuery { dc, query } => write!(f, "prepared-query/{query}@{dc}"),
             Self::Mesh => f.write_str("mesh"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_between_two_catalogs_is_told_by_topic() {
+        let defaults = |protocol: &str| {
+            Heard::fresh(Answer::Defaults(Defaults {
+                protocol: Some(protocol.to_owned()),
+                ..Defaults::default()
+            }))
+        };
+        let of = |service: &str| Topic::ServiceDefaults(service.into());
+        let mut old = Catalog::default();
+        for service in ["changed", "gone", "same", "silent"] {
+            old.hear(of(service), defaults("tcp"));
+        }
+        old.lose(&of("troubled"), "no answer".into());
+        let mut new = old.clone();
+        assert_eq!(new.changed_since(&old), BTreeSet::new());
+        new.hear(of("changed"), defaults("http"));
+        new.hear(of("same"), defaults("tcp"));
+        new.hear(of("new"), defaults("tcp"));
+        new.forget(&of("gone"));
+        new.lose(&of("silent"), "no answer".into());
+        new.lose(&of("troubled"), "another reason".into());
+        let changed = ["changed", "gone", "new", "silent", "troubled"].map(of);
+        assert_eq!(new.changed_since(&old), changed.iter().collect());
+        assert_eq!(old.changed_since(&new), changed.iter().collect());
     }
 }

@@ -13,6 +13,7 @@ mod health;
 mod scope;
 mod services;
 mod shared;
+mod showing;
 mod source;
 mod stream;
 mod wire;

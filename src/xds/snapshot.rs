@@ -23,7 +23,7 @@ use crate::xds::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Draft {
     /// The resources by identity.
-    pub resources: BTreeMap<Key, Resource>,
+    pub resources: BTreeMap<Key, Arc<Resource>>,
     /// Those built from incomplete inputs: better than nothing, worse than what a proxy may already hold.
     pub partial: BTreeSet<Key>,
     /// Whether everything the proxy needs is known. Until then a resource that was never in a snapshot of this series
@@ -37,7 +37,7 @@ pub struct Entry {
     /// Its identity.
     pub key: Key,
     /// The resource itself.
-    pub resource: Resource,
+    pub resource: Arc<Resource>,
     /// Its version.
     pub version: Version,
     /// Its protobuf bytes.
@@ -64,6 +64,16 @@ pub struct Snapshot {
     entries: BTreeMap<Key, Arc<Entry>>,
     versions: BTreeMap<Kind, Version>,
     complete: bool,
+    /// Tells this snapshot from all others.
+    identity: Arc<()>,
+    made_from: Option<MadeFrom>,
+}
+
+/// How a snapshot differs from the one it was made from.
+#[derive(Debug)]
+struct MadeFrom {
+    identity: Arc<()>,
+    changed: BTreeSet<Key>,
 }
 
 // The bytes of a secret hold its private key.
@@ -74,7 +84,7 @@ impl fmt::Debug for Entry {
 }
 
 impl Entry {
-    fn new(key: Key, resource: Resource, partial: bool) -> Self {
+    fn new(key: Key, resource: Arc<Resource>, partial: bool) -> Self {
         let version = version_of(&resource);
         let refers_to = resource.refers_to();
         let any = Bytes::from(encode(&resource).value);
@@ -99,12 +109,28 @@ impl Entry {
             Protocol::StateOfTheWorld => self.without_ads.state_of_the_world.get_or_init(encoded).clone(),
         }
     }
+
+    /// The entry of a resource, shared with the last one if that is equal.
+    fn next(last: Option<&Arc<Self>>, key: &Key, resource: Arc<Resource>, partial: bool) -> Arc<Self> {
+        match last {
+            Some(last) if last.resource == resource && last.partial == partial => last.clone(),
+            Some(last) if last.resource == resource => Arc::new(Self { partial, ..Self::clone(last) }),
+            _ => Arc::new(Self::new(key.clone(), resource, partial)),
+        }
+    }
 }
 
 impl Snapshot {
     /// Nothing known yet: incomplete, so that nobody takes its emptiness for an answer.
     pub fn empty() -> Self {
-        Self { entries: BTreeMap::new(), versions: kind_versions(&BTreeMap::new()), complete: false }
+        let versions = Kind::ALL.into_iter().map(|kind| (kind, kind_version([].iter()))).collect();
+        Self {
+            entries: BTreeMap::new(),
+            versions,
+            complete: false,
+            identity: Arc::default(),
+            made_from: None,
+        }
     }
 
     /// The snapshot of a later draft. Entries of equal resources are shared with this one, neither encoded nor
@@ -112,30 +138,54 @@ impl Snapshot {
     #[must_use]
     pub fn next(&self, draft: Draft) -> Arc<Self> {
         let Draft { resources, partial, complete } = draft;
-        let entries: BTreeMap<Key, Arc<Entry>> = resources
-            .into_iter()
-            .map(|(key, resource)| {
-                let entry = self.entry(&key, resource, partial.contains(&key));
-                (key, entry)
-            })
-            .collect();
-        let versions = kind_versions(&entries);
-        Arc::new(Self { entries, versions, complete })
+        let mut changed = BTreeSet::new();
+        let mut known = self.entries.iter().peekable();
+        let mut entries = Vec::with_capacity(resources.len());
+        // Both are sorted, and mostly the same: side by side is faster than looking each up.
+        for (key, resource) in resources {
+            while let Some((gone, _)) = known.next_if(|(known, _)| **known < key) {
+                changed.insert(gone.clone());
+            }
+            let last = known.next_if(|(known, _)| **known == key).map(|(_, entry)| entry);
+            let entry = Entry::next(last, &key, resource, partial.contains(&key));
+            if !last.is_some_and(|last| Arc::ptr_eq(last, &entry)) {
+                changed.insert(key.clone());
+            }
+            entries.push((key, entry));
+        }
+        changed.extend(known.map(|(gone, _)| gone.clone()));
+        let entries = entries.into_iter().collect();
+        let versions = self.next_versions(&entries, &changed);
+        let made_from = Some(MadeFrom { identity: self.identity.clone(), changed });
+        Arc::new(Self { entries, versions, complete, identity: Arc::default(), made_from })
     }
 
     /// A snapshot of entries that were made elsewhere.
     pub fn of(entries: impl IntoIterator<Item = Arc<Entry>>, complete: bool) -> Arc<Self> {
-        let entries = entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
-        let versions = kind_versions(&entries);
-        Arc::new(Self { entries, versions, complete })
+        let entries: BTreeMap<Key, Arc<Entry>> =
+            entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
+        let versions =
+            Kind::ALL.into_iter().map(|kind| (kind, kind_version(of_kind(&entries, kind)))).collect();
+        Arc::new(Self { entries, versions, complete, identity: Arc::default(), made_from: None })
     }
 
-    fn entry(&self, key: &Key, resource: Resource, partial: bool) -> Arc<Entry> {
-        match self.entries.get(key) {
-            Some(known) if known.resource == resource && known.partial == partial => known.clone(),
-            Some(known) if known.resource == resource => Arc::new(Entry { partial, ..Entry::clone(known) }),
-            _ => Arc::new(Entry::new(key.clone(), resource, partial)),
-        }
+    fn next_versions(
+        &self,
+        entries: &BTreeMap<Key, Arc<Entry>>,
+        changed: &BTreeSet<Key>,
+    ) -> BTreeMap<Kind, Version> {
+        let mut versions = self.versions.clone();
+        let kinds: BTreeSet<Kind> = changed.iter().map(|key| key.kind).collect();
+        versions.extend(kinds.into_iter().map(|kind| (kind, kind_version(of_kind(entries, kind)))));
+        versions
+    }
+
+    /// The resources that are not the same, there or gone, in this snapshot and in `older`; only if this one was made
+    /// from just that one and they are equally complete.
+    pub fn changed_since(&self, older: &Self) -> Option<&BTreeSet<Key>> {
+        let made_from = self.made_from.as_ref()?;
+        let is_next = Arc::ptr_eq(&made_from.identity, &older.identity) && self.complete == older.complete;
+        is_next.then_some(&made_from.changed)
     }
 
     /// The entry with that identity.
@@ -150,10 +200,7 @@ impl Snapshot {
 
     /// The entries of one kind, by name.
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = &Arc<Entry>> {
-        self.entries
-            .range(Key::new(kind, "")..)
-            .map(|(_, entry)| entry)
-            .take_while(move |e| e.key.kind == kind)
+        of_kind(&self.entries, kind)
     }
 
     /// Whether everything the proxy needs is known, so that what is absent does not exist.
@@ -163,7 +210,9 @@ impl Snapshot {
 
     /// One version for all resources of a kind, changing when any of them does.
     pub fn kind_version(&self, kind: Kind) -> &Version {
-        self.versions.get(&kind).expect("kind_versions fills every kind")
+        self.versions
+            .get(&kind)
+            .expect("the empty snapshot has one for every kind, and each next one keeps them")
     }
 
     /// References to resources that are absent, as (who refers, to what). A whole snapshot has none.
@@ -192,14 +241,16 @@ impl Snapshot {
     }
 }
 
-fn kind_versions(entries: &BTreeMap<Key, Arc<Entry>>) -> BTreeMap<Kind, Version> {
-    let mut hashers: BTreeMap<Kind, blake3::Hasher> =
-        Kind::ALL.into_iter().map(|kind| (kind, blake3::Hasher::new())).collect();
-    for entry in entries.values() {
-        if let Some(hasher) = hashers.get_mut(&entry.key.kind) {
-            hasher.update(entry.key.name.as_bytes()).update(&[0]);
-            hasher.update(entry.version.as_str().as_bytes()).update(&[0]);
-        }
+fn of_kind(entries: &BTreeMap<Key, Arc<Entry>>, kind: Kind) -> impl Iterator<Item = &Arc<Entry>> {
+    let from_there = entries.range(Key::new(kind, "")..).map(|(_, entry)| entry);
+    from_there.take_while(move |entry| entry.key.kind == kind)
+}
+
+fn kind_version<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>) -> Version {
+    let mut hasher = blake3::Hasher::new();
+    for entry in entries {
+        hasher.update(entry.key.name.as_bytes()).update(&[0]);
+        hasher.update(entry.version.as_str().as_bytes()).update(&[0]);
     }
-    hashers.into_iter().map(|(kind, hasher)| (kind, Version::of_hash(&hasher.finalize()))).collect()
+    Version::of_hash(&hasher.finalize())
 }

@@ -8,6 +8,7 @@
 
 mod flush;
 mod gate;
+mod look;
 mod refusal;
 mod report;
 mod request;
@@ -175,7 +176,7 @@ impl Subscription {
         match event {
             Event::Request(request) => self.take_request(request, now, &mut actions),
             Event::Sotw(request) => self.take_sotw(request, now, &mut actions),
-            Event::Offer(snapshot) => self.snapshot = snapshot,
+            Event::Offer(snapshot) => self.take_offer(snapshot),
             Event::Tick => {}
         }
         self.flush(now, &mut actions);

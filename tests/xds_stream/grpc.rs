@@ -94,7 +94,7 @@ fn served_at(address: SocketAddr) -> Arc<Snapshot> {
         Resource::Cluster(cluster),
         endpoints(TARGET, &[&address.to_string()]),
     ]);
-    let entries = built.iter().map(|entry| match &entry.resource {
+    let entries = built.iter().map(|entry| match &*entry.resource {
         Resource::Listener(_) => rewritten(entry, api_listener()),
         Resource::Endpoints(_) => rewritten(entry, weighted(&entry.any)),
         _ => entry.clone(),

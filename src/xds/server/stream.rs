@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Instant, UNIX_EPOCH},
+    time::Instant,
 };
 
 use futures_util::Stream;
@@ -26,10 +26,10 @@ use crate::{
             convert,
             scope::Scope,
             shared::Shared,
+            showing::Showing,
             source::{Attached, Offer},
             wire::Wire,
         },
-        status::StreamStatus,
         subscription::{Action, Event, Subscription},
     },
 };
@@ -108,7 +108,8 @@ async fn run<W: Wire>(
     let opened = checked.and_then(|()| Session::open(shared, opening, &first, responses.clone()));
     let ended = match opened {
         Ok(mut session) => {
-            info!(envoy_version = session.envoy_version.as_deref().unwrap_or("unknown"), "proxy connected");
+            let envoy_version = session.shown.envoy_version.as_deref().unwrap_or("unknown");
+            info!(envoy_version, "proxy connected");
             let ended = session.run(first, requests).await;
             info!("proxy disconnected");
             ended
@@ -153,14 +154,10 @@ enum Pushing {
 
 /// One stream whose client has said who it is.
 struct Session<W: Wire> {
-    proxy: ProxyId,
-    envoy_version: Option<String>,
-    stream: u64,
+    shown: Arc<Showing>,
     scope: Scope,
     /// Where the client is told to fetch what resources name.
     source: Source,
-    opened: Opened,
-    subscription: Subscription,
     offers: watch::Receiver<Offer>,
     _hold: Box<dyn Send + Sync>,
     responses: mpsc::Sender<Result<W::Response, Status>>,
@@ -170,25 +167,6 @@ struct Session<W: Wire> {
     has_snapshot: bool,
     pushing: Pushing,
     _gauge: StreamGauge,
-}
-
-/// The moment a stream opened, on both clocks.
-#[derive(Clone, Copy)]
-struct Opened {
-    at: Instant,
-    ms: u64,
-}
-
-impl Opened {
-    fn now() -> Self {
-        let since_epoch = lifecycle::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { at: now(), ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX) }
-    }
-
-    fn ms(self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.at).as_millis();
-        self.ms.saturating_add(u64::try_from(since).unwrap_or(u64::MAX))
-    }
 }
 
 fn now() -> Instant {
@@ -212,20 +190,18 @@ impl<W: Wire> Session<W> {
         let proxy = ProxyId::from(&node.id);
         tracing::Span::current().record("proxy", proxy.as_str());
         let Attached { offers, hold } = shared.source.attach(&proxy, token);
+        let subscription = Subscription::new(stream, W::VARIANT);
+        let shown = Arc::new(Showing::new(stream, proxy, convert::envoy_version(node), subscription));
         Ok(Self {
-            proxy,
-            envoy_version: convert::envoy_version(node),
-            stream,
+            place: shared.board.place(stream, shown.clone()),
+            shown,
             scope,
             source: scope.source(first),
-            opened: Opened::now(),
-            subscription: Subscription::new(stream, W::VARIANT),
             offers,
             _hold: hold,
             responses,
             leave,
             metrics: shared.metrics.clone(),
-            place: shared.board.place(stream),
             has_snapshot: false,
             pushing: Pushing::WaitsForOffer,
             _gauge: shared.metrics.stream_open(),
@@ -266,7 +242,7 @@ impl<W: Wire> Session<W> {
 
     /// Waits for what comes first; requests beat pushes (rule 14). Cancel-safe.
     async fn wait(&mut self, requests: &mut Streaming<W>) -> Woken<W> {
-        let deadline = self.subscription.next_deadline().map(tokio::time::Instant::from_std);
+        let deadline = self.shown.subscription().next_deadline().map(tokio::time::Instant::from_std);
         tokio::select! {
             biased;
             () = self.leave.wait() => Woken::Leave,
@@ -313,15 +289,15 @@ impl<W: Wire> Session<W> {
 
     async fn take_request(&mut self, mut request: W) -> Result<(), End> {
         self.scope.check(&mut request).map_err(End::Told)?;
-        if request.node().is_some_and(|node| !node.id.is_empty() && node.id != self.proxy.as_str()) {
+        if request.node().is_some_and(|node| !node.id.is_empty() && node.id != self.shown.proxy.as_str()) {
             return Err(End::Told(Status::invalid_argument("node.id must not change within a stream")));
         }
         self.step(request.into_event()).await
     }
 
     async fn step(&mut self, event: Event) -> Result<(), End> {
-        let actions = self.subscription.step(event, now());
-        self.show();
+        let actions = self.shown.subscription().step(event, now());
+        self.place.show();
         for action in actions {
             self.act(action).await?;
         }
@@ -353,17 +329,6 @@ impl<W: Wire> Session<W> {
             Action::UnknownType(type_url) => info!(type_url, "proxy asks for a type that is not served"),
         }
         Ok(())
-    }
-
-    fn show(&self) {
-        let opened = self.opened;
-        self.place.show(StreamStatus {
-            stream: self.stream,
-            proxy: self.proxy.as_str().to_owned(),
-            envoy_version: self.envoy_version.clone(),
-            connected_at_ms: opened.ms,
-            types: self.subscription.status(|at| opened.ms(at)),
-        });
     }
 }
 

@@ -22,7 +22,7 @@ fn route(name: &str, cluster: &str) -> Resource {
 }
 
 fn draft(resources: impl IntoIterator<Item = Resource>) -> Draft {
-    Draft { resources: resources.into_iter().map(|r| (r.key(), r)).collect(), ..Draft::default() }
+    Draft { resources: resources.into_iter().map(|r| (r.key(), r.into())).collect(), ..Draft::default() }
 }
 
 #[test]
@@ -122,4 +122,19 @@ fn a_private_key_is_never_shown() {
     let snapshot = Snapshot::empty().next(draft([Resource::Secret(Secret { name: "leaf".into(), content })]));
     assert!(!format!("{snapshot:?}").contains("sesame"));
     assert!(snapshot.iter().any(|entry| String::from_utf8_lossy(&entry.any).contains("sesame")));
+}
+
+#[test]
+fn a_snapshot_tells_what_changed_since_the_one_it_was_made_from() {
+    let first = Snapshot::empty().next(draft([route("a", "x"), route("b", "x"), route("d", "x")]));
+    let second = first.next(draft([route("b", "y"), route("c", "x"), route("d", "x")]));
+    let names: Vec<&str> =
+        second.changed_since(&first).unwrap().iter().map(|key| key.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"], "gone, other and new");
+    let third = second.next(draft([route("b", "y"), route("c", "x"), route("d", "x")]));
+    assert!(third.changed_since(&second).unwrap().is_empty());
+    assert_eq!(third.changed_since(&first), None, "made from another");
+    let whole =
+        third.next(Draft { complete: true, ..draft([route("b", "y"), route("c", "x"), route("d", "x")]) });
+    assert_eq!(whole.changed_since(&third), None, "what is absent means something else");
 }

@@ -9,7 +9,7 @@ use crate::xds::{
     subscription::{
         Action, Response, Subscription, Variant,
         split::Due,
-        state::Outstanding,
+        state::{Outstanding, Record},
         world::{Pass, world_version},
     },
 };
@@ -18,16 +18,24 @@ impl Subscription {
     pub(super) fn flush(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let mut gated = BTreeSet::new();
         for kind in Kind::ALL {
-            if self.state(kind).known {
+            if self.has_in_view(kind) {
                 self.flush_additions(kind, now, &mut gated, actions);
             }
         }
         for kind in [Kind::Cluster, Kind::Endpoints, Kind::Secret] {
-            if self.state(kind).known && !self.cannot_remove(kind) {
+            if self.has_in_view(kind) && !self.cannot_remove(kind) {
                 self.flush_removals(kind, now, &mut gated, actions);
             }
         }
         self.waiting.retain(|key, _| gated.contains(key));
+        for kind in Kind::ALL {
+            self.narrow(kind);
+        }
+    }
+
+    fn has_in_view(&self, kind: Kind) -> bool {
+        let state = self.state(kind);
+        state.known && !state.look.is_nowhere()
     }
 
     fn flush_additions(
@@ -118,7 +126,7 @@ impl Subscription {
 
     fn due_entries(&self, kind: Kind) -> Vec<Arc<Entry>> {
         let state = self.state(kind);
-        let entries = self.snapshot.of_kind(kind);
+        let entries = self.entries_in_view(kind).into_iter();
         entries.filter(|entry| state.is_due(entry) && !self.is_withheld(entry)).cloned().collect()
     }
 
@@ -129,15 +137,13 @@ impl Subscription {
             return Vec::new();
         }
         let state = self.state(kind);
-        let asked = state.asked.iter().chain(&state.owed).chain(&state.names);
         let is_answerable = |name: &&String| match self.variant {
             Variant::Delta => state.is_subscribed(name),
             // There are no words for the absence of what was not named.
             Variant::StateOfTheWorld => state.names.contains(*name),
         };
-        let names: BTreeSet<&String> = asked.filter(is_answerable).collect();
-        let absent =
-            names.into_iter().filter(|name| self.snapshot.get(&Key::new(kind, name.as_str())).is_none());
+        let names = self.names_in_view(kind).into_iter().filter(is_answerable);
+        let absent = names.filter(|name| self.snapshot.get(&Key::new(kind, name.as_str())).is_none());
         // What a client brought along and cannot be taken from it can at least be told not to exist.
         let is_brought = |name: &str| self.cannot_remove(kind) && state.is_inherited(name);
         let untold =
@@ -149,10 +155,12 @@ impl Subscription {
     /// is gone; of what an earlier stream left only a complete snapshot can tell.
     pub(super) fn gone(&self, kind: Kind) -> impl Iterator<Item = String> {
         let state = self.state(kind);
-        let held = state.records.iter().filter(|(name, _)| state.is_subscribed(name) && state.may_hold(name));
-        let told = held.filter(|(_, record)| self.snapshot.is_complete() || !record.is_inherited());
-        let gone = told.filter(|(name, _)| self.snapshot.get(&Key::new(kind, name.as_str())).is_none());
-        gone.map(|(name, _)| name.clone()).collect::<Vec<_>>().into_iter()
+        let names = self.names_in_view(kind).into_iter();
+        let held = names.filter(|name| state.is_subscribed(name) && state.may_hold(name));
+        let is_from_before = |name: &str| state.records.get(name).is_some_and(Record::is_from_before);
+        let told = held.filter(|name| self.snapshot.is_complete() || !is_from_before(name));
+        let gone = told.filter(|name| self.snapshot.get(&Key::new(kind, name.as_str())).is_none());
+        gone.cloned().collect::<Vec<_>>().into_iter()
     }
 
     fn due_removals(&mut self, kind: Kind, now: Instant, gated: &mut BTreeSet<Key>) -> Due {
@@ -219,8 +227,10 @@ impl Subscription {
         };
         let state = self.state_mut(child);
         for entry in &due.resources {
-            let children = entry.refers_to.iter().filter(|key| key.kind == child);
-            state.owed.extend(children.map(|key| key.name.clone()));
+            for key in entry.refers_to.iter().filter(|key| key.kind == child) {
+                state.look.add(&key.name);
+                state.owed.insert(key.name.clone());
+            }
         }
         if kind == Kind::Cluster {
             for name in &due.removed {

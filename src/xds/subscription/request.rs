@@ -8,6 +8,7 @@ use crate::xds::{
     snapshot::Snapshot,
     subscription::{
         Action, Request, Subscription,
+        look::Look,
         state::{Given, Held, Record, TypeState},
     },
     version::Version,
@@ -25,6 +26,9 @@ impl Subscription {
         };
         let snapshot = self.snapshot.clone();
         let state = self.state_mut(kind);
+        if !state.is_mere_ack(&request) {
+            state.look = Look::Everywhere;
+        }
         let Request { subscribe, unsubscribe, initial_versions, nonce, error, .. } = request;
         state.take_answer(kind, nonce, error, now, actions);
         state.prune_refusals(kind, &snapshot);
@@ -117,16 +121,16 @@ impl TypeState {
 
     /// A client that wanted everything, then not, and now again, takes what is still on its way from the first time.
     pub(super) fn recall_in_flight(&mut self) {
-        for entry in self.outstanding.values().flat_map(|o| &o.resources) {
+        for entry in self.outstanding.values().flat_map(|o| o.resources.iter().chain(&o.carried)) {
             let unsure = Record { given: Given::Uncertain, held: Held::Nothing };
             self.records.entry(entry.key.name.clone()).or_insert(unsure);
         }
     }
 
     pub(super) fn ask(&mut self, name: &str) {
-        // A client that asks again does not hold on to what an earlier stream gave it.
-        if self.records.get(name).is_some_and(Record::is_inherited) {
-            self.records.remove(name);
+        // A client that asks again may have lost what an earlier stream gave it, or may live on it.
+        if let Some(record) = self.records.get_mut(name).filter(|record| record.is_inherited()) {
+            record.given = Given::Uncertain;
         }
         self.asked.insert(name.to_owned());
     }

@@ -104,8 +104,8 @@ impl TypeState {
             self.gain_name(kind, name);
         }
         if wildcard && !had_wildcard {
-            self.owes_first_answer = true;
             self.recall_in_flight();
+            self.owes_first_answer = true;
             // Of clusters and listeners the answer carries everything as it is.
             if !matches!(kind, Kind::Cluster | Kind::Listener) {
                 self.asked.extend(snapshot.of_kind(kind).map(|entry| entry.key.name.clone()));

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use crate::xds::{snapshot::Entry, version::Version};
+use crate::xds::{snapshot::Entry, subscription::look::Look, version::Version};
 
 #[derive(Debug, Default)]
 pub(super) struct TypeState {
@@ -33,6 +33,8 @@ pub(super) struct TypeState {
     /// Responses not answered yet, by nonce.
     pub(super) outstanding: BTreeMap<String, Outstanding>,
     pub(super) tally: Tally,
+    /// Where to look for what is due; whatever makes a name due takes it into view.
+    pub(super) look: Look,
 }
 
 /// What we know of one resource at the client.
@@ -111,6 +113,11 @@ impl Given {
 }
 
 impl Record {
+    /// The client may have it from an earlier stream, and was not given it on this one.
+    pub(super) fn is_from_before(&self) -> bool {
+        matches!((&self.given, &self.held), (Given::Inherited(_) | Given::Uncertain, Held::Inherited(_)))
+    }
+
     pub(super) fn is_inherited(&self) -> bool {
         matches!(self.given, Given::Inherited(_))
     }

@@ -117,7 +117,7 @@ pub(super) fn secret(name: &str, n: u32) -> Resource {
 
 pub(super) fn draft(resources: impl IntoIterator<Item = Resource>) -> Draft {
     Draft {
-        resources: resources.into_iter().map(|r| (r.key(), r)).collect(),
+        resources: resources.into_iter().map(|r| (r.key(), r.into())).collect(),
         partial: BTreeSet::new(),
         complete: true,
     }

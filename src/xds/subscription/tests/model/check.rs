@@ -297,7 +297,7 @@ impl Client {
                 format!("{key:?} loses its last good version")
             })?;
             // Who refused a cluster that it never took is left without it.
-            if held.is_some() && !is_brought && !refused && !checked.awaited.contains(*name) {
+            if is_good && !is_brought && !refused && !checked.awaited.contains(*name) {
                 self.check_removal(&key)?;
             }
         }

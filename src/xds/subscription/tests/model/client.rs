@@ -143,6 +143,10 @@ impl Client {
         self.steps += 1;
         let is_push = matches!(event, Event::Offer(_) | Event::Tick);
         let burst = responses(self.server.step(event, self.now));
+        let overlooked = self.server.overlooked();
+        if !overlooked.is_empty() {
+            return Err(format!("due and out of view: {overlooked:?}"));
+        }
         self.note_adopted();
         for (i, response) in burst.iter().enumerate() {
             self.check(response, &burst[i..], is_push)?;

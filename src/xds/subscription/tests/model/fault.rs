@@ -189,6 +189,11 @@ impl Server {
         self.machine.next_deadline()
     }
 
+    /// What the machine itself would not look at although it is due.
+    pub(super) fn overlooked(&mut self) -> Vec<Key> {
+        if self.fault.is_some() { Vec::new() } else { self.machine.overlooked() }
+    }
+
     pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         let Some(fault) = self.fault else { return self.machine.step(event, now) };
         let Some(event) = self.hear(fault, event) else { return Vec::new() };

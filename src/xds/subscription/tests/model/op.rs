@@ -57,8 +57,20 @@ pub(super) fn random(seed: u64, catalog: &Catalog) -> Vec<Op> {
     let count = if rng.bool() { rng.usize(4..20) } else { rng.usize(20..70) };
     let mut ops: Vec<Op> = (0..count).map(|_| one(&mut rng, catalog)).collect();
     ops.insert(0, Op::Offer(rng.usize(0..catalog.snapshots.len())));
+    follow_up(&mut ops, &mut rng, catalog);
     ops.push(Op::Offer(catalog.complete[rng.usize(0..catalog.complete.len())]));
     ops
+}
+
+/// Every other catalog is the one that was made from the one before it, as in an agent.
+fn follow_up(ops: &mut [Op], rng: &mut fastrand::Rng, catalog: &Catalog) {
+    let mut last = None;
+    for op in ops {
+        let Op::Offer(i) = op else { continue };
+        let next = last.map(|last| last + 1).filter(|next| *next < catalog.snapshots.len());
+        *i = next.filter(|_| rng.bool()).unwrap_or(*i);
+        last = Some(*i);
+    }
 }
 
 fn one(rng: &mut fastrand::Rng, catalog: &Catalog) -> Op {
