@@ -8,7 +8,6 @@ mod acl;
 mod actors;
 mod change;
 mod command;
-mod failover;
 mod live;
 mod load;
 mod recovery;
@@ -57,7 +56,6 @@ fn all_scenarios(has_acls: bool) {
             live::an_intention_denies_and_allows,
             live::an_upstream_is_added_and_removed,
             live::the_gateway_of_the_other_datacenter_moves,
-            failover::the_other_datacenter_takes_over_and_gives_back,
             live::no_envoy_was_restarted,
             recovery::the_other_gateway_goes_and_comes_back,
             recovery::the_counter_goes_and_comes_back,
@@ -66,7 +64,6 @@ fn all_scenarios(has_acls: bool) {
             recovery::a_second_agent_sends_nothing_again,
             change::no_request_fails,
             recovery::no_cluster_warmed_for_long,
-            failover::a_dead_gateway_on_the_way_is_given_up_for_the_next_target,
         ];
         let mut failures = Vec::new();
         for (name, scenario) in scenarios {

@@ -108,14 +108,21 @@ impl Case {
         if subject == Subject::Unknown || subject == self.subject {
             return false;
         }
+        let was_another = matches!(self.subject, Subject::Service(_));
         self.subject = subject;
         self.failures = 0;
-        match &self.subject {
+        match self.subject {
             Subject::Nothing => {
                 self.standing = Standing::Passed(Ticket::Nothing);
                 false
             }
-            Subject::Service(_) | Subject::Unknown => true,
+            // What passed for another service has passed for nothing here.
+            Subject::Service(_) | Subject::Unknown => {
+                if was_another {
+                    self.standing = Standing::Waiting;
+                }
+                true
+            }
         }
     }
 
@@ -264,6 +271,14 @@ mod tests {
         none.checked(&web(), Ok(Right::Lacking), 0.0);
         let (unauthenticated, text) = message(none.standing());
         assert!(unauthenticated && text.contains("CONSUL_HTTP_TOKEN"), "{text}");
+    }
+
+    #[test]
+    fn what_passed_for_one_service_passes_for_no_other() {
+        let mut case = case();
+        case.checked(&web(), Ok(Right::Write), 0.0);
+        assert!(case.concerns(Subject::Service("vault".into())), "registered anew, for another service");
+        assert!(is_same(&offered(case.standing(), &ready()), &Offer::Pending));
     }
 
     #[test]
