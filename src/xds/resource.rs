@@ -107,6 +107,7 @@ impl fmt::Debug for Key {
 /// One resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[expect(clippy::large_enum_variant, reason = "resources live behind an `Arc` each")]
 pub enum Resource {
     /// A certificate or a set of roots.
     Secret(Secret),
