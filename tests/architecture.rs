@@ -44,7 +44,7 @@ const LAYERS: &[Layer] = &[
     layer("mesh", &["model", "xds::resource"], PURE),
 
     // Envoy's side. Nothing here knows Consul. Each pure part sees those before it.
-    layer("xds::json", &[], PURE), // 0003: escape hatches are read where resources are made
+    layer("xds::json", &[], PURE), // 0004: escape hatches are read where resources are made
     layer("xds::resource", &["model", "xds::json"], PURE),
     layer("xds::encode", &["model", "xds::resource"], PURE),
     layer("xds::version", &["model", "xds::resource", "xds::encode"], PURE),

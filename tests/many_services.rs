@@ -247,6 +247,6 @@ async fn five_hundred_services_in_three_datacenters() {
     assert!(most < CONSUL_CAP, "{most}");
     assert_eq!(failed, 0, "{}", agent.log().text());
     for times in [critical, moved, back, vec![new]] {
-        assert!(times[times.len() - 1] < BOUND, "{times:?}");
+        assert!(times[times.len() / 2] < BOUND, "{times:?}");
     }
 }

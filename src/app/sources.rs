@@ -1,5 +1,7 @@
 //! What the HTTP interface shows: latest values of the other tasks, put into its documents.
 
+mod redacted;
+
 use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -18,19 +20,9 @@ use crate::{
     model::{
         catalog::{Catalog, Topic},
         name::ProxyId,
-        secret::{REDACTED, SecretText},
     },
     telemetry::{logs::Telemetry, metrics::Metrics},
-    xds::{
-        encode,
-        resource::{
-            Resource,
-            secret::{Secret, SecretContent},
-        },
-        server::StatusBoard,
-        snapshot::Entry,
-        status::StreamStatus,
-    },
+    xds::{server::StatusBoard, snapshot::Entry, status::StreamStatus},
 };
 
 /// The agent's latest values.
@@ -129,24 +121,13 @@ fn topics(catalog: &Catalog, reports: &Reports) -> Vec<TopicStatus> {
 /// A resource as Envoy is meant to have it; private keys stay here.
 fn intended(entry: &Entry) -> IntendedResource {
     let key = entry.resource.key();
-    let any = encode::encode(&redacted(&entry.resource));
+    let any = redacted::encoded(&entry.resource);
     IntendedResource {
         kind: key.kind.short().to_owned(),
         name: key.name,
         version: entry.version.to_string(),
         type_url: key.kind.type_url().to_owned(),
         value: BASE64_STANDARD.encode(&any.value),
-    }
-}
-
-fn redacted(resource: &Resource) -> Resource {
-    match resource {
-        Resource::Secret(Secret { name, content: SecretContent::Leaf { chain_pem, .. } }) => {
-            let content =
-                SecretContent::Leaf { chain_pem: chain_pem.clone(), key_pem: SecretText::from(REDACTED) };
-            Resource::Secret(Secret { name: name.clone(), content })
-        }
-        other => other.clone(),
     }
 }
 

@@ -93,6 +93,8 @@ pub enum Outcome {
 /// Everything that was built for a proxy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Built {
+    /// The service that a sidecar stands for.
+    pub subject: Option<ServiceName>,
     /// The topics it needs, given what is known.
     pub needs: BTreeSet<Topic>,
     /// Its units.

@@ -48,7 +48,7 @@ pub(super) fn build(
     options: Options,
 ) -> Built {
     let sidecar = Sidecar { agent, registration, destination, options };
-    let mut built = Built::default();
+    let mut built = Built { subject: Some(destination.service.clone()), ..Built::default() };
 
     let mut reader = Reader::new(catalog);
     let made = identity(&mut reader, &destination.service);

@@ -7,13 +7,14 @@ use std::{
 
 use crate::{
     mesh::built::{Built, Outcome, Parts, Unit},
-    model::{catalog::Topic, note::Note},
+    model::{catalog::Topic, name::ServiceName, note::Note},
     xds::resource::{Key, Resource, address::Address, listener::Listener},
 };
 
 /// The last good parts of each unit of a proxy. Held by whoever builds again and again.
 #[derive(Clone, Debug, Default)]
 pub struct World {
+    subject: Option<ServiceName>,
     units: BTreeMap<Unit, Parts>,
     /// What was assembled last; equal resources are shared with it.
     last: BTreeMap<Key, Arc<Resource>>,
@@ -36,11 +37,18 @@ pub struct Assembled {
 
 impl World {
     /// Takes in a build and gives the whole set: units that are held back or refused keep their last good parts,
-    /// units that are no longer asked for go. While the list that names a unit is itself held back, the unit stays.
+    /// units that are no longer asked for go, and all of them when the
+    /// proxy stands for another service. While the list that names a unit is itself held back, the unit stays.
     pub fn assemble(&mut self, built: Built) -> Assembled {
         let notes = built.notes.clone();
         let mut whole = Assembled { complete: true, notes, ..Assembled::default() };
         let mut previous = std::mem::take(&mut self.units);
+        // A proxy that is registered for another service is another one: nothing of the old may front the new, least
+        // of all its certificate and its intentions.
+        if self.subject != built.subject {
+            previous.clear();
+            self.subject.clone_from(&built.subject);
+        }
         let is_held =
             |unit: &Unit| matches!(built.units.get(unit), Some(Outcome::Held(_) | Outcome::Partial(..)));
         let kept: Vec<Unit> = previous

@@ -57,9 +57,10 @@ async fn gateway_dies(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     let load = Load::start(&api.url);
     load.answered_by(&["api-3"]).await?;
     rig.lab.kill("secondary-gateway", "envoy").await?;
-    load.answered_by(&["api-1", "api-2"]).await?;
+    let taken_over = load.answered_by(&["api-1", "api-2"]).await;
     println!("  failover past a dead gateway: {}", load.tally());
     rig.lab.restart("secondary-gateway", "envoy").await?;
+    taken_over?;
     rig.link(true).await?;
     api.reach(rig, json!({})).await?;
     resolver(rig, json!({})).await

@@ -17,6 +17,8 @@ use crate::lab::rig::eventually;
 
 /// Enough that some request is always under way, few enough that two cores have time for what is tested.
 const WORKERS: usize = 2;
+/// So many answers in a row tell who takes the requests.
+const IN_A_ROW: u64 = 30;
 /// Longer than any of Envoy's own limits here: what takes this long has failed.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -54,21 +56,16 @@ impl Load {
     /// Waits until these instances answer, and no other one.
     pub(super) async fn answered_by(&self, wanted: &[&str]) -> anyhow::Result<()> {
         // What was under way before is not looked at.
-        self.forget();
+        self.seen.lock().unwrap().recent.clear();
         eventually(&format!("answers of {wanted:?} alone"), async || {
-            let recent = std::mem::take(&mut self.seen.lock().unwrap().recent);
-            let is_whole = recent.keys().map(String::as_str).eq(wanted.iter().copied());
-            // A look may fall between two answers: one that shows too few is continued, one that shows others is not.
-            if !is_whole && recent.keys().all(|name| wanted.contains(&name.as_str())) {
-                self.seen.lock().unwrap().recent.extend(recent);
+            let recent = &mut self.seen.lock().unwrap().recent;
+            if recent.keys().any(|name| !wanted.contains(&name.as_str())) {
+                recent.clear();
             }
-            Ok(is_whole.then_some(()))
+            let are_all_there = wanted.iter().all(|name| recent.contains_key(*name));
+            Ok((are_all_there && recent.values().sum::<u64>() >= IN_A_ROW).then_some(()))
         })
         .await
-    }
-
-    fn forget(&self) {
-        self.seen.lock().unwrap().recent.clear();
     }
 
     /// How many requests there were, and how many of them failed.

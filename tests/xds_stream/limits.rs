@@ -59,7 +59,7 @@ async fn a_connection_over_tcp_ends_at_its_age_and_the_client_comes_back() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let source = Source::default();
     source.offer(WEB, Offer::Ready(snapshot(world())));
-    let limits = Limits { tcp_max_age: Some(Duration::from_millis(300)), ..Limits::default() };
+    let limits = Limits { tcp_max_age: Some(Duration::from_secs(3)), ..Limits::default() };
     let server = Server::start_within(Listeners { unix: None, tcp: Some(listener) }, &source, limits);
     let opened = lifecycle::now();
     let channel = Endpoint::new(url).unwrap().connect().await.unwrap();
@@ -67,7 +67,7 @@ async fn a_connection_over_tcp_ends_at_its_age_and_the_client_comes_back() {
     assert_eq!(stream.names().await.len(), 3);
     assert!(stream.next().await.unwrap().is_none(), "an orderly end");
     let age = opened.elapsed();
-    assert!(age >= Duration::from_millis(270), "{age:?}");
+    assert!(age >= Duration::from_millis(2_700), "{age:?}");
     let mut again = Raw::open(&channel, ADS, sotw(Kind::Cluster, &[])).await;
     assert_eq!(again.answer().await.resources.len(), 3);
     server.stop().await;
@@ -106,6 +106,6 @@ async fn a_client_that_does_not_read_holds_up_no_stop() {
     rig.server.stop().await;
     let took = before.elapsed();
     println!("stop with a client that does not read: {took:?}");
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
     drop(stream);
 }

@@ -185,11 +185,33 @@ async fn half_closing_and_vanishing_free_what_was_held() {
     let mut half_closed = Raw::open(&rig.channel().await, ADS, sotw(Kind::Cluster, &[])).await;
     rig.server.until(|streams| streams.len() == 1).await;
     drop(half_closed.requests);
-    while let Some(_under_way) = half_closed.responses.message().await.unwrap() {}
+    let drained = async { while let Some(_under_way) = half_closed.responses.message().await.unwrap() {} };
+    tokio::time::timeout(crate::xds_rig::PATIENCE, drained).await.unwrap();
     let vanishing = Raw::open(&rig.channel().await, ADS, delta(Kind::Cluster, &[])).await;
     rig.server.until(|streams| streams.iter().any(|s| s.types.iter().any(|t| t.sent_at_ms.is_some()))).await;
     drop(vanishing);
     rig.server.until(|streams| streams.is_empty()).await;
     assert_eq!(rig.source.held(), 0);
     assert!(rig.server.metrics().contains("causeway_xds_streams 0"));
+}
+
+/// Requests beat offers, but not a denial: otherwise whoever goes on asking goes on being served.
+#[tokio::test]
+async fn a_denied_client_that_goes_on_asking_is_told_and_given_nothing() {
+    let rig = Rig::start();
+    let mut stream = Raw::open(&rig.channel().await, ADS, delta(Kind::Cluster, &[])).await;
+    assert_eq!(stream.names().await.len(), 3);
+    rig.source.offer(WEB, Offer::Denied { unauthenticated: true, message: "the token is gone".into() });
+    let requests = stream.requests.clone();
+    let _asking = causeway::lifecycle::spawn("test.ask", async move {
+        while requests.send(delta(Kind::Secret, &["roots"])).await.is_ok() {}
+    });
+    let status = loop {
+        match stream.next().await {
+            Ok(Some(answer)) => assert!(!answer.type_url.ends_with("Secret"), "a secret after the denial"),
+            Ok(None) => panic!("ended without a word"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((status.code(), status.message()), (tonic::Code::Unauthenticated, "the token is gone"));
 }

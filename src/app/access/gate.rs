@@ -144,11 +144,10 @@ impl Guard {
                         (exam, clock.check) = (None, Some(lifecycle::now()));
                     }
                 }
-                // The publisher's end closes when the proxy is forgotten.
                 changed = ways.source.changed() => if changed.is_err() { return },
                 changed = ways.users.changed() => {
                     if changed.is_err() { return }
-                    let kept = if ways.refused.borrow().is_some() { REFUSAL_KEPT } else { KEPT };
+                    let kept = if ways.is_refused() { REFUSAL_KEPT } else { KEPT };
                     let is_used = *ways.users.borrow_and_update() > 0;
                     clock.close = (!is_used).then(|| lifecycle::now() + kept);
                 }
@@ -168,9 +167,18 @@ impl Guard {
                     clock.check = next.map(|after| lifecycle::now() + after);
                 }
             }
+            // What is offered was built from a catalog that is here by now: a proxy that is registered for another
+            // service must not be offered to a token that passed for the one before.
+            if case.concerns(self.subject_now()) {
+                (exam, clock.check) = (None, Some(lifecycle::now()));
+            }
             lent.lend(case.standing());
             ways.pass_on(case.standing());
         }
+    }
+
+    fn subject_now(&self) -> Subject {
+        Subject::of(&self.shared.catalog.borrow(), &self.key.0)
     }
 
     fn exam(&self, service: ServiceName) -> Exam<'_> {
@@ -192,7 +200,7 @@ impl Guard {
             }
             Err(error) if trouble.as_ref() == Some(error) => {}
             Err(error) => {
-                warn!(%proxy, %error, "token not checked; streams that passed go on, new ones wait");
+                warn!(%proxy, %error, "token not checked; what passed stays so, all else waits");
                 *trouble = Some(error.clone());
             }
         }
@@ -211,6 +219,11 @@ async fn outcome(exam: &mut Option<Exam<'_>>) -> (ServiceName, Result<Right, Str
 }
 
 impl Ways {
+    /// Whether there is nothing behind the gate, or nobody may pass.
+    fn is_refused(&self) -> bool {
+        self.refused.borrow().is_some() || matches!(*self.source.borrow(), Offer::Refused { .. })
+    }
+
     fn pass_on(&mut self, standing: &Standing) {
         let is_refused = matches!(standing, Standing::Denied { .. });
         self.refused.send_if_modified(|at| {

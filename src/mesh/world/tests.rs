@@ -104,6 +104,17 @@ fn what_lacks_something_unknown_is_partial_for_as_long_as_it_stays() {
 }
 
 #[test]
+fn nothing_of_one_service_fronts_another() {
+    let of =
+        |service: &str, units: [(Unit, Outcome); 1]| Built { subject: Some(service.into()), ..built(units) };
+    let mut world = World::default();
+    world.assemble(of("web", [(Unit::Public, listening("public"))]));
+    assert_eq!(world.assemble(of("web", [(Unit::Public, held())])).resources.len(), 1);
+    let whole = world.assemble(of("db", [(Unit::Public, held())]));
+    assert!(whole.resources.is_empty() && !whole.complete);
+}
+
+#[test]
 fn a_unit_held_back_or_refused_keeps_its_last_good_parts() {
     for outcome in [held(), Outcome::Refused(Parts::default())] {
         let mut world = World::default();

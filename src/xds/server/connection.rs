@@ -13,7 +13,7 @@ use std::{
 
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::task::JoinSet;
 use tonic::{body::Body, service::Routes};
 use tower_service::Service as _;
 use tracing::debug;
@@ -131,20 +131,32 @@ impl Connections {
             });
             let connection = http2.serve_connection(io, service);
             tokio::pin!(connection);
-            let grace = tokio::select! {
+            tokio::select! {
                 ended = connection.as_mut() => return tell(peer, &ended),
                 () = silent => return debug!(%peer, "connection cut: its client asks for nothing"),
-                () = stop.wait() => STOP_GRACE,
-                () = aged(age) => AGE_GRACE,
-            };
+                () = stop.wait() => {}
+                () = aged(age) => {}
+            }
             // The client is told to connect anew first, so that it does not open its next stream here.
             connection.as_mut().graceful_shutdown();
             leaving.stop();
-            match timeout(grace, connection).await {
-                Ok(ended) => tell(peer, &ended),
-                Err(_) => debug!(%peer, "connection cut: its client does not read"),
+            tokio::select! {
+                ended = connection => tell(peer, &ended),
+                () = graces(&stop) => debug!(%peer, "connection cut: its client does not read"),
             }
         }
+    }
+}
+
+/// Ends when a connection that is about to end has had its time, which is short once the agent stops.
+async fn graces(stop: &Stop) {
+    let stopped = async {
+        stop.wait().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    tokio::select! {
+        () = stopped => {}
+        () = tokio::time::sleep(AGE_GRACE) => {}
     }
 }
 

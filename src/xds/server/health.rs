@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use tonic_health::pb::{
@@ -13,7 +13,7 @@ use tonic_health::pb::{
 
 use crate::{
     lifecycle::Stop,
-    xds::server::{csds, services::Discovery},
+    xds::server::{connection::Carrier, csds, services::Discovery},
 };
 
 /// The service of health checks.
@@ -80,13 +80,25 @@ impl Health for Checks {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let leave = request.extensions().get::<Carrier>().map(|carrier| carrier.leave.clone());
         let service = request.into_inner().service;
         let start = (self.clone(), service, ServingStatus::Unknown);
         let changes = stream::unfold(start, |(mut checks, service, last)| async move {
             let status = checks.after(&service, last).await?;
             Some((Ok(told(status)), (checks, service, status)))
         });
-        Ok(Response::new(Box::pin(changes)))
+        // Its connection may end before the agent does, whose end is told first.
+        let stop = self.stop.clone();
+        let left = async move {
+            match leave {
+                Some(leave) => leave.wait().await,
+                None => std::future::pending().await,
+            }
+            if stop.is_set() {
+                std::future::pending().await
+            }
+        };
+        Ok(Response::new(Box::pin(changes.take_until(left))))
     }
 }
 

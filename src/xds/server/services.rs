@@ -52,7 +52,7 @@ impl Discovery {
     }
 
     fn open<W: Wire>(&self, scope: Scope, request: Request<Streaming<W>>) -> Opened<W::Response> {
-        let token = token(&request);
+        let token = token(&request)?;
         let carrier = request.extensions().get::<Carrier>().cloned();
         let carrier =
             carrier.ok_or_else(|| Status::internal("the connection of this stream is not known"))?;
@@ -61,9 +61,12 @@ impl Discovery {
 }
 
 /// The Consul token that the client presents.
-fn token<T>(request: &Request<T>) -> Option<SecretText> {
-    let value = request.metadata().get(TOKEN)?.to_str().ok()?;
-    Some(SecretText::from(value)).filter(|token| !token.is_empty())
+fn token<T>(request: &Request<T>) -> Result<Option<SecretText>, Status> {
+    let Some(value) = request.metadata().get(TOKEN) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| {
+        Status::unauthenticated("x-consul-token is not text: start Envoy with the token as Consul gave it")
+    })?;
+    Ok(Some(SecretText::from(text)).filter(|token| !token.is_empty()))
 }
 
 #[tonic::async_trait]

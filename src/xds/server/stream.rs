@@ -6,11 +6,14 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::Stream;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tonic::{Status, Streaming};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
@@ -33,6 +36,12 @@ use crate::{
         subscription::{Action, Event, Subscription},
     },
 };
+
+/// How long a new stream may say nothing: it holds a place all the while.
+const FIRST_REQUEST_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a client may take to hear why its stream ends.
+const TELL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Responses ahead of the client: enough for one step's usual burst (clusters, endpoints, listeners, routes). While
 /// it is full, snapshots are not looked at and so coalesce.
@@ -100,8 +109,12 @@ async fn run<W: Wire>(
 ) {
     let leave = opening.leave.clone();
     let first = tokio::select! {
-        first = requests.message() => first,
+        first = timeout(FIRST_REQUEST_LIMIT, requests.message()) => first,
         () = leave.wait() => return,
+    };
+    let Ok(first) = first else {
+        let status = Status::deadline_exceeded("nothing was asked for on this stream");
+        return told(&leave, &responses, status).await;
     };
     let Ok(Some(mut first)) = first else { return };
     let checked = opening.scope.check(&mut first);
@@ -119,9 +132,13 @@ async fn run<W: Wire>(
     if let End::Told(status) = ended {
         warn!(error = status.message(), code = ?status.code(), "stream refused");
         shared.metrics.refused();
-        // A client that is gone, or does not read, needs no reason.
-        let _ = unless_leaving(&leave, responses.send(Err(status))).await;
+        told(&leave, &responses, status).await;
     }
+}
+
+/// Tells a client why its stream ends. One that is gone, or does not read, needs no reason.
+async fn told<R>(leave: &Stop, responses: &mpsc::Sender<Result<R, Status>>, status: Status) {
+    let _ = unless_leaving(leave, timeout(TELL_LIMIT, responses.send(Err(status)))).await;
 }
 
 /// What that gives, or none when the connection is about to end first.
@@ -269,12 +286,7 @@ impl<W: Wire> Session<W> {
                 self.step(Event::Offer(snapshot)).await
             }
             // Whatever it has had (rule 17).
-            Offer::Denied { unauthenticated: true, message } => {
-                Err(End::Told(Status::unauthenticated(&*message)))
-            }
-            Offer::Denied { unauthenticated: false, message } => {
-                Err(End::Told(Status::permission_denied(&*message)))
-            }
+            denied @ Offer::Denied { .. } => Err(denial(&denied).unwrap_or(End::Quiet)),
             // What the proxy has goes on working; its registration may be back in a moment.
             Offer::Refused { message, .. } if self.has_snapshot => {
                 warn!(error = %message, "proxy is no longer known; it keeps its last configuration");
@@ -288,6 +300,10 @@ impl<W: Wire> Session<W> {
     }
 
     async fn take_request(&mut self, mut request: W) -> Result<(), End> {
+        // Requests beat offers, but not this one: a client that goes on asking would go on being served (rule 17).
+        if let Some(end) = denial(&self.offers.borrow()) {
+            return Err(end);
+        }
         self.scope.check(&mut request).map_err(End::Told)?;
         if request.node().is_some_and(|node| !node.id.is_empty() && node.id != self.shown.proxy.as_str()) {
             return Err(End::Told(Status::invalid_argument("node.id must not change within a stream")));
@@ -311,11 +327,13 @@ impl<W: Wire> Session<W> {
                 debug!(type_url, nonce, resources = response.resources.len(), removed = ?response.removed, "send");
                 self.metrics.sent(response.kind, response.resources.len());
                 let wire = W::response(&response, &self.source);
-                // A client that does not read must not hold up the end of its connection.
-                let sent = unless_leaving(&self.leave, self.responses.send(Ok(wire))).await;
-                return match sent {
-                    Some(Ok(())) => Ok(()),
-                    Some(Err(_)) | None => Err(End::Quiet),
+                // A client that does not read must not hold up the end of its connection, nor its own.
+                return tokio::select! {
+                    sent = unless_leaving(&self.leave, self.responses.send(Ok(wire))) => match sent {
+                        Some(Ok(())) => Ok(()),
+                        Some(Err(_)) | None => Err(End::Quiet),
+                    },
+                    end = denied(self.offers.clone()) => Err(end),
                 };
             }
             Action::Acked { kind, nonce, after } => {
@@ -329,6 +347,31 @@ impl<W: Wire> Session<W> {
             Action::UnknownType(type_url) => info!(type_url, "proxy asks for a type that is not served"),
         }
         Ok(())
+    }
+}
+
+/// How a stream ends whose token does not open its proxy (any more).
+fn denial(offer: &Offer) -> Option<End> {
+    match offer {
+        Offer::Denied { unauthenticated: true, message } => {
+            Some(End::Told(Status::unauthenticated(&**message)))
+        }
+        Offer::Denied { unauthenticated: false, message } => {
+            Some(End::Told(Status::permission_denied(&**message)))
+        }
+        Offer::Pending | Offer::Refused { .. } | Offer::Ready(_) => None,
+    }
+}
+
+/// Waits for a denial.
+async fn denied(mut offers: watch::Receiver<Offer>) -> End {
+    loop {
+        if let Some(end) = denial(&offers.borrow_and_update()) {
+            return end;
+        }
+        if offers.changed().await.is_err() {
+            return std::future::pending().await;
+        }
     }
 }
 
