@@ -117,6 +117,10 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     for task in supervisor.drain(deadline, &signals.hurry()).await {
         warn!(task, "did not end in time and was aborted");
     }
+    told(end)
+}
+
+fn told(end: SupervisorEnd) -> Result<(), AgentError> {
     match end {
         SupervisorEnd::Asked => {
             info!("agent stopped");
