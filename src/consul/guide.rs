@@ -40,7 +40,14 @@ struct Pace {
 #[derive(Clone, Debug)]
 pub(crate) struct Guides(watch::Sender<Guided>);
 
-type Guided = BTreeMap<Datacenter, Guide>;
+type Guided = BTreeMap<Datacenter, Guidance>;
+
+#[derive(Clone, Debug)]
+struct Guidance {
+    guide: Guide,
+    /// How many topics follow it.
+    topics: usize,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Guide {
@@ -75,11 +82,32 @@ impl Guides {
         self.0.send_if_modified(|guided| guided.remove(dc).is_some());
     }
 
+    /// Says how many topics there are of each datacenter that has a census.
+    pub(crate) fn count(&self, topics: &BTreeMap<&Datacenter, usize>) {
+        self.0.send_if_modified(|guided| {
+            for (dc, guidance) in guided {
+                guidance.topics = topics.get(dc).copied().unwrap_or_default();
+            }
+            // No poller has anything to do for that.
+            false
+        });
+    }
+
+    /// How many topics have a census that tells nothing, so that they may all want to wait on Consul.
+    pub(crate) fn unguided(&self) -> usize {
+        let is_told = |guidance: &&Guidance| matches!(guidance.guide, Guide::Known(_));
+        self.0.borrow().values().filter(|guidance| !is_told(guidance)).map(|guidance| guidance.topics).sum()
+    }
+
     fn tell(&self, dc: &Datacenter, guide: Guide) {
-        self.0.send_if_modified(|guided| match guided.get(dc) {
-            Some(known) if *known == guide => false,
-            _ => {
-                guided.insert(dc.clone(), guide);
+        self.0.send_if_modified(|guided| match guided.get_mut(dc) {
+            Some(known) if known.guide == guide => false,
+            Some(known) => {
+                known.guide = guide;
+                true
+            }
+            None => {
+                guided.insert(dc.clone(), Guidance { guide, topics: 0 });
                 true
             }
         });
@@ -110,10 +138,16 @@ pub(crate) async fn lead(desk: Desk, dc: Datacenter) {
     let mut known = Guide::Awaited;
     let pace = if desk.local.get() == Some(&dc) { LOCAL_PACE } else { REMOTE_PACE };
     let mut bytes_left = Bucket::new(pace.burst_bytes, pace.bytes_per_s);
-    let mut ask = poll.first(desk.wait(question.wait));
+    // Where many topics depend on one answer it does not stand in line with them.
+    let seat = desk.turns.seat().await;
+    let mut ask = poll.first(question.wait);
     loop {
         tokio::time::sleep(ask.pause).await;
-        let (event, guide, bytes) = match desk.exchange(&question, &ask, &Credential::Own).await {
+        let answered = match seat {
+            Some(_) => desk.exchange(&question, &ask, &Credential::Own).await,
+            None => desk.take_turn(&question, &ask, &Credential::Own).await,
+        };
+        let (event, guide, bytes) = match answered {
             Ok(reply) => match topic::counted(&dc, &reply) {
                 Ok(census) => {
                     let guide = Guide::Known(Arc::new(census));
@@ -130,7 +164,7 @@ pub(crate) async fn lead(desk: Desk, dc: Datacenter) {
         desk.count(topic::CENSUS, &event);
         desk.guides.tell(&dc, guide.clone());
         known = guide;
-        ask = poll.next(&event, started.elapsed(), fastrand::f64(), desk.wait(question.wait));
+        ask = poll.next(&event, started.elapsed(), fastrand::f64(), question.wait);
         ask.pause = ask.pause.max(bytes_left.pay(bytes as f64, started.elapsed()));
     }
 }
@@ -190,7 +224,7 @@ impl<'a> Follower<'a> {
 }
 
 fn told(guided: &Guided, topic: &Topic) -> Told {
-    match census::datacenter(topic).and_then(|dc| guided.get(dc)) {
+    match census::datacenter(topic).and_then(|dc| guided.get(dc)).map(|guidance| &guidance.guide) {
         None | Some(Guide::Lost) => Told::Alone,
         Some(Guide::Awaited) => Told::Wait,
         Some(Guide::Known(census)) => Told::Marked { mark: census.mark(topic), is_blind: census.is_blind() },

@@ -80,9 +80,20 @@ pub struct Ask {
 }
 
 impl Ask {
+    fn new(pause: Duration, cursor: Cursor, wait: Duration) -> Self {
+        // Consul adds up to a sixteenth to the wait, to spread its clients.
+        let held = if cursor == Cursor::Now { Duration::ZERO } else { wait + wait / 16 };
+        Self { pause, cursor, wait, deadline: held + MARGIN }
+    }
+
     /// The same question without waiting on anything, for whoever knows that it is time.
     pub(crate) fn at_once(self) -> Self {
-        Self { cursor: Cursor::Now, deadline: MARGIN, ..self }
+        Self::new(self.pause, Cursor::Now, self.wait)
+    }
+
+    /// The same question, which Consul may hold for `wait`.
+    pub(crate) fn held_for(self, wait: Duration) -> Self {
+        Self::new(self.pause, self.cursor, wait)
     }
 }
 
@@ -245,10 +256,7 @@ impl Poll {
     }
 
     fn ask(&self, pause: Duration, wait: Duration) -> Ask {
-        let cursor = self.cursor.clone();
-        // Consul adds up to a sixteenth to the wait, to spread its clients.
-        let held = if cursor == Cursor::Now { Duration::ZERO } else { wait + wait / 16 };
-        Ask { pause, cursor, wait, deadline: held + MARGIN }
+        Ask::new(pause, self.cursor.clone(), wait)
     }
 }
 

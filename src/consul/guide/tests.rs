@@ -80,7 +80,7 @@ impl Store {
         let beyond: u64 = asked.param("index").map_or(0, |index| index.parse().unwrap());
         self.held.fetch_add(usize::from(beyond > 0 && !is_census), Ordering::SeqCst);
         let wait = asked.param("wait").and_then(|wait| wait.strip_suffix("ms")?.parse().ok());
-        let end = lifecycle::now() + Duration::from_millis(wait.unwrap_or(0).min(50));
+        let end = lifecycle::now() + Duration::from_millis(wait.unwrap_or(0));
         loop {
             if is_census && self.is_refusing.load(Ordering::SeqCst) {
                 return reply(500, 0, "No cluster leader");
@@ -145,6 +145,9 @@ async fn one_watch_tells_which_of_many_services_to_ask_for() {
     store.turn("s1");
     until(&watches, |catalog| is(catalog, "s1", Health::Critical)).await;
     assert!(store.held.load(Ordering::SeqCst) > 0);
+    // Nor do they keep anybody waiting whom no census tells anything.
+    watches.want("two", [health("new")].into()).await;
+    until(&watches, |catalog| is(catalog, "new", Health::Passing)).await;
     store.is_refusing.store(false, Ordering::SeqCst);
     store.turn("s2");
     until(&watches, |catalog| is(catalog, "s2", Health::Critical)).await;
