@@ -40,10 +40,19 @@ struct Pace {
 #[derive(Clone, Debug)]
 pub(crate) struct Guides(watch::Sender<Guided>);
 
-type Guided = BTreeMap<Datacenter, Guidance>;
+#[derive(Debug, Default)]
+struct Guided {
+    /// The last census that began.
+    last: Turn,
+    by_dc: BTreeMap<Datacenter, Guidance>,
+}
 
-#[derive(Clone, Debug)]
+/// Which census it is: one that has ended may still have something to say, and is not heard.
+pub(crate) type Turn = u64;
+
+#[derive(Debug)]
 struct Guidance {
+    turn: Turn,
     guide: Guide,
     /// How many topics follow it.
     topics: usize,
@@ -69,23 +78,29 @@ enum Told {
 impl Guides {
     /// No datacenter has a census yet.
     pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(Guided::new()))
+        Self(watch::Sender::new(Guided::default()))
     }
 
     /// A census of `dc` begins: pollers wait for its first answer.
-    pub(crate) fn begin(&self, dc: &Datacenter) {
-        self.tell(dc, Guide::Awaited);
+    pub(crate) fn begin(&self, dc: &Datacenter) -> Turn {
+        let mut turn = 0;
+        self.0.send_modify(|guided| {
+            guided.last += 1;
+            turn = guided.last;
+            guided.by_dc.insert(dc.clone(), Guidance { turn, guide: Guide::Awaited, topics: 0 });
+        });
+        turn
     }
 
     /// Pollers of `dc` are on their own again.
     pub(crate) fn end(&self, dc: &Datacenter) {
-        self.0.send_if_modified(|guided| guided.remove(dc).is_some());
+        self.0.send_if_modified(|guided| guided.by_dc.remove(dc).is_some());
     }
 
     /// Says how many topics there are of each datacenter that has a census.
     pub(crate) fn count(&self, topics: &BTreeMap<&Datacenter, usize>) {
         self.0.send_if_modified(|guided| {
-            for (dc, guidance) in guided {
+            for (dc, guidance) in &mut guided.by_dc {
                 guidance.topics = topics.get(dc).copied().unwrap_or_default();
             }
             // No poller has anything to do for that.
@@ -96,20 +111,17 @@ impl Guides {
     /// How many topics have a census that tells nothing, so that they may all want to wait on Consul.
     pub(crate) fn unguided(&self) -> usize {
         let is_told = |guidance: &&Guidance| matches!(guidance.guide, Guide::Known(_));
-        self.0.borrow().values().filter(|guidance| !is_told(guidance)).map(|guidance| guidance.topics).sum()
+        let guided = self.0.borrow();
+        guided.by_dc.values().filter(|guidance| !is_told(guidance)).map(|guidance| guidance.topics).sum()
     }
 
-    fn tell(&self, dc: &Datacenter, guide: Guide) {
-        self.0.send_if_modified(|guided| match guided.get_mut(dc) {
-            Some(known) if known.guide == guide => false,
-            Some(known) => {
+    fn tell(&self, dc: &Datacenter, turn: Turn, guide: Guide) {
+        self.0.send_if_modified(|guided| match guided.by_dc.get_mut(dc) {
+            Some(known) if known.turn == turn && known.guide != guide => {
                 known.guide = guide;
                 true
             }
-            None => {
-                guided.insert(dc.clone(), Guidance { guide, topics: 0 });
-                true
-            }
+            _ => false,
         });
     }
 }
@@ -130,8 +142,8 @@ pub(crate) fn chosen<'a>(
     counts.into_iter().filter(is_many).map(|(dc, _)| dc.clone()).collect()
 }
 
-/// Takes the census of `dc` again and again, until it is aborted.
-pub(crate) async fn lead(desk: Desk, dc: Datacenter) {
+/// Takes the census of `dc` that began as `turn` again and again, until it is aborted.
+pub(crate) async fn lead(desk: Desk, dc: Datacenter, turn: Turn) {
     let question = topic::census(&dc);
     let started = lifecycle::now();
     let mut poll = Poll::new(Follow::Index);
@@ -162,7 +174,7 @@ pub(crate) async fn lead(desk: Desk, dc: Datacenter) {
             }
         };
         desk.count(topic::CENSUS, &event);
-        desk.guides.tell(&dc, guide.clone());
+        desk.guides.tell(&dc, turn, guide.clone());
         known = guide;
         ask = poll.next(&event, started.elapsed(), fastrand::f64(), question.wait);
         ask.pause = ask.pause.max(bytes_left.pay(bytes as f64, started.elapsed()));
@@ -224,7 +236,7 @@ impl<'a> Follower<'a> {
 }
 
 fn told(guided: &Guided, topic: &Topic) -> Told {
-    match census::datacenter(topic).and_then(|dc| guided.get(dc)).map(|guidance| &guidance.guide) {
+    match census::datacenter(topic).and_then(|dc| guided.by_dc.get(dc)).map(|guidance| &guidance.guide) {
         None | Some(Guide::Lost) => Told::Alone,
         Some(Guide::Awaited) => Told::Wait,
         Some(Guide::Known(census)) => Told::Marked { mark: census.mark(topic), is_blind: census.is_blind() },

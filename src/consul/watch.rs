@@ -205,8 +205,8 @@ impl Owner {
         });
         for dc in chosen {
             if !self.guided.contains_key(&dc) {
-                guides.begin(&dc);
-                let task = self.pollers.spawn(guide::lead(self.desk.clone(), dc.clone()));
+                let turn = guides.begin(&dc);
+                let task = self.pollers.spawn(guide::lead(self.desk.clone(), dc.clone(), turn));
                 self.guided.insert(dc, task);
             }
         }

@@ -167,13 +167,32 @@ fn a_census_is_taken_where_topics_are_many_and_until_they_are_few() {
     assert_eq!(chosen(16, true), []);
 }
 
+/// A census that says another thing for each port.
+fn census(port: u16) -> Guide {
+    let nodes = json!([{"Node": "n", "Services": [{"ID": "s1", "Service": "s1", "Port": port}]}]);
+    Guide::Known(Arc::new(Census::read(nodes.to_string().as_bytes()).unwrap()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_census_that_has_ended_is_not_heard() {
+    let (guides, topic, dc) = (Guides::new(), health("s1"), Datacenter::from("dc1"));
+    let first = guides.begin(&dc);
+    guides.end(&dc);
+    guides.tell(&dc, first, census(80));
+    let mut follower = Follower::new(&guides, &topic);
+    let ask = Poll::new(Follow::Index).first(Duration::from_secs(60));
+    assert_eq!(follower.due(&ask).await, None);
+
+    let second = guides.begin(&dc);
+    guides.tell(&dc, first, census(80));
+    assert!(tokio::time::timeout(Duration::from_secs(600), follower.due(&ask)).await.is_err());
+    guides.tell(&dc, second, census(80));
+    assert!(follower.due(&ask).await.is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_does_not_follow_its_mark_is_asked_for_again() {
     let (guides, topic) = (Guides::new(), health("s1"));
-    let census = |port: u16| {
-        let nodes = json!([{"Node": "n", "Services": [{"ID": "s1", "Service": "s1", "Port": port}]}]);
-        Guide::Known(Arc::new(Census::read(nodes.to_string().as_bytes()).unwrap()))
-    };
     let dc = Datacenter::from("dc1");
     let mut follower = Follower::new(&guides, &topic);
     let mut poll = Poll::new(Follow::Index);
@@ -185,8 +204,8 @@ async fn an_answer_that_does_not_follow_its_mark_is_asked_for_again() {
     };
     assert_eq!(follower.due(&ask).await, None);
 
-    guides.begin(&dc);
-    guides.tell(&dc, census(80));
+    let turn = guides.begin(&dc);
+    guides.tell(&dc, turn, census(80));
     let first = follower.due(&ask).await;
     assert!(first.is_some());
     let (event, ask) = answered(true);
@@ -195,7 +214,7 @@ async fn an_answer_that_does_not_follow_its_mark_is_asked_for_again() {
     let waited = tokio::time::timeout(Duration::from_secs(600), follower.due(&ask)).await;
     assert!(waited.is_err());
 
-    guides.tell(&dc, census(81));
+    guides.tell(&dc, turn, census(81));
     let second = follower.due(&ask).await;
     assert!(second.is_some() && second != first);
     let (event, ask) = answered(false);
