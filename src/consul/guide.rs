@@ -11,7 +11,7 @@ use crate::{
     consul::{
         acl::leaf::Credential,
         census::{self, Census, Mark},
-        index::{Ask, Bucket, Cursor, Event, Fault, Follow, Poll},
+        index::{self, Ask, Bucket, Cursor, Event, Fault, Follow, Poll},
         poller::Desk,
         topic,
     },
@@ -24,9 +24,12 @@ use crate::{
 const LOCAL_PACE: Pace = Pace { burst_bytes: 20_000_000.0, bytes_per_s: 10_000_000.0 };
 /// From another datacenter they come over the link that the services share.
 const REMOTE_PACE: Pace = Pace { burst_bytes: 5_000_000.0, bytes_per_s: 1_000_000.0 };
-/// An answer that is the same although its mark changed may come from a server that lags behind; it is asked for once
-/// more after this long.
+/// The first answer after its mark changed may come from a server that lags behind; it is asked for once more after
+/// this long.
 const LAG: Duration = Duration::from_secs(1);
+/// Should a server lag even longer, no mark will ever tell: each topic is asked for again at least this often. Of 1,000
+/// topics this makes less than ten requests a second.
+const QUIET: Duration = Duration::from_secs(240);
 /// What no mark tells is looked for at this pace.
 const BLIND: Duration = Duration::from_secs(30);
 
@@ -222,16 +225,19 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Says what came of the request that `mark` gave reason for.
-    pub(crate) fn asked(&mut self, mark: Option<Mark>, event: &Event) {
-        let Event::Reply { changed, .. } = event else {
+    /// Says what came of the request that `mark` gave reason for. `jitter` is a random number from 0 up to 1.
+    pub(crate) fn asked(&mut self, mark: Option<Mark>, event: &Event, jitter: f64) {
+        if !matches!(event, Event::Reply { .. }) {
             (self.seen, self.patience) = (None, None);
             return;
-        };
-        let is_doubtful = !changed && self.seen.is_some() && mark.is_some() && self.seen != mark;
+        }
         let is_blind = matches!(told(&self.guided.borrow(), self.topic), Told::Marked { is_blind: true, .. });
+        self.patience = Some(match mark {
+            mark if mark != self.seen => LAG,
+            _ if is_blind => BLIND,
+            _ => index::spread(QUIET, jitter),
+        });
         self.seen = mark;
-        self.patience = if is_doubtful { Some(LAG) } else { is_blind.then_some(BLIND) };
     }
 }
 

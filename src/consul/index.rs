@@ -261,7 +261,7 @@ impl Poll {
 }
 
 /// Between half and all of it, so that many topics do not ask in step.
-fn spread(pause: Duration, jitter: f64) -> Duration {
+pub(crate) fn spread(pause: Duration, jitter: f64) -> Duration {
     pause.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
 

@@ -149,7 +149,7 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
         };
         let (event, news) = digest(&topic, &poll, answered, desk.local.get(), &mut last);
         desk.count(topic::kind(&topic), &event);
-        follower.asked(mark, &event);
+        follower.asked(mark, &event, fastrand::f64());
         if let Some(news) = news
             && desk.reports.send(Report { topic: topic.clone(), news }).await.is_err()
         {
