@@ -11,6 +11,7 @@ use crate::{
     consul::{
         acl::leaf::Credential,
         census::{self, Census, Mark},
+        client::{ClientError, MAX_BODY_BYTES, Reply},
         index::{self, Ask, Bucket, Cursor, Event, Fault, Follow, Poll},
         poller::Desk,
         topic,
@@ -156,24 +157,26 @@ pub(crate) async fn lead(desk: Desk, dc: Datacenter, turn: Turn) {
     // Where many topics depend on one answer it does not stand in line with them.
     let seat = desk.turns.seat().await;
     let mut ask = poll.first(question.wait);
+    let mut bytes = 0;
     loop {
         tokio::time::sleep(ask.pause).await;
         let answered = match seat {
             Some(_) => desk.exchange(&question, &ask, &Credential::Own).await,
             None => desk.take_turn(&question, &ask, &Credential::Own).await,
         };
-        let (event, guide, bytes) = match answered {
+        bytes = received(&answered, bytes);
+        let (event, guide) = match answered {
             Ok(reply) => match topic::counted(&dc, &reply) {
                 Ok(census) => {
                     let guide = Guide::Known(Arc::new(census));
                     let event = Event::Reply { index: reply.index, hash: None, changed: guide != known };
-                    (event, guide, reply.body.len())
+                    (event, guide)
                 }
-                Err((fault, reason)) => (lost(&dc, &known, &reason, fault), Guide::Lost, 0),
+                Err((fault, reason)) => (lost(&dc, &known, &reason, fault), Guide::Lost),
             },
             Err((error, after)) => {
                 let (fault, reason) = topic::uncounted(&dc, &error, after, desk.local.get());
-                (lost(&dc, &known, &reason, fault), Guide::Lost, 0)
+                (lost(&dc, &known, &reason, fault), Guide::Lost)
             }
         };
         desk.count(topic::CENSUS, &event);
@@ -181,6 +184,17 @@ pub(crate) async fn lead(desk: Desk, dc: Datacenter, turn: Turn) {
         known = guide;
         ask = poll.next(&event, started.elapsed(), fastrand::f64(), question.wait);
         ask.pause = ask.pause.max(bytes_left.pay(bytes as f64, started.elapsed()));
+    }
+}
+
+/// How much came over the link, whatever it was good for. Of an answer that broke off it is not known: it counts for as
+/// much as the `last` one.
+fn received(answered: &Result<Reply, (ClientError, Duration)>, last: usize) -> usize {
+    match answered {
+        Ok(reply) => reply.body.len(),
+        Err((ClientError::TooLong { .. }, _)) => MAX_BODY_BYTES,
+        Err((ClientError::Cut { .. } | ClientError::Deadline { .. }, _)) => last,
+        Err(_) => 0,
     }
 }
 
