@@ -32,6 +32,11 @@ const UNREACHABLE_CAP: Duration = Duration::from_secs(5);
 const NOT_READY_CAP: Duration = Duration::from_secs(1);
 /// An answer that cannot be blocked on (index absent or zero; hash absent) is asked for at this pace.
 const UNBLOCKABLE: Duration = Duration::from_secs(1);
+/// A service that is not registered has no hash. It may be about to be registered, so it is asked for at that pace at
+/// first; but any proxy may name any id, so the pace falls after this many answers.
+const ABSENCES: u32 = 10;
+/// As far as that.
+const UNREGISTERED: Duration = Duration::from_secs(10);
 /// A connection that ends after at least this long without an answer was cut by a timeout on the way (early builds of
 /// Consul 1.22 cut long polls after 30 s), not by an outage.
 const CUT_BY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -170,13 +175,21 @@ pub struct Poll {
     follow: Follow,
     cursor: Cursor,
     failures: u32,
+    /// Answers without a hash, one after the other.
+    absences: u32,
     bucket: Bucket,
 }
 
 impl Poll {
     /// Nothing asked yet.
     pub fn new(follow: Follow) -> Self {
-        Self { follow, cursor: Cursor::Now, failures: 0, bucket: Bucket::new(BUCKET, FILL_PER_S) }
+        Self {
+            follow,
+            cursor: Cursor::Now,
+            failures: 0,
+            absences: 0,
+            bucket: Bucket::new(BUCKET, FILL_PER_S),
+        }
     }
 
     /// The first request; `wait` as in [`Poll::next`].
@@ -218,14 +231,23 @@ impl Poll {
         };
         let Some(next) = next else {
             self.cursor = Cursor::Now;
-            return spread(UNBLOCKABLE, jitter);
+            return spread(self.unblockable(), jitter);
         };
+        self.absences = 0;
         self.cursor = match (&self.cursor, &next) {
             // Another history (a restored snapshot, another server): what the old index meant is gone.
             (Cursor::Index(old), Cursor::Index(new)) if new < old => Cursor::Now,
             _ => next,
         };
         self.bucket.pay(if changed { COST_CHANGED } else { COST_SAME }, now)
+    }
+
+    fn unblockable(&mut self) -> Duration {
+        if self.follow != Follow::Hash {
+            return UNBLOCKABLE;
+        }
+        self.absences = self.absences.saturating_add(1);
+        UNBLOCKABLE.saturating_mul(1 << self.absences.saturating_sub(ABSENCES).min(16)).min(UNREGISTERED)
     }
 
     fn after_fault(&mut self, fault: Fault, jitter: f64) -> Duration {
