@@ -11,7 +11,8 @@ use crate::{
     consul::{
         acl::leaf::Credential,
         census::{self, Census, Mark},
-        index::{Ask, Bucket, Cursor, Event, Fault, Follow, Poll},
+        client::{ClientError, MAX_BODY_BYTES, Reply},
+        index::{self, Ask, Bucket, Cursor, Event, Fault, Follow, Poll},
         poller::Desk,
         topic,
     },
@@ -24,9 +25,12 @@ use crate::{
 const LOCAL_PACE: Pace = Pace { burst_bytes: 20_000_000.0, bytes_per_s: 10_000_000.0 };
 /// From another datacenter they come over the link that the services share.
 const REMOTE_PACE: Pace = Pace { burst_bytes: 5_000_000.0, bytes_per_s: 1_000_000.0 };
-/// An answer that is the same although its mark changed may come from a server that lags behind; it is asked for once
-/// more after this long.
+/// The first answer after its mark changed may come from a server that lags behind; it is asked for once more after
+/// this long.
 const LAG: Duration = Duration::from_secs(1);
+/// Should a server lag even longer, no mark will ever tell: each topic is asked for again at least this often. Of 1,000
+/// topics this makes less than ten requests a second.
+const QUIET: Duration = Duration::from_secs(240);
 /// What no mark tells is looked for at this pace.
 const BLIND: Duration = Duration::from_secs(30);
 
@@ -40,7 +44,23 @@ struct Pace {
 #[derive(Clone, Debug)]
 pub(crate) struct Guides(watch::Sender<Guided>);
 
-type Guided = BTreeMap<Datacenter, Guide>;
+#[derive(Debug, Default)]
+struct Guided {
+    /// The last census that began.
+    last: Turn,
+    by_dc: BTreeMap<Datacenter, Guidance>,
+}
+
+/// Which census it is: one that has ended may still have something to say, and is not heard.
+pub(crate) type Turn = u64;
+
+#[derive(Debug)]
+struct Guidance {
+    turn: Turn,
+    guide: Guide,
+    /// How many topics follow it.
+    topics: usize,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Guide {
@@ -62,26 +82,50 @@ enum Told {
 impl Guides {
     /// No datacenter has a census yet.
     pub(crate) fn new() -> Self {
-        Self(watch::Sender::new(Guided::new()))
+        Self(watch::Sender::new(Guided::default()))
     }
 
     /// A census of `dc` begins: pollers wait for its first answer.
-    pub(crate) fn begin(&self, dc: &Datacenter) {
-        self.tell(dc, Guide::Awaited);
+    pub(crate) fn begin(&self, dc: &Datacenter) -> Turn {
+        let mut turn = 0;
+        self.0.send_modify(|guided| {
+            guided.last += 1;
+            turn = guided.last;
+            guided.by_dc.insert(dc.clone(), Guidance { turn, guide: Guide::Awaited, topics: 0 });
+        });
+        turn
     }
 
     /// Pollers of `dc` are on their own again.
     pub(crate) fn end(&self, dc: &Datacenter) {
-        self.0.send_if_modified(|guided| guided.remove(dc).is_some());
+        self.0.send_if_modified(|guided| guided.by_dc.remove(dc).is_some());
     }
 
-    fn tell(&self, dc: &Datacenter, guide: Guide) {
-        self.0.send_if_modified(|guided| match guided.get(dc) {
-            Some(known) if *known == guide => false,
-            _ => {
-                guided.insert(dc.clone(), guide);
+    /// Says how many topics there are of each datacenter that has a census.
+    pub(crate) fn count(&self, topics: &BTreeMap<&Datacenter, usize>) {
+        self.0.send_if_modified(|guided| {
+            for (dc, guidance) in &mut guided.by_dc {
+                guidance.topics = topics.get(dc).copied().unwrap_or_default();
+            }
+            // No poller has anything to do for that.
+            false
+        });
+    }
+
+    /// How many topics have a census that tells nothing, so that they may all want to wait on Consul.
+    pub(crate) fn unguided(&self) -> usize {
+        let is_told = |guidance: &&Guidance| matches!(guidance.guide, Guide::Known(_));
+        let guided = self.0.borrow();
+        guided.by_dc.values().filter(|guidance| !is_told(guidance)).map(|guidance| guidance.topics).sum()
+    }
+
+    fn tell(&self, dc: &Datacenter, turn: Turn, guide: Guide) {
+        self.0.send_if_modified(|guided| match guided.by_dc.get_mut(dc) {
+            Some(known) if known.turn == turn && known.guide != guide => {
+                known.guide = guide;
                 true
             }
+            _ => false,
         });
     }
 }
@@ -102,36 +146,55 @@ pub(crate) fn chosen<'a>(
     counts.into_iter().filter(is_many).map(|(dc, _)| dc.clone()).collect()
 }
 
-/// Takes the census of `dc` again and again, until it is aborted.
-pub(crate) async fn lead(desk: Desk, dc: Datacenter) {
+/// Takes the census of `dc` that began as `turn` again and again, until it is aborted.
+pub(crate) async fn lead(desk: Desk, dc: Datacenter, turn: Turn) {
     let question = topic::census(&dc);
     let started = lifecycle::now();
     let mut poll = Poll::new(Follow::Index);
     let mut known = Guide::Awaited;
     let pace = if desk.local.get() == Some(&dc) { LOCAL_PACE } else { REMOTE_PACE };
     let mut bytes_left = Bucket::new(pace.burst_bytes, pace.bytes_per_s);
-    let mut ask = poll.first(desk.wait(question.wait));
+    // Where many topics depend on one answer it does not stand in line with them.
+    let seat = desk.turns.seat().await;
+    let mut ask = poll.first(question.wait);
+    let mut bytes = 0;
     loop {
         tokio::time::sleep(ask.pause).await;
-        let (event, guide, bytes) = match desk.exchange(&question, &ask, &Credential::Own).await {
+        let answered = match seat {
+            Some(_) => desk.exchange(&question, &ask, &Credential::Own).await,
+            None => desk.take_turn(&question, &ask, &Credential::Own).await,
+        };
+        bytes = received(&answered, bytes);
+        let (event, guide) = match answered {
             Ok(reply) => match topic::counted(&dc, &reply) {
                 Ok(census) => {
                     let guide = Guide::Known(Arc::new(census));
                     let event = Event::Reply { index: reply.index, hash: None, changed: guide != known };
-                    (event, guide, reply.body.len())
+                    (event, guide)
                 }
-                Err((fault, reason)) => (lost(&dc, &known, &reason, fault), Guide::Lost, 0),
+                Err((fault, reason)) => (lost(&dc, &known, &reason, fault), Guide::Lost),
             },
             Err((error, after)) => {
                 let (fault, reason) = topic::uncounted(&dc, &error, after, desk.local.get());
-                (lost(&dc, &known, &reason, fault), Guide::Lost, 0)
+                (lost(&dc, &known, &reason, fault), Guide::Lost)
             }
         };
         desk.count(topic::CENSUS, &event);
-        desk.guides.tell(&dc, guide.clone());
+        desk.guides.tell(&dc, turn, guide.clone());
         known = guide;
-        ask = poll.next(&event, started.elapsed(), fastrand::f64(), desk.wait(question.wait));
+        ask = poll.next(&event, started.elapsed(), fastrand::f64(), question.wait);
         ask.pause = ask.pause.max(bytes_left.pay(bytes as f64, started.elapsed()));
+    }
+}
+
+/// How much came over the link, whatever it was good for. Of an answer that broke off it is not known: it counts for as
+/// much as the `last` one.
+fn received(answered: &Result<Reply, (ClientError, Duration)>, last: usize) -> usize {
+    match answered {
+        Ok(reply) => reply.body.len(),
+        Err((ClientError::TooLong { .. }, _)) => MAX_BODY_BYTES,
+        Err((ClientError::Cut { .. } | ClientError::Deadline { .. }, _)) => last,
+        Err(_) => 0,
     }
 }
 
@@ -176,21 +239,24 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Says what came of the request that `mark` gave reason for.
-    pub(crate) fn asked(&mut self, mark: Option<Mark>, event: &Event) {
-        let Event::Reply { changed, .. } = event else {
+    /// Says what came of the request that `mark` gave reason for. `jitter` is a random number from 0 up to 1.
+    pub(crate) fn asked(&mut self, mark: Option<Mark>, event: &Event, jitter: f64) {
+        if !matches!(event, Event::Reply { .. }) {
             (self.seen, self.patience) = (None, None);
             return;
-        };
-        let is_doubtful = !changed && self.seen.is_some() && mark.is_some() && self.seen != mark;
+        }
         let is_blind = matches!(told(&self.guided.borrow(), self.topic), Told::Marked { is_blind: true, .. });
+        self.patience = Some(match mark {
+            mark if mark != self.seen => LAG,
+            _ if is_blind => BLIND,
+            _ => index::spread(QUIET, jitter),
+        });
         self.seen = mark;
-        self.patience = if is_doubtful { Some(LAG) } else { is_blind.then_some(BLIND) };
     }
 }
 
 fn told(guided: &Guided, topic: &Topic) -> Told {
-    match census::datacenter(topic).and_then(|dc| guided.get(dc)) {
+    match census::datacenter(topic).and_then(|dc| guided.by_dc.get(dc)).map(|guidance| &guidance.guide) {
         None | Some(Guide::Lost) => Told::Alone,
         Some(Guide::Awaited) => Told::Wait,
         Some(Guide::Known(census)) => Told::Marked { mark: census.mark(topic), is_blind: census.is_blind() },

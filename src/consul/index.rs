@@ -32,6 +32,11 @@ const UNREACHABLE_CAP: Duration = Duration::from_secs(5);
 const NOT_READY_CAP: Duration = Duration::from_secs(1);
 /// An answer that cannot be blocked on (index absent or zero; hash absent) is asked for at this pace.
 const UNBLOCKABLE: Duration = Duration::from_secs(1);
+/// A service that is not registered has no hash. It may be about to be registered, so it is asked for at that pace at
+/// first; but any proxy may name any id, so the pace falls after this many answers.
+const ABSENCES: u32 = 10;
+/// As far as that.
+const UNREGISTERED: Duration = Duration::from_secs(10);
 /// A connection that ends after at least this long without an answer was cut by a timeout on the way (early builds of
 /// Consul 1.22 cut long polls after 30 s), not by an outage.
 const CUT_BY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -80,9 +85,20 @@ pub struct Ask {
 }
 
 impl Ask {
+    fn new(pause: Duration, cursor: Cursor, wait: Duration) -> Self {
+        // Consul adds up to a sixteenth to the wait, to spread its clients.
+        let held = if cursor == Cursor::Now { Duration::ZERO } else { wait + wait / 16 };
+        Self { pause, cursor, wait, deadline: held + MARGIN }
+    }
+
     /// The same question without waiting on anything, for whoever knows that it is time.
     pub(crate) fn at_once(self) -> Self {
-        Self { cursor: Cursor::Now, deadline: MARGIN, ..self }
+        Self::new(self.pause, Cursor::Now, self.wait)
+    }
+
+    /// The same question, which Consul may hold for `wait`.
+    pub(crate) fn held_for(self, wait: Duration) -> Self {
+        Self::new(self.pause, self.cursor, wait)
     }
 }
 
@@ -159,13 +175,21 @@ pub struct Poll {
     follow: Follow,
     cursor: Cursor,
     failures: u32,
+    /// Answers without a hash, one after the other.
+    absences: u32,
     bucket: Bucket,
 }
 
 impl Poll {
     /// Nothing asked yet.
     pub fn new(follow: Follow) -> Self {
-        Self { follow, cursor: Cursor::Now, failures: 0, bucket: Bucket::new(BUCKET, FILL_PER_S) }
+        Self {
+            follow,
+            cursor: Cursor::Now,
+            failures: 0,
+            absences: 0,
+            bucket: Bucket::new(BUCKET, FILL_PER_S),
+        }
     }
 
     /// The first request; `wait` as in [`Poll::next`].
@@ -207,14 +231,23 @@ impl Poll {
         };
         let Some(next) = next else {
             self.cursor = Cursor::Now;
-            return spread(UNBLOCKABLE, jitter);
+            return spread(self.unblockable(), jitter);
         };
+        self.absences = 0;
         self.cursor = match (&self.cursor, &next) {
             // Another history (a restored snapshot, another server): what the old index meant is gone.
             (Cursor::Index(old), Cursor::Index(new)) if new < old => Cursor::Now,
             _ => next,
         };
         self.bucket.pay(if changed { COST_CHANGED } else { COST_SAME }, now)
+    }
+
+    fn unblockable(&mut self) -> Duration {
+        if self.follow != Follow::Hash {
+            return UNBLOCKABLE;
+        }
+        self.absences = self.absences.saturating_add(1);
+        UNBLOCKABLE.saturating_mul(1 << self.absences.saturating_sub(ABSENCES).min(16)).min(UNREGISTERED)
     }
 
     fn after_fault(&mut self, fault: Fault, jitter: f64) -> Duration {
@@ -245,15 +278,12 @@ impl Poll {
     }
 
     fn ask(&self, pause: Duration, wait: Duration) -> Ask {
-        let cursor = self.cursor.clone();
-        // Consul adds up to a sixteenth to the wait, to spread its clients.
-        let held = if cursor == Cursor::Now { Duration::ZERO } else { wait + wait / 16 };
-        Ask { pause, cursor, wait, deadline: held + MARGIN }
+        Ask::new(pause, self.cursor.clone(), wait)
     }
 }
 
 /// Between half and all of it, so that many topics do not ask in step.
-fn spread(pause: Duration, jitter: f64) -> Duration {
+pub(crate) fn spread(pause: Duration, jitter: f64) -> Duration {
     pause.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
 }
 

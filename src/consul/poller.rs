@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::Instant,
 };
 
@@ -71,17 +71,37 @@ pub(crate) struct Desk {
 #[derive(Clone)]
 pub(crate) struct Turns {
     connections: Arc<Semaphore>,
+    seats: Arc<Semaphore>,
     limit: usize,
     polls: Arc<AtomicUsize>,
+}
+
+/// A connection for somebody's own, as long as it is held.
+pub(crate) struct Seat {
+    _seat: OwnedSemaphorePermit,
+    _connection: OwnedSemaphorePermit,
 }
 
 impl Turns {
     pub(crate) fn new(limit: usize) -> Self {
         let limit = limit.max(1);
-        Self { connections: Arc::new(Semaphore::new(limit)), limit, polls: Arc::new(AtomicUsize::new(0)) }
+        Self {
+            connections: Arc::new(Semaphore::new(limit)),
+            // The other half stays with those who take turns.
+            seats: Arc::new(Semaphore::new(limit / 2)),
+            limit,
+            polls: Arc::new(AtomicUsize::new(0)),
+        }
     }
 
-    /// Says how many polls want to wait on Consul.
+    /// A connection that takes no turns, once one is free; nothing if too many are given away so.
+    pub(crate) async fn seat(&self) -> Option<Seat> {
+        let seat = self.seats.clone().try_acquire_owned().ok()?;
+        let connection = self.connections.clone().acquire_owned().await.ok()?;
+        Some(Seat { _seat: seat, _connection: connection })
+    }
+
+    /// Says how many polls want to wait on Consul, but for those that a census tells when to ask.
     pub(crate) fn set_polls(&self, polls: usize) {
         self.polls.store(polls, Ordering::Relaxed);
     }
@@ -91,8 +111,9 @@ impl Turns {
         self.limit
     }
 
-    fn wait(&self, wait: Duration) -> Duration {
-        match self.polls.load(Ordering::Relaxed) {
+    /// How long Consul may hold a request that it could hold for `wait`; `more` polls want to wait than were said.
+    fn wait(&self, wait: Duration, more: usize) -> Duration {
+        match self.polls.load(Ordering::Relaxed) + more {
             polls if polls > self.limit => wait.min(TURN),
             polls if polls > self.limit / 2 => wait.min(TURN_HALF_FULL),
             _ => wait,
@@ -108,7 +129,7 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
     let mut last = Last { heard: None, lost: None, emptied: None };
     let mut is_told = false;
     let mut follower = Follower::new(&desk.guides, &topic);
-    let mut ask = poll.first(desk.wait(question.wait));
+    let mut ask = poll.first(question.wait);
     let mut key = desk.leaf_tokens.key(&topic);
     loop {
         let answered = match key.held().cloned() {
@@ -123,18 +144,18 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
         let Some((answered, mark)) = answered else {
             // Another token, another answer: what was waited on says nothing of it.
             poll = Poll::new(question.follow);
-            ask = poll.first(desk.wait(question.wait));
+            ask = poll.first(question.wait);
             continue;
         };
         let (event, news) = digest(&topic, &poll, answered, desk.local.get(), &mut last);
         desk.count(topic::kind(&topic), &event);
-        follower.asked(mark, &event);
+        follower.asked(mark, &event, fastrand::f64());
         if let Some(news) = news
             && desk.reports.send(Report { topic: topic.clone(), news }).await.is_err()
         {
             return;
         }
-        ask = poll.next(&event, started.elapsed(), fastrand::f64(), desk.wait(question.wait));
+        ask = poll.next(&event, started.elapsed(), fastrand::f64(), question.wait);
     }
 }
 
@@ -213,11 +234,6 @@ fn hear(
 }
 
 impl Desk {
-    /// How long Consul may hold a request that it could hold for `wait`.
-    pub(crate) fn wait(&self, wait: Duration) -> Duration {
-        self.turns.wait(wait)
-    }
-
     /// The answer to `ask`, after its pause and once there is reason to ask; with the mark that was the reason.
     async fn answer(
         &self,
@@ -246,7 +262,7 @@ impl Desk {
         credential: &Credential,
         is_told: &mut bool,
     ) -> Answered {
-        match self.exchange(question, ask, credential).await {
+        match self.take_turn(question, ask, credential).await {
             Ok(reply) => {
                 let mut outcome = topic::outcome(topic, &reply);
                 *is_told |= !matches!(outcome, Outcome::Lost(..));
@@ -263,14 +279,26 @@ impl Desk {
         }
     }
 
-    /// One exchange, within a turn where connections are few; an error comes with the time since it was sent.
-    pub(crate) async fn exchange(
+    /// One exchange within a turn, since connections are few. How long Consul may hold it is decided when the turn
+    /// has come: how many wait may have changed by then.
+    pub(crate) async fn take_turn(
         &self,
         question: &Question,
         ask: &Ask,
         credential: &Credential,
     ) -> Result<Reply, (ClientError, Duration)> {
         let _turn = self.turns.connections.acquire().await.ok();
+        let wait = self.turns.wait(ask.wait, self.guides.unguided());
+        self.exchange(question, &ask.clone().held_for(wait), credential).await
+    }
+
+    /// One exchange, at once; an error comes with the time since it was sent.
+    pub(crate) async fn exchange(
+        &self,
+        question: &Question,
+        ask: &Ask,
+        credential: &Credential,
+    ) -> Result<Reply, (ClientError, Duration)> {
         let mut query: Vec<(&str, String)> = question.query.clone();
         match &ask.cursor {
             Cursor::Now => {}

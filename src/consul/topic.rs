@@ -31,6 +31,11 @@ const AGENT_EVERY: Duration = Duration::from_secs(60);
 
 const FILTERED: &str = "Consul left something out of its answer that the token may not read";
 
+/// What Consul says to an id that is not registered with the local agent, and where there is no configuration entry.
+/// Newer versions than 1.8.7 only add to these words.
+const UNKNOWN_SERVICE: &str = "unknown service ID";
+const NO_ENTRY: &str = "Config entry not found";
+
 /// What is asked for a topic, without cursor.
 #[derive(Debug)]
 pub struct Question {
@@ -270,25 +275,29 @@ fn answer(topic: &Topic, reply: &Reply) -> Result<Read<Answer>, WireError> {
 
 /// Refusals that are answers: there is no such thing.
 fn known_absence(topic: &Topic, reply: &Reply) -> Option<Outcome> {
-    match (topic, reply.status) {
-        (Topic::Registration(_), StatusCode::NOT_FOUND) => {
+    match topic {
+        Topic::Registration(_) if is_absent(reply, UNKNOWN_SERVICE) => {
             Some(Outcome::Heard(Answer::Registration(None), Vec::new()))
         }
         // Its index is blocked on, so that the entry's creation is seen.
-        (Topic::ProxyDefaults | Topic::ServiceDefaults(_), StatusCode::NOT_FOUND) => {
+        Topic::ProxyDefaults | Topic::ServiceDefaults(_) if is_absent(reply, NO_ENTRY) => {
             Some(Outcome::Heard(Answer::Defaults(Defaults::default()), Vec::new()))
         }
-        (Topic::Mesh, StatusCode::NOT_FOUND) => {
+        Topic::Mesh if is_absent(reply, NO_ENTRY) => {
             Some(Outcome::Heard(Answer::Mesh(MeshDefaults::default()), Vec::new()))
         }
-        (Topic::IntentionEntries, _) if is_unknown_kind(reply) => {
+        Topic::IntentionEntries if is_unknown_kind(reply) => {
             Some(Outcome::Absent(Answer::Intentions(Vec::new())))
         }
-        (Topic::Mesh, _) if is_unknown_kind(reply) => {
-            Some(Outcome::Absent(Answer::Mesh(MeshDefaults::default())))
-        }
+        Topic::Mesh if is_unknown_kind(reply) => Some(Outcome::Absent(Answer::Mesh(MeshDefaults::default()))),
         _ => None,
     }
+}
+
+/// Consul itself says that there is none, by its index or in its words. Something on the way that does not know the
+/// path says 404 as well.
+fn is_absent(reply: &Reply, words: &str) -> bool {
+    reply.status == StatusCode::NOT_FOUND && (reply.index.is_some() || reply.excerpt().contains(words))
 }
 
 /// This version of Consul has no entries of that kind.
@@ -422,6 +431,29 @@ mod tests {
         for body in ["[]", ALLOW] {
             let told = filtered(&Topic::Intentions, body);
             assert!(matches!(told, Outcome::Heard(_, notes) if notes[0].remedy.contains("intention:read")));
+        }
+    }
+
+    #[test]
+    fn a_404_that_is_not_from_consul_is_no_answer() {
+        let told = |topic: &Topic, index: Option<&str>, body: &'static str| {
+            let headers = index.map(|index| ("x-consul-index".parse().unwrap(), index.parse().unwrap()));
+            let headers = HeaderMap::from_iter(headers);
+            let body = bytes::Bytes::from_static(body.as_bytes());
+            outcome(topic, &Reply::recorded("GET".into(), StatusCode::NOT_FOUND, &headers, body))
+        };
+        let topics = [Topic::ProxyDefaults, Topic::ServiceDefaults("web".into()), Topic::Mesh];
+        for topic in &topics {
+            for (index, body) in [(Some("7"), ""), (None, r#"Config entry not found for "mesh" / "mesh""#)] {
+                assert!(matches!(told(topic, index, body), Outcome::Heard(..)), "{topic}");
+            }
+        }
+        let registration = Topic::Registration("web-proxy".into());
+        assert!(matches!(told(&registration, None, "unknown service ID: web-proxy"), Outcome::Heard(..)));
+        for topic in topics.iter().chain([&registration]) {
+            for body in ["404 page not found", "<title>404 Not Found</title>", ""] {
+                assert!(denied(told(topic, None, body)).is_some(), "{topic}: {body}");
+            }
         }
     }
 

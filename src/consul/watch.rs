@@ -205,8 +205,8 @@ impl Owner {
         });
         for dc in chosen {
             if !self.guided.contains_key(&dc) {
-                guides.begin(&dc);
-                let task = self.pollers.spawn(guide::lead(self.desk.clone(), dc.clone()));
+                let turn = guides.begin(&dc);
+                let task = self.pollers.spawn(guide::lead(self.desk.clone(), dc.clone(), turn));
                 self.guided.insert(dc, task);
             }
         }
@@ -265,9 +265,16 @@ impl Owner {
 
     fn count_topics(&self, new: &[Topic]) {
         let topics = || self.followed.keys().chain(new);
-        let is_guided =
-            |topic: &&Topic| census::datacenter(topic).is_some_and(|dc| self.guided.contains_key(dc));
-        self.desk.turns.set_polls(topics().filter(|topic| !is_guided(topic)).count() + self.guided.len());
+        let mut guided: BTreeMap<&Datacenter, usize> = self.guided.keys().map(|dc| (dc, 0)).collect();
+        let mut polls = guided.len();
+        for topic in topics() {
+            match census::datacenter(topic).and_then(|dc| guided.get_mut(dc)) {
+                Some(count) => *count += 1,
+                None => polls += 1,
+            }
+        }
+        self.desk.guides.count(&guided);
+        self.desk.turns.set_polls(polls);
         self.desk.metrics.topics.set(i64::try_from(topics().count()).unwrap_or(i64::MAX));
     }
 

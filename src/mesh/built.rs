@@ -45,17 +45,19 @@ pub enum Unit {
     LocalSubset(ServiceName, String),
     /// Which subsets of local services there are.
     LocalSubsets,
+    /// Which subsets a local service has, where its entry cannot be understood.
+    SubsetsOf(ServiceName),
 }
 
 impl Unit {
-    /// The unit whose answer tells whether this one exists at all.
-    pub fn list(&self) -> Option<Self> {
+    /// The units whose answers tell whether this one exists at all.
+    pub fn lists(&self) -> Vec<Self> {
         match self {
-            Self::RemoteServers(_) | Self::RemoteDatacenter(_) => Some(Self::RemoteDatacenters),
-            Self::LocalService(_) => Some(Self::LocalServices),
-            Self::LocalSubset(..) => Some(Self::LocalSubsets),
-            Self::Exposed(_) => Some(Self::ExposedPaths),
-            _ => None,
+            Self::RemoteServers(_) | Self::RemoteDatacenter(_) => vec![Self::RemoteDatacenters],
+            Self::LocalService(_) => vec![Self::LocalServices],
+            Self::LocalSubset(service, _) => vec![Self::LocalSubsets, Self::SubsetsOf(service.clone())],
+            Self::Exposed(_) => vec![Self::ExposedPaths],
+            _ => Vec::new(),
         }
     }
 }

@@ -37,8 +37,8 @@ pub struct Assembled {
 
 impl World {
     /// Takes in a build and gives the whole set: units that are held back or refused keep their last good parts,
-    /// units that are no longer asked for go, and all of them when the
-    /// proxy stands for another service. While the list that names a unit is itself held back, the unit stays.
+    /// units that are no longer asked for go, and all of them when the proxy stands for another service. While the list
+    /// that names a unit is itself held back or refused, the unit stays.
     pub fn assemble(&mut self, built: Built) -> Assembled {
         let notes = built.notes.clone();
         let mut whole = Assembled { complete: true, notes, ..Assembled::default() };
@@ -49,11 +49,10 @@ impl World {
             previous.clear();
             self.subject.clone_from(&built.subject);
         }
-        let is_held =
-            |unit: &Unit| matches!(built.units.get(unit), Some(Outcome::Held(_) | Outcome::Partial(..)));
+        let is_untold = |list: &Unit| !matches!(built.units.get(list), None | Some(Outcome::Ready(_)));
         let kept: Vec<Unit> = previous
             .keys()
-            .filter(|unit| !built.units.contains_key(unit) && unit.list().is_some_and(|list| is_held(&list)))
+            .filter(|unit| !built.units.contains_key(unit) && unit.lists().iter().any(is_untold))
             .cloned()
             .chain(awaiting_successors(&previous, &built))
             .collect();

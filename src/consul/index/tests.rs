@@ -38,6 +38,17 @@ fn a_missing_or_zero_index_is_polled() {
 }
 
 #[test]
+fn what_stays_unregistered_is_asked_for_less_and_less() {
+    let absent = Event::Reply { index: None, hash: None, changed: false };
+    let there = Event::Reply { index: None, hash: Some("ab".into()), changed: true };
+    let mut script = vec![absent.clone(); 16];
+    script.extend([there, absent]);
+    let pauses: Vec<_> = run(Follow::Hash, &script).into_iter().map(|(pause, _)| pause).collect();
+    assert_eq!(pauses[..10], [1000; 10]);
+    assert_eq!(pauses[10..], [2000, 4000, 8000, 10_000, 10_000, 10_000, 0, 1000]);
+}
+
+#[test]
 fn a_hash_is_blocked_on() {
     let reply = Event::Reply { index: None, hash: Some("ab".into()), changed: true };
     assert_eq!(run(Follow::Hash, &[reply]), [(0, Cursor::Hash("ab".into()))]);

@@ -48,9 +48,16 @@ impl<'a> Gateway<'a> {
         let made = services.and(resolvers).map(|_| Ok(Parts::default()));
         self.built.add(Unit::LocalSubsets, reader, made);
         let Some(resolvers) = resolvers else { return };
-        let with_resolver =
-            offered.iter().filter_map(|service| Some((*service, resolvers.get(*service)?.as_ref().ok()?)));
-        for (service, resolver) in with_resolver {
+        let with_entry = offered.iter().filter_map(|service| Some((*service, resolvers.get(*service)?)));
+        for (service, entry) in with_entry {
+            let resolver = match entry {
+                Ok(resolver) => resolver,
+                Err(note) => {
+                    let unit = Unit::SubsetsOf(service.clone());
+                    self.built.add(unit, Reader::new(self.catalog), Some(Err(note.clone())));
+                    continue;
+                }
+            };
             for subset in resolver.subsets.values() {
                 let unit = Unit::LocalSubset(service.clone(), subset.name.clone());
                 self.unit(unit, |gateway, reader, notes| {
@@ -149,4 +156,66 @@ fn choose(service: &ServiceName, subset: &Subset, instances: &[Instance]) -> Res
         }
     }
     Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{
+        mesh::{
+            built::{Built, Outcome},
+            gateway::settings::GatewaySettings,
+            world::World,
+        },
+        model::{
+            agent::{AgentFacts, DefaultPolicy},
+            catalog::{Answer, Catalog, Heard, Topic},
+        },
+        xds::resource::cluster::{Discovery, Resolution},
+    };
+
+    /// The local services of a gateway, of which one has this entry.
+    fn built(entry: Result<ServiceResolver, Note>) -> Built {
+        let service = ServiceName::from("web");
+        let mut catalog = Catalog::default();
+        let services = Answer::Services(BTreeMap::from([(service.clone(), ServiceKind::Typical)]));
+        catalog.hear(Topic::Services { dc: "dc1".into(), kind: None }, Heard::fresh(services));
+        let entries = Answer::Resolvers(BTreeMap::from([(service, entry)]));
+        catalog.hear(Topic::Resolvers, Heard::fresh(entries));
+        let agent = AgentFacts {
+            datacenter: "dc1".into(),
+            primary_datacenter: None,
+            node: "n".into(),
+            domain: "consul".into(),
+            version: String::new(),
+            acls_enabled: false,
+            default_policy: DefaultPolicy::Allow,
+            translates_wan_addresses: false,
+        };
+        let settings =
+            GatewaySettings { resolution: Resolution::Logical, connect_timeout_ms: 1, keepalive: None };
+        let mut gateway = Gateway { catalog: &catalog, agent: &agent, settings, built: Built::default() };
+        gateway.local_services();
+        gateway.built
+    }
+
+    #[test]
+    fn subsets_stay_while_their_entry_is_not_understood_and_go_with_it() {
+        let last_good = Parts {
+            resources: vec![crate::mesh::cluster::passthrough("v1.web", Discovery::Eds, 1, None)],
+            ..Parts::default()
+        };
+        let mut before = built(Ok(ServiceResolver::default()));
+        let subset = Unit::LocalSubset("web".into(), "v1".into());
+        before.units.insert(subset, Outcome::Ready(last_good));
+        let mut world = World::default();
+        world.assemble(before);
+        let note = Note::new("service-resolver web", "it is not understood", "correct it");
+        let whole = world.assemble(built(Err(note.clone())));
+        assert!(whole.resources.keys().any(|key| key.name == "v1.web") && whole.notes.contains(&note));
+        let whole = world.assemble(built(Ok(ServiceResolver::default())));
+        assert!(!whole.resources.keys().any(|key| key.name == "v1.web"));
+    }
 }
