@@ -6,6 +6,7 @@
 mod accept;
 mod bind;
 mod board;
+mod body;
 mod connection;
 mod convert;
 mod csds;

@@ -36,6 +36,8 @@ pub struct Draft {
 pub struct Entry {
     /// Its identity.
     pub key: Key,
+    /// The name in it: one text for all versions, shared by the streams that remember it.
+    pub name: Arc<str>,
     /// The resource itself.
     pub resource: Arc<Resource>,
     /// Its version.
@@ -84,13 +86,13 @@ impl fmt::Debug for Entry {
 }
 
 impl Entry {
-    fn new(key: Key, resource: Arc<Resource>, partial: bool) -> Self {
+    fn new(key: Key, name: Arc<str>, resource: Arc<Resource>, partial: bool) -> Self {
         let version = version_of(&resource);
         let refers_to = resource.refers_to();
         let any = Bytes::from(encode(&resource).value);
         let type_url = key.kind.type_url();
         let without_ads = WithoutAds::default();
-        Self { key, resource, version, any, type_url, refers_to, partial, without_ads }
+        Self { key, name, resource, version, any, type_url, refers_to, partial, without_ads }
     }
 
     /// Its protobuf bytes for a client that fetches from there what the resource names. The version is the same in
@@ -115,7 +117,10 @@ impl Entry {
         match last {
             Some(last) if last.resource == resource && last.partial == partial => last.clone(),
             Some(last) if last.resource == resource => Arc::new(Self { partial, ..Self::clone(last) }),
-            _ => Arc::new(Self::new(key.clone(), resource, partial)),
+            _ => {
+                let name = last.map_or_else(|| key.name.as_str().into(), |last| last.name.clone());
+                Arc::new(Self::new(key.clone(), name, resource, partial))
+            }
         }
     }
 }

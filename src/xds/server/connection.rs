@@ -20,7 +20,10 @@ use tracing::debug;
 
 use crate::{
     lifecycle::Stop,
-    xds::server::accept::{self, Accept},
+    xds::server::{
+        accept::{self, Accept},
+        body::{Aside, Pieces},
+    },
 };
 
 /// Finds out about a peer that vanished without closing, before its proxy's watches are kept for hours (rule 16).
@@ -190,7 +193,8 @@ async fn answer(
     mut routes: Routes,
     request: http::Request<Incoming>,
 ) -> Result<http::Response<Body>, Infallible> {
-    routes.call(request).await
+    let response = routes.call(request.map(Pieces::of)).await?;
+    Ok(Aside::put_in_place(response))
 }
 
 #[cfg(test)]

@@ -25,12 +25,8 @@ use crate::{
     xds::{
         resource::Kind,
         server::{
-            MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES,
-            connection::Carrier,
-            scope::Scope,
-            shared::Shared,
-            stream::{self, Responses},
-            wire::Wire,
+            MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, body::Aside, connection::Carrier, scope::Scope,
+            shared::Shared, stream, wire::Wire,
         },
     },
 };
@@ -38,7 +34,10 @@ use crate::{
 /// The metadata under which a stream presents its Consul token, as to Consul's own xDS.
 const TOKEN: &str = "x-consul-token";
 
-type Opened<M> = Result<Response<Responses<M>>, Status>;
+/// What tonic is given to send: the responses themselves go past it, as [`Aside`].
+type Nothing<M> = tokio_stream::Empty<Result<M, Status>>;
+
+type Opened<M> = Result<Response<Nothing<M>>, Status>;
 
 /// Every discovery service.
 #[derive(Clone)]
@@ -56,7 +55,10 @@ impl Discovery {
         let carrier = request.extensions().get::<Carrier>().cloned();
         let carrier =
             carrier.ok_or_else(|| Status::internal("the connection of this stream is not known"))?;
-        stream::start(self.shared.clone(), scope, &carrier, token, request.into_inner()).map(Response::new)
+        let responses = stream::start(self.shared.clone(), scope, &carrier, token, request.into_inner())?;
+        let mut response = Response::new(tokio_stream::empty());
+        response.extensions_mut().insert(Aside::of(responses, MAX_RESPONSE_BYTES));
+        Ok(response)
     }
 }
 
@@ -71,8 +73,8 @@ fn token<T>(request: &Request<T>) -> Result<Option<SecretText>, Status> {
 
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Discovery {
-    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
+    type StreamAggregatedResourcesStream = Nothing<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Nothing<DeltaDiscoveryResponse>;
 
     async fn stream_aggregated_resources(
         &self,
@@ -94,8 +96,8 @@ macro_rules! service_of_one_type {
     ($service:ident, $kind:expr, $Stream:ident $stream:ident, $Delta:ident $delta:ident, $fetch:ident) => {
         #[tonic::async_trait]
         impl $service for Discovery {
-            type $Stream = Responses<DiscoveryResponse>;
-            type $Delta = Responses<DeltaDiscoveryResponse>;
+            type $Stream = Nothing<DiscoveryResponse>;
+            type $Delta = Nothing<DeltaDiscoveryResponse>;
 
             async fn $stream(
                 &self,
@@ -148,12 +150,10 @@ service_of_one_type!(
     StreamSecretsStream stream_secrets, DeltaSecretsStream delta_secrets, fetch_secrets
 );
 
-/// A generated server with this project's limits of size.
+/// A generated server with this project's limit of size.
 macro_rules! limited {
     ($Server:ident, $service:expr) => {
-        $Server::new($service)
-            .max_decoding_message_size(MAX_REQUEST_BYTES)
-            .max_encoding_message_size(MAX_RESPONSE_BYTES)
+        $Server::new($service).max_decoding_message_size(MAX_REQUEST_BYTES)
     };
 }
 

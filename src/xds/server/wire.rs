@@ -6,6 +6,7 @@ use envoy_types::pb::envoy::{
         DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
     },
 };
+use prost::Message;
 
 use crate::xds::{
     encode::{Protocol, Source},
@@ -16,7 +17,7 @@ use crate::xds::{
 /// A discovery request, with the response that goes with it.
 pub(super) trait Wire: Send + 'static {
     /// What is sent back.
-    type Response: Send + 'static;
+    type Response: Message + 'static;
     const VARIANT: Variant;
     const PROTOCOL: Protocol;
 

@@ -137,18 +137,18 @@ impl Subscription {
             return Vec::new();
         }
         let state = self.state(kind);
-        let is_answerable = |name: &&String| match self.variant {
+        let is_answerable = |name: &&str| match self.variant {
             Variant::Delta => state.is_subscribed(name),
             // There are no words for the absence of what was not named.
             Variant::StateOfTheWorld => state.names.contains(*name),
         };
         let names = self.names_in_view(kind).into_iter().filter(is_answerable);
-        let absent = names.filter(|name| self.snapshot.get(&Key::new(kind, name.as_str())).is_none());
+        let absent = names.filter(|name| self.snapshot.get(&Key::new(kind, *name)).is_none());
         // What a client brought along and cannot be taken from it can at least be told not to exist.
         let is_brought = |name: &str| self.cannot_remove(kind) && state.is_inherited(name);
         let untold =
             absent.filter(|name| is_brought(name) || (state.awaits_absence(name) && !state.may_hold(name)));
-        untold.cloned().collect()
+        untold.map(str::to_owned).collect()
     }
 
     /// Names under which the client holds something that is gone. What was sent on this stream and is no longer offered
@@ -159,8 +159,8 @@ impl Subscription {
         let held = names.filter(|name| state.is_subscribed(name) && state.may_hold(name));
         let is_from_before = |name: &str| state.records.get(name).is_some_and(Record::is_from_before);
         let told = held.filter(|name| self.snapshot.is_complete() || !is_from_before(name));
-        let gone = told.filter(|name| self.snapshot.get(&Key::new(kind, name.as_str())).is_none());
-        gone.cloned().collect::<Vec<_>>().into_iter()
+        let gone = told.filter(|name| self.snapshot.get(&Key::new(kind, *name)).is_none());
+        gone.map(str::to_owned).collect::<Vec<_>>().into_iter()
     }
 
     fn due_removals(&mut self, kind: Kind, now: Instant, gated: &mut BTreeSet<Key>) -> Due {
@@ -198,7 +198,7 @@ impl Subscription {
     fn response(&self, kind: Kind, due: &Due) -> Response {
         let state = self.state(kind);
         let is_absent = |name: &str| self.snapshot.get(&Key::new(kind, name)).is_none();
-        let told = due.removed.iter().filter(|name| state.names.contains(*name) && is_absent(name));
+        let told = due.removed.iter().filter(|name| state.names.contains(name.as_str()) && is_absent(name));
         let mut resources: Vec<Arc<Entry>> = due.resources.iter().chain(&due.carried).cloned().collect();
         resources.sort_by(|a, b| a.key.cmp(&b.key));
         let system_version = match self.variant {

@@ -177,6 +177,6 @@ impl Subscription {
 
 /// The client has just what is intended: the snapshot itself names a cluster that is not in it.
 fn is_current(intended: &Entry, state: &TypeState) -> bool {
-    let given = state.records.get(&intended.key.name).and_then(|record| record.given.version());
+    let given = state.records.get(&intended.name).and_then(|record| record.given.version());
     given == Some(&intended.version)
 }

@@ -64,14 +64,14 @@ impl Subscription {
     }
 
     /// The names in view that are asked for or on record, sorted.
-    pub(super) fn names_in_view(&self, kind: Kind) -> BTreeSet<&String> {
+    pub(super) fn names_in_view(&self, kind: Kind) -> BTreeSet<&str> {
         let state = self.state(kind);
         match &state.look {
             Look::Everywhere => {
-                let asked = state.asked.iter().chain(&state.owed).chain(&state.names);
-                asked.chain(state.records.keys()).collect()
+                let asked = state.asked.iter().chain(&state.owed).map(String::as_str);
+                asked.chain(state.names.iter().chain(state.records.keys()).map(|name| &**name)).collect()
             }
-            Look::At(names) => names.iter().collect(),
+            Look::At(names) => names.iter().map(String::as_str).collect(),
         }
     }
 
@@ -82,9 +82,10 @@ impl Subscription {
             return;
         }
         let due = Look::At(self.due_in_view(kind));
+        let snapshot = self.snapshot.clone();
         let state = self.state_mut(kind);
         if matches!(std::mem::replace(&mut state.look, due), Look::Everywhere) {
-            state.pack();
+            state.pack(kind, &snapshot);
         }
     }
 
@@ -92,13 +93,13 @@ impl Subscription {
     fn due_in_view(&self, kind: Kind) -> BTreeSet<String> {
         let state = self.state(kind);
         let present = self.entries_in_view(kind).into_iter().filter(|entry| state.is_due(entry));
-        let present = present.map(|entry| &entry.key.name);
+        let present = present.map(|entry| entry.key.name.as_str());
         let absent = self.names_in_view(kind).into_iter().filter(|name| {
             state.is_subscribed(name)
                 && (state.may_hold(name) || state.awaits_absence(name))
-                && self.snapshot.get(&Key::new(kind, name.as_str())).is_none()
+                && self.snapshot.get(&Key::new(kind, *name)).is_none()
         });
-        present.chain(absent).cloned().collect()
+        present.chain(absent).map(str::to_owned).collect()
     }
 
     /// Looks everywhere: what is due and out of view, of which there must be nothing.
@@ -119,9 +120,15 @@ impl Subscription {
 
 impl TypeState {
     /// Maps filled name by name are half empty, and these live as long as the stream: building them anew fills them.
-    fn pack(&mut self) {
-        self.records = std::mem::take(&mut self.records).into_iter().collect();
-        self.names = std::mem::take(&mut self.names).into_iter().collect();
+    /// Names that came in requests are exchanged for those of the entries, which all streams share.
+    fn pack(&mut self, kind: Kind, snapshot: &Snapshot) {
+        let shared = |name: Arc<str>| {
+            let entry = snapshot.get(&Key::new(kind, &*name));
+            entry.map_or(name, |entry| entry.name.clone())
+        };
+        let records = std::mem::take(&mut self.records).into_iter();
+        self.records = records.map(|(name, record)| (shared(name), record)).collect();
+        self.names = std::mem::take(&mut self.names).into_iter().map(shared).collect();
     }
 
     /// Whether a request says no more than that a response was taken.

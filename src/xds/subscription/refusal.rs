@@ -43,7 +43,7 @@ impl TypeState {
                     self.doubt(&entry);
                 }
                 // Most likely applied: what goes on naming it must not lose it meanwhile.
-                if let Some(record) = self.records.get_mut(&name) {
+                if let Some(record) = self.records.get_mut(&entry.name) {
                     record.held = Held::Entry(entry);
                 }
             }
@@ -65,7 +65,7 @@ impl TypeState {
     }
 
     fn doubt(&mut self, entry: &Entry) {
-        if let Some(record) = self.records.get_mut(&entry.key.name)
+        if let Some(record) = self.records.get_mut(&entry.name)
             && record.given == Given::Sent(entry.version.clone())
         {
             record.given = Given::Uncertain;
@@ -73,7 +73,7 @@ impl TypeState {
     }
 
     fn has_taken(&self, entry: &Entry) -> bool {
-        let held = self.records.get(&entry.key.name).map(|record| &record.held);
+        let held = self.records.get(&entry.name).map(|record| &record.held);
         matches!(held, Some(Held::Entry(held)) if held.version == entry.version)
     }
 

@@ -1,6 +1,6 @@
 //! What the stream looks like to people.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use crate::xds::{
     resource::{Key, Kind},
@@ -21,8 +21,8 @@ impl Subscription {
     }
 
     fn type_status(&self, kind: Kind, state: &TypeState, ms: &impl Fn(Instant) -> u64) -> TypeStatus {
-        let offered = self.snapshot.of_kind(kind).map(|entry| &entry.key.name).filter(|_| state.wildcard);
-        let names: BTreeSet<&String> = state
+        let offered = self.snapshot.of_kind(kind).map(|entry| &entry.name).filter(|_| state.wildcard);
+        let names: BTreeSet<&Arc<str>> = state
             .names
             .iter()
             .chain(offered)
@@ -30,8 +30,7 @@ impl Subscription {
             .filter(|n| state.is_subscribed(n))
             .collect();
         let in_flight = state.in_flight();
-        let standing =
-            |name: &String| self.resource_status(kind, state, name, in_flight.contains(name.as_str()));
+        let standing = |name: &Arc<str>| self.resource_status(kind, state, name, in_flight.contains(&**name));
         let resources = names.into_iter().map(standing).collect();
         let tally = &state.tally;
         TypeStatus {

@@ -80,7 +80,8 @@ impl TypeState {
 
     fn inherit(&mut self, versions: BTreeMap<String, Version>) {
         let records = versions.into_iter().map(|(name, version)| {
-            (name, Record { given: Given::Inherited(version.clone()), held: Held::Inherited(version) })
+            let record = Record { given: Given::Inherited(version.clone()), held: Held::Inherited(version) };
+            (name.into(), record)
         });
         self.records.extend(records);
     }
@@ -96,10 +97,10 @@ impl TypeState {
             if is_wildcard(kind, &name) {
                 self.wildcard = true;
             } else {
-                if !self.records.contains_key(&name) {
+                if !self.records.contains_key(name.as_str()) {
                     self.asked.insert(name.clone());
                 }
-                self.names.insert(name);
+                self.names.insert(name.into());
             }
         }
         self.owes_first_answer = self.wildcard && self.records.is_empty();
@@ -114,7 +115,7 @@ impl TypeState {
                 self.asked.extend(snapshot.of_kind(kind).map(|entry| entry.key.name.clone()));
             } else {
                 self.ask(&name);
-                self.names.insert(name);
+                self.names.insert(name.into());
             }
         }
     }
@@ -123,7 +124,7 @@ impl TypeState {
     pub(super) fn recall_in_flight(&mut self) {
         for entry in self.outstanding.values().flat_map(|o| o.resources.iter().chain(&o.carried)) {
             let unsure = Record { given: Given::Uncertain, held: Held::Nothing };
-            self.records.entry(entry.key.name.clone()).or_insert(unsure);
+            self.records.entry(entry.name.clone()).or_insert(unsure);
         }
     }
 
@@ -139,7 +140,7 @@ impl TypeState {
         for name in names {
             if is_wildcard(kind, &name) {
                 self.end_wildcard();
-            } else if self.names.remove(&name) {
+            } else if self.names.remove(name.as_str()) {
                 // Under a wildcard the client cannot know whether it keeps the resource: it must be told (rule 31).
                 if self.wildcard {
                     self.asked.insert(name);
@@ -154,7 +155,7 @@ impl TypeState {
         self.wildcard = false;
         self.owes_first_answer = false;
         self.records.retain(|name, _| self.names.contains(name));
-        self.asked.retain(|name| self.names.contains(name));
+        self.asked.retain(|name| self.names.contains(name.as_str()));
     }
 }
 

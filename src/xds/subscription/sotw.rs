@@ -1,7 +1,7 @@
 //! Taking in a state-of-the-world request. It carries all names each time: they replace the subscription whatever the
 //! nonce (rules 23 and 25), and what they add is answered even when nothing changed (rule 24).
 
-use std::{collections::BTreeSet, mem, time::Instant};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
 
 use crate::xds::{
     resource::Kind,
@@ -33,7 +33,7 @@ impl Subscription {
         }
         let has_changed = state.replace_names(kind, names, &snapshot);
         if is_repeated && !has_changed && lacks_parent {
-            state.asked.extend(state.names.iter().cloned());
+            state.asked.extend(state.names.iter().map(ToString::to_string));
         }
     }
 
@@ -89,17 +89,18 @@ impl TypeState {
         self.ever_named |= !names.is_empty();
         let is_legacy = !self.ever_named && matches!(kind, Kind::Cluster | Kind::Listener);
         let wildcard = is_legacy || names.iter().any(|name| is_wildcard(kind, name));
-        let names: BTreeSet<String> = names.into_iter().filter(|name| !is_wildcard(kind, name)).collect();
+        let named = names.into_iter().filter(|name| !is_wildcard(kind, name));
+        let names: BTreeSet<Arc<str>> = named.map(Arc::from).collect();
         let before = mem::replace(&mut self.names, names);
         let had_wildcard = mem::replace(&mut self.wildcard, wildcard);
         if had_wildcard && !wildcard {
             self.end_wildcard();
         }
-        let lost: Vec<String> = before.difference(&self.names).cloned().collect();
+        let lost: Vec<Arc<str>> = before.difference(&self.names).cloned().collect();
         for name in lost {
             self.lose_name(&name);
         }
-        let added: Vec<String> = self.names.difference(&before).cloned().collect();
+        let added: Vec<Arc<str>> = self.names.difference(&before).cloned().collect();
         for name in &added {
             self.gain_name(kind, name);
         }
@@ -124,11 +125,11 @@ impl TypeState {
 
     /// Endpoints, routes and secrets that a returning client names it may have, in a version that it does not tell. Of
     /// clusters and listeners nothing is said before all of them are known.
-    fn gain_name(&mut self, kind: Kind, name: &str) {
+    fn gain_name(&mut self, kind: Kind, name: &Arc<str>) {
         if self.returning.is_some() && !matches!(kind, Kind::Cluster | Kind::Listener) {
             let unknown = Version::from("");
             let record = Record { given: Given::Inherited(unknown.clone()), held: Held::Inherited(unknown) };
-            self.records.entry(name.to_owned()).or_insert(record);
+            self.records.entry(name.clone()).or_insert(record);
         } else {
             self.ask(name);
         }

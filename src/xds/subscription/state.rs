@@ -14,8 +14,10 @@ pub(super) struct TypeState {
     pub(super) known: bool,
     pub(super) wildcard: bool,
     /// Subscribed by name.
-    pub(super) names: BTreeSet<String>,
-    pub(super) records: BTreeMap<String, Record>,
+    pub(super) names: BTreeSet<Arc<str>>,
+    /// By name, as the names above in the text of the entry that bears it where there is one: a stream has hundreds,
+    /// and there are thousands of streams.
+    pub(super) records: BTreeMap<Arc<str>, Record>,
     /// Named in a request and not answered yet: answered at once, changed or not.
     pub(super) asked: BTreeSet<String>,
     /// To be sent again although unchanged, because what names it was sent.
@@ -164,7 +166,7 @@ impl TypeState {
 
     /// Whether an entry is due: changed, asked for, or owed; and not refused before.
     pub(super) fn is_due(&self, entry: &Entry) -> bool {
-        let name = &entry.key.name;
+        let name = &entry.name;
         let given = self.records.get(name).and_then(|record| record.given.version());
         let wanted = self.is_urgent(name) || given != Some(&entry.version);
         wanted && self.is_subscribed(name) && !self.is_rejected(name, &entry.version)
@@ -182,13 +184,13 @@ impl TypeState {
 
     pub(super) fn note_sent(&mut self, nonce: String, outstanding: Outstanding) {
         for entry in &outstanding.resources {
-            self.note_given(&entry.key.name, Given::Sent(entry.version.clone()));
+            self.note_given(&entry.name, Given::Sent(entry.version.clone()));
         }
         for entry in &outstanding.carried {
-            self.note_given(&entry.key.name, Given::Sent(entry.version.clone()));
+            self.note_given(&entry.name, Given::Sent(entry.version.clone()));
         }
         for name in &outstanding.removed {
-            self.note_given(name, Given::Removed);
+            self.note_given(&name.as_str().into(), Given::Removed);
         }
         self.owes_first_answer = false;
         self.returning = None;
@@ -196,16 +198,20 @@ impl TypeState {
         self.outstanding.insert(nonce, outstanding);
     }
 
-    fn note_given(&mut self, name: &str, given: Given) {
-        self.asked.remove(name);
-        self.owed.remove(name);
-        let held = self.records.remove(name).map_or(Held::Nothing, |record| record.held);
-        self.records.insert(name.to_owned(), Record { given, held });
+    fn note_given(&mut self, name: &Arc<str>, given: Given) {
+        self.asked.remove(&**name);
+        self.owed.remove(&**name);
+        match self.records.get_mut(name) {
+            Some(record) => record.given = given,
+            None => {
+                self.records.insert(name.clone(), Record { given, held: Held::Nothing });
+            }
+        }
     }
 
     pub(super) fn note_acked(&mut self, outstanding: Outstanding, now: Instant) {
         for entry in outstanding.resources.into_iter().chain(outstanding.carried) {
-            if let Some(record) = self.records.get_mut(&entry.key.name) {
+            if let Some(record) = self.records.get_mut(&entry.name) {
                 record.held = Held::Entry(entry);
             }
         }

@@ -70,7 +70,7 @@ impl Subscription {
         }
         let state = self.state(kind);
         let held = state.records.keys().filter(|name| state.may_hold(name) && !world.has(name));
-        let removed: BTreeSet<String> = held.cloned().chain(absent).collect();
+        let removed: BTreeSet<String> = held.map(ToString::to_string).chain(absent).collect();
         Some(Due {
             resources: world.news.into_values().collect(),
             carried: world.carried.into_values().collect(),
@@ -93,7 +93,7 @@ impl Subscription {
         for entry in entries {
             let record =
                 Record { given: Given::Sent(entry.version.clone()), held: Held::Entry(entry.clone()) };
-            state.records.insert(entry.key.name.clone(), record);
+            state.records.insert(entry.name.clone(), record);
         }
         state.asked.clear();
         state.owes_first_answer = false;
@@ -105,8 +105,8 @@ impl Subscription {
     /// waits until everything is known, and a name asked for until it is.
     fn knows_too_little(&self, kind: Kind) -> bool {
         let state = self.state(kind);
-        let is_unknown = |name: &String| {
-            !state.records.contains_key(name) && self.snapshot.get(&Key::new(kind, name)).is_none()
+        let is_unknown = |name: &Arc<str>| {
+            !state.records.contains_key(name) && self.snapshot.get(&Key::new(kind, &**name)).is_none()
         };
         !self.snapshot.is_complete() && (state.returning.is_some() || state.names.iter().any(is_unknown))
     }
