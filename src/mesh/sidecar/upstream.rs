@@ -27,9 +27,6 @@ use crate::{
     },
 };
 
-/// A day: far beyond any connection that still comes about, and within what Consul and Envoy can count.
-const CONNECT_TIMEOUT_MAX_MS: u64 = 86_400_000;
-
 /// One upstream while it is being built.
 struct Making<'a> {
     sidecar: &'a Sidecar<'a>,
@@ -130,8 +127,7 @@ impl<'a> Making<'a> {
 
     /// The upstream's own connect timeout, if it sets one. As in Consul, zero is none; Envoy takes no endless one.
     fn connect_timeout_ms(&self) -> Option<u64> {
-        let written = self.wanted.settings.number("connect_timeout_ms");
-        written.filter(|ms| *ms > 0).map(|ms| ms.min(CONNECT_TIMEOUT_MAX_MS))
+        cluster::time_ms(self.wanted.settings.number("connect_timeout_ms"))
     }
 
     fn central(&self, reader: &mut Reader<'_>) -> Option<Central> {
