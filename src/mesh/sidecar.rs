@@ -122,9 +122,14 @@ fn add_exposed(sidecar: &Sidecar<'_>, catalog: &Catalog, taken: &mut BTreeSet<Ad
     let paths = exposed::paths(sidecar, &mut reader);
     built.add(Unit::ExposedPaths, reader, paths.is_some().then(|| Ok(Parts::default())));
     for path in paths.into_iter().flatten() {
+        let unit = Unit::Exposed(exposed::id(path));
+        if built.units.contains_key(&unit) {
+            built.notes.insert(exposed::twice(sidecar, path));
+            continue;
+        }
         let mut reader = Reader::new(catalog);
         let made = exposed::build(sidecar, path, taken, &mut reader);
-        built.add(Unit::Exposed(exposed::id(path)), reader, made);
+        built.add(unit, reader, made);
     }
 }
 
