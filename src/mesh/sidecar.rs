@@ -14,14 +14,14 @@ use crate::{
         built::{Built, Made, Outcome, Parts, Unit},
         listener, name,
         reader::Reader,
-        sidecar::options::Reading,
+        sidecar::{options::Reading, upstream::Reached},
     },
     model::{
         agent::AgentFacts,
         catalog::Catalog,
         name::ServiceName,
         note::Note,
-        registration::{Destination, Registration, Upstream, UpstreamKind},
+        registration::{Destination, Registration, Upstream},
         settings::Settings,
     },
     xds::resource::{
@@ -68,7 +68,8 @@ pub(super) fn build(
     let public = public::address(known.as_ref().unwrap_or(&registration.settings), registration);
     let mut taken: BTreeSet<Address> = public.map(Address::from).into_iter().collect();
     if let Some(Outcome::Ready(parts)) = built.units.get(&Unit::Public) {
-        taken.extend(parts.addresses().cloned());
+        taken.extend(parts.addresses().map(Address::place));
+        taken.extend(hatch::additional_addresses(parts).map(Address::place));
     }
     for wanted in &registration.upstreams {
         let id = name::upstream_id(wanted);
@@ -97,22 +98,21 @@ fn upstream(
     let (merged, settings) = (merged?, sidecar.settings(reader)?);
     let made = upstream::build(sidecar, &merged, id, taken, reader, notes)?;
     let mesh = mesh?;
-    Some(made.map(|mut parts| {
+    Some(made.map(|Reached { mut parts, is_direct }| {
         let about = format!("upstream {id}");
         let mut reading = Reading { sidecar, about: &about, settings: &merged.settings, notes };
         options::apply(&mut reading, mesh, &mut parts);
-        if let UpstreamKind::Service(service) = &merged.destination {
-            hatch::upstream(&mut reading, service, &mut parts, taken);
-        }
         // What is wrong with it is the public listener's to tell.
-        let mut reading = Reading { settings: &settings, notes: &mut Vec::new(), ..reading };
-        if let Some(tracing) = hatch::tracing(&mut reading) {
+        let mut unheard = Vec::new();
+        let mut central = Reading { sidecar, about: &about, settings: &settings, notes: &mut unheard };
+        if let Some(tracing) = hatch::tracing(&mut central) {
             for resource in &mut parts.resources {
                 if let Resource::Listener(listener) = resource {
                     hatch::trace(listener, &tracing);
                 }
             }
         }
+        hatch::upstream(&mut reading, is_direct, &mut parts, taken);
         parts
     }))
 }

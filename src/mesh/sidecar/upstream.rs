@@ -51,6 +51,14 @@ struct Front<'a> {
     timeout_ms: Option<u64>,
 }
 
+/// An upstream that was made.
+pub(super) struct Reached {
+    pub(super) parts: Parts,
+    /// One cluster of just what is named: no redirect, no subset, no other datacenter, no failover. Only then do escape
+    /// hatches count.
+    pub(super) is_direct: bool,
+}
+
 pub(super) fn build(
     sidecar: &Sidecar<'_>,
     wanted: &Upstream,
@@ -58,7 +66,7 @@ pub(super) fn build(
     taken: &mut BTreeSet<Address>,
     reader: &mut Reader<'_>,
     notes: &mut Vec<Note>,
-) -> Made {
+) -> Option<Result<Reached, Note>> {
     note_misfits(sidecar, wanted, id, notes);
     let bind = match bind(sidecar, wanted, id, taken) {
         Ok(bind) => bind,
@@ -67,7 +75,10 @@ pub(super) fn build(
     let making = Making { sidecar, wanted, id, bind };
     match &wanted.destination {
         UpstreamKind::Service(service) => chain::build(&making, service, reader, notes),
-        UpstreamKind::PreparedQuery(query) => query::build(&making, query, reader, notes),
+        UpstreamKind::PreparedQuery(query) => {
+            let made = query::build(&making, query, reader, notes)?;
+            Some(made.map(|parts| Reached { parts, is_direct: true }))
+        }
     }
 }
 
@@ -98,7 +109,7 @@ fn bind(
     let Some(address) = listener::address(&wanted.bind) else {
         return Err(note(sidecar, id, "binds a host name", "set local_bind_address to an IP address"));
     };
-    if !taken.insert(address.clone()) {
+    if !taken.insert(address.place()) {
         let problem = format!("binds {address}, which another listener of this proxy has");
         return Err(note(sidecar, id, problem, "give it a local_bind_port of its own"));
     }

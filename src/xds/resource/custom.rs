@@ -98,6 +98,9 @@ pub struct CustomListener {
     pub name: String,
     /// Where it listens.
     pub address: Address,
+    /// Where it listens besides.
+    #[serde(skip)] // Part of the message.
+    pub additional_addresses: Vec<Address>,
     /// As the user wrote it.
     pub message: CustomMessage,
     /// What every chain of a public listener is given, whatever the user wrote.
@@ -201,6 +204,18 @@ impl CustomListener {
                 "give it a socket_address with an IP address and a port, or a pipe",
             )
         })?;
+        let additional = message.json.get("additional_addresses").and_then(Value::as_array);
+        let additional_addresses: Option<Vec<Address>> = additional
+            .into_iter()
+            .flatten()
+            .map(|additional| self::address(&additional["address"]))
+            .collect();
+        let additional_addresses = additional_addresses.ok_or_else(|| {
+            Refused::new(
+                "has an additional address that is none",
+                "give it a socket_address with an IP address and a port, or a pipe",
+            )
+        })?;
         let has_chain =
             message.json.get("filter_chains").is_some() || message.json.get("default_filter_chain").is_some();
         if guard.is_some() && !has_chain {
@@ -209,7 +224,12 @@ impl CustomListener {
         if guard.is_some() {
             bypass::refuse(&message.json)?;
         }
-        Ok(Self { name, address, message, guard })
+        Ok(Self { name, address, additional_addresses, message, guard })
+    }
+
+    /// Everywhere it listens.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        [&self.address].into_iter().chain(&self.additional_addresses)
     }
 
     pub(super) fn refers_to(&self, refs: &mut BTreeSet<Key>) {
