@@ -1,12 +1,13 @@
 //! A sidecar: its certificates, its public listener, its upstreams, its exposed paths.
 
+mod clash;
 mod exposed;
 mod hatch;
 mod options;
 mod public;
 mod upstream;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     mesh::{
@@ -37,6 +38,8 @@ struct Sidecar<'a> {
     registration: &'a Registration,
     destination: &'a Destination,
     options: Options,
+    /// Units whose escape hatches do not count, and why.
+    without_hatches: BTreeMap<Unit, Note>,
 }
 
 /// Builds all units of a sidecar.
@@ -47,7 +50,19 @@ pub(super) fn build(
     destination: &Destination,
     options: Options,
 ) -> Built {
-    let sidecar = Sidecar { agent, registration, destination, options };
+    let mut sidecar = Sidecar { agent, registration, destination, options, without_hatches: BTreeMap::new() };
+    let mut built = units(&sidecar, catalog);
+    // Each turn takes the hatches of one more unit away.
+    while let Some((unit, note)) = clash::find(&sidecar, &built) {
+        sidecar.without_hatches.insert(unit, note);
+        built = units(&sidecar, catalog);
+    }
+    built.notes.extend(sidecar.without_hatches.into_values());
+    built
+}
+
+fn units(sidecar: &Sidecar<'_>, catalog: &Catalog) -> Built {
+    let Sidecar { registration, destination, .. } = *sidecar;
     let mut built = Built::default();
 
     let mut reader = Reader::new(catalog);
@@ -55,12 +70,12 @@ pub(super) fn build(
     built.add(Unit::Identity, reader, made.map(Ok));
 
     let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
-    let made = public::local_app(&sidecar, &mut reader, &mut notes);
+    let made = public::local_app(sidecar, &mut reader, &mut notes);
     built.add_or(Unit::LocalApp, reader, made, public::no_local_app());
     built.notes.extend(notes);
 
     let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
-    let made = public::build(&sidecar, &mut reader, &mut notes);
+    let made = public::build(sidecar, &mut reader, &mut notes);
     built.add(Unit::Public, reader, made);
     built.notes.extend(notes);
 
@@ -74,13 +89,13 @@ pub(super) fn build(
     for wanted in &registration.upstreams {
         let id = name::upstream_id(wanted);
         let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
-        let made = upstream(&sidecar, wanted, &id, &mut taken, &mut reader, &mut notes);
-        let unit = Unit::Upstream(unique(&built, id));
+        let unit = Unit::Upstream(unique(&built, id.clone()));
+        let made = upstream(sidecar, wanted, (&id, &unit), &mut taken, &mut reader, &mut notes);
         built.claims.extend(listener::address(&wanted.bind).map(|at| (unit.clone(), at)));
         built.add(unit, reader, made);
         built.notes.extend(notes);
     }
-    add_exposed(&sidecar, catalog, &mut taken, &mut built);
+    add_exposed(sidecar, catalog, &mut taken, &mut built);
     built
 }
 
@@ -89,7 +104,7 @@ pub(super) fn build(
 fn upstream(
     sidecar: &Sidecar<'_>,
     wanted: &Upstream,
-    id: &str,
+    (id, unit): (&str, &Unit),
     taken: &mut BTreeSet<Address>,
     reader: &mut Reader<'_>,
     notes: &mut Vec<Note>,
@@ -112,7 +127,9 @@ fn upstream(
                 }
             }
         }
-        hatch::upstream(&mut reading, is_direct, &mut parts, taken);
+        if !sidecar.without_hatches.contains_key(unit) {
+            hatch::upstream(&mut reading, is_direct, &mut parts, taken);
+        }
         parts
     }))
 }

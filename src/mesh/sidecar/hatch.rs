@@ -4,7 +4,11 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    mesh::{built::Parts, name, sidecar::options::Reading},
+    mesh::{
+        built::{Parts, Unit},
+        name,
+        sidecar::options::Reading,
+    },
     xds::resource::{
         Resource,
         address::Address,
@@ -23,6 +27,9 @@ const UPSTREAM_LISTENER: &str = "envoy_listener_json";
 
 /// The public listener. Whatever the user wrote, its chains get the mesh's TLS and the decision by intentions.
 pub(super) fn public(reading: &mut Reading<'_>, guard: &Guard) -> Option<Resource> {
+    if reading.sidecar.without_hatches.contains_key(&Unit::Public) {
+        return None;
+    }
     let listener = reading.read(PUBLIC_LISTENER, |text| CustomListener::parse(text, Some(guard.clone())))?;
     Some(Resource::CustomListener(Box::new(listener)))
 }
@@ -37,7 +44,11 @@ pub(super) fn additional_addresses(parts: &Parts) -> impl Iterator<Item = &Addre
 
 /// The local application's cluster. The public listener leads to it by its name.
 pub(super) fn local_app(reading: &mut Reading<'_>) -> Option<Resource> {
-    let is_ours = !reading.settings.has(PUBLIC_LISTENER);
+    let without = &reading.sidecar.without_hatches;
+    if without.contains_key(&Unit::LocalApp) {
+        return None;
+    }
+    let is_ours = !reading.settings.has(PUBLIC_LISTENER) || without.contains_key(&Unit::Public);
     let cluster = reading.read(LOCAL_CLUSTER, |text| {
         let cluster = CustomCluster::parse(text, None)?;
         if is_ours && cluster.name != name::LOCAL_APP {
