@@ -29,7 +29,9 @@ const REASON_CHARS: usize = 200;
 /// A parser's error without the value that it quotes, which may be a private key: field names and what was expected
 /// stay. For the forms of serde and of protobuf's JSON.
 pub fn without_values(error: &str) -> String {
-    let is_open = |text: &str| text.matches(['"', '`', '\'']).count() == 1;
+    let is_open = |text: &str| {
+        text.find(['"', '`', '\'']).is_some_and(|start| text.rfind(&text[start..=start]) == Some(start))
+    };
     let (head, tail) = match error.rfind(", expected ").map(|at| error.split_at(at)) {
         Some((head, tail)) if !is_open(head) => (head, tail),
         _ => (error, ""),

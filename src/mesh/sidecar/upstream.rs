@@ -7,12 +7,7 @@ mod target;
 use std::collections::BTreeSet;
 
 use crate::{
-    mesh::{
-        built::{Made, Parts},
-        cluster, endpoints, listener, name,
-        reader::Reader,
-        sidecar::Sidecar,
-    },
+    mesh::{built::Parts, cluster, endpoints, listener, name, reader::Reader, sidecar::Sidecar},
     model::{
         chain::{GatewayMode, Protocol},
         name::Datacenter,
