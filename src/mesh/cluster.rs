@@ -20,6 +20,15 @@ pub const CONNECT_TIMEOUT_MS: u64 = 5_000;
 /// Consul's pace of resolving host names.
 const DNS_REFRESH_MS: u64 = 10_000;
 
+/// A day: far beyond any time that is meant, and within what protobuf's durations and Envoy's timers can count.
+const LONGEST_MS: u64 = 86_400_000;
+
+/// A time as Envoy takes it, of one that a user wrote: at most a day, and none if it is zero, which Envoy refuses for
+/// connect timeouts and for the times of outlier detection.
+pub fn time_ms(written: Option<u64>) -> Option<u64> {
+    written.filter(|ms| *ms > 0).map(|ms| ms.min(LONGEST_MS))
+}
+
 /// Passes TLS of others through: what a mesh gateway needs.
 pub fn passthrough(
     name: &str,

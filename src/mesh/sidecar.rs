@@ -1,12 +1,13 @@
 //! A sidecar: its certificates, its public listener, its upstreams, its exposed paths.
 
+mod clash;
 mod exposed;
 mod hatch;
 mod options;
 mod public;
 mod upstream;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     mesh::{
@@ -14,14 +15,14 @@ use crate::{
         built::{Built, Made, Outcome, Parts, Unit},
         listener, name,
         reader::Reader,
-        sidecar::options::Reading,
+        sidecar::{options::Reading, upstream::Reached},
     },
     model::{
         agent::AgentFacts,
         catalog::Catalog,
         name::ServiceName,
         note::Note,
-        registration::{Destination, Registration, Upstream, UpstreamKind},
+        registration::{Destination, Registration, Upstream},
         settings::Settings,
     },
     xds::resource::{
@@ -37,6 +38,8 @@ struct Sidecar<'a> {
     registration: &'a Registration,
     destination: &'a Destination,
     options: Options,
+    /// Units whose escape hatches do not count, and why.
+    without_hatches: BTreeMap<Unit, Note>,
 }
 
 /// Builds all units of a sidecar.
@@ -47,7 +50,19 @@ pub(super) fn build(
     destination: &Destination,
     options: Options,
 ) -> Built {
-    let sidecar = Sidecar { agent, registration, destination, options };
+    let mut sidecar = Sidecar { agent, registration, destination, options, without_hatches: BTreeMap::new() };
+    let mut built = units(&sidecar, catalog);
+    // Each turn takes the hatches of one more unit away.
+    while let Some((unit, note)) = clash::find(&sidecar, &built) {
+        sidecar.without_hatches.insert(unit, note);
+        built = units(&sidecar, catalog);
+    }
+    built.notes.extend(sidecar.without_hatches.into_values());
+    built
+}
+
+fn units(sidecar: &Sidecar<'_>, catalog: &Catalog) -> Built {
+    let Sidecar { registration, destination, .. } = *sidecar;
     let mut built = Built { subject: Some(destination.service.clone()), ..Built::default() };
 
     let mut reader = Reader::new(catalog);
@@ -55,12 +70,12 @@ pub(super) fn build(
     built.add(Unit::Identity, reader, made.map(Ok));
 
     let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
-    let made = public::local_app(&sidecar, &mut reader, &mut notes);
+    let made = public::local_app(sidecar, &mut reader, &mut notes);
     built.add_or(Unit::LocalApp, reader, made, public::no_local_app());
     built.notes.extend(notes);
 
     let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
-    let made = public::build(&sidecar, &mut reader, &mut notes);
+    let made = public::build(sidecar, &mut reader, &mut notes);
     built.add(Unit::Public, reader, made);
     built.notes.extend(notes);
 
@@ -68,18 +83,19 @@ pub(super) fn build(
     let public = public::address(known.as_ref().unwrap_or(&registration.settings), registration);
     let mut taken: BTreeSet<Address> = public.map(Address::from).into_iter().collect();
     if let Some(Outcome::Ready(parts)) = built.units.get(&Unit::Public) {
-        taken.extend(parts.addresses().cloned());
+        taken.extend(parts.addresses().map(Address::place));
+        taken.extend(hatch::additional_addresses(parts).map(Address::place));
     }
     for wanted in &registration.upstreams {
         let id = name::upstream_id(wanted);
         let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
-        let made = upstream(&sidecar, wanted, &id, &mut taken, &mut reader, &mut notes);
-        let unit = Unit::Upstream(unique(&built, id));
+        let unit = Unit::Upstream(unique(&built, id.clone()));
+        let made = upstream(sidecar, wanted, (&id, &unit), &mut taken, &mut reader, &mut notes);
         built.claims.extend(listener::address(&wanted.bind).map(|at| (unit.clone(), at)));
         built.add(unit, reader, made);
         built.notes.extend(notes);
     }
-    add_exposed(&sidecar, catalog, &mut taken, &mut built);
+    add_exposed(sidecar, catalog, &mut taken, &mut built);
     built
 }
 
@@ -88,7 +104,7 @@ pub(super) fn build(
 fn upstream(
     sidecar: &Sidecar<'_>,
     wanted: &Upstream,
-    id: &str,
+    (id, unit): (&str, &Unit),
     taken: &mut BTreeSet<Address>,
     reader: &mut Reader<'_>,
     notes: &mut Vec<Note>,
@@ -97,21 +113,22 @@ fn upstream(
     let (merged, settings) = (merged?, sidecar.settings(reader)?);
     let made = upstream::build(sidecar, &merged, id, taken, reader, notes)?;
     let mesh = mesh?;
-    Some(made.map(|mut parts| {
+    Some(made.map(|Reached { mut parts, is_direct }| {
         let about = format!("upstream {id}");
         let mut reading = Reading { sidecar, about: &about, settings: &merged.settings, notes };
         options::apply(&mut reading, mesh, &mut parts);
-        if let UpstreamKind::Service(service) = &merged.destination {
-            hatch::upstream(&mut reading, service, &mut parts, taken);
-        }
         // What is wrong with it is the public listener's to tell.
-        let mut reading = Reading { settings: &settings, notes: &mut Vec::new(), ..reading };
-        if let Some(tracing) = hatch::tracing(&mut reading) {
+        let mut unheard = Vec::new();
+        let mut central = Reading { sidecar, about: &about, settings: &settings, notes: &mut unheard };
+        if let Some(tracing) = hatch::tracing(&mut central) {
             for resource in &mut parts.resources {
                 if let Resource::Listener(listener) = resource {
                     hatch::trace(listener, &tracing);
                 }
             }
+        }
+        if !sidecar.without_hatches.contains_key(unit) {
+            hatch::upstream(&mut reading, is_direct, &mut parts, taken);
         }
         parts
     }))
@@ -122,9 +139,14 @@ fn add_exposed(sidecar: &Sidecar<'_>, catalog: &Catalog, taken: &mut BTreeSet<Ad
     let paths = exposed::paths(sidecar, &mut reader);
     built.add(Unit::ExposedPaths, reader, paths.is_some().then(|| Ok(Parts::default())));
     for path in paths.into_iter().flatten() {
+        let unit = Unit::Exposed(exposed::id(path));
+        if built.units.contains_key(&unit) {
+            built.notes.insert(exposed::twice(sidecar, path));
+            continue;
+        }
         let mut reader = Reader::new(catalog);
         let made = exposed::build(sidecar, path, taken, &mut reader);
-        built.add(Unit::Exposed(exposed::id(path)), reader, made);
+        built.add(unit, reader, made);
     }
 }
 

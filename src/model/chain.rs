@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::model::name::{Datacenter, ServiceName};
+use crate::model::{
+    filter::WrittenFilter,
+    name::{Datacenter, ServiceName},
+};
 
 /// What is asked of Consul's compiler. The overrides of a proxy are part of the question, because the answer to a
 /// plain GET is wrong for a proxy with a gateway mode or protocol of its own.
@@ -124,12 +127,12 @@ pub struct Target {
 }
 
 /// A named subset of a service's instances.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Subset {
     /// Its name in the `service-resolver` entry.
     pub name: String,
     /// Which instances belong, in Consul's filter language; empty means all.
-    pub filter: String,
+    pub filter: WrittenFilter,
     /// Only instances whose checks all pass.
     pub only_passing: bool,
 }

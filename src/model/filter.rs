@@ -22,6 +22,8 @@ mod tests;
 
 use std::{fmt, sync::Arc};
 
+use serde::{Serialize, Serializer};
+
 use crate::model::filter::check::Expression;
 
 /// The longest filter that is read, in bytes. Consul has no limit of its own.
@@ -98,3 +100,38 @@ impl PartialEq for Filter {
 }
 
 impl Eq for Filter {}
+
+/// A filter as somebody wrote it, read once: texts are parsed and patterns compiled where it enters, not where it is
+/// applied, which is at every build.
+#[derive(Clone, Debug)]
+pub struct WrittenFilter {
+    text: String,
+    read: Result<Filter, FilterError>,
+}
+
+impl WrittenFilter {
+    /// The filter, or why it cannot be applied.
+    pub fn read(&self) -> Result<&Filter, FilterError> {
+        self.read.as_ref().map_err(FilterError::clone)
+    }
+}
+
+impl From<String> for WrittenFilter {
+    fn from(text: String) -> Self {
+        Self { read: Filter::parse(&text), text }
+    }
+}
+
+impl PartialEq for WrittenFilter {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for WrittenFilter {}
+
+impl Serialize for WrittenFilter {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}

@@ -33,7 +33,7 @@ pub enum JsonError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The JSON is not such a message.
+    /// The JSON is not such a message. May quote a value of it, which must not be shown.
     #[error("{0}")]
     Json(String),
 }

@@ -173,7 +173,7 @@ fn convert(wire: WireTarget, chain_dc: &str, about: &str, notes: &mut Vec<Note>)
     }
     let subset = Some(wire.service_subset).filter(|name| !name.is_empty()).map(|name| Subset {
         name,
-        filter: wire.subset.filter,
+        filter: wire.subset.filter.into(),
         only_passing: wire.subset.only_passing,
     });
     Ok(Target {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{
     consul::wire::{
         Read, WireError,
-        read::{bad_name, is_name, items, nullable, shown},
+        read::{bad_name, is_name, items, nullable, reason, shown},
     },
     model::{
         intention::{Action, Intention, Party},
@@ -115,7 +115,7 @@ fn rule(value: &Value, about: &str, notes: &mut Vec<Note>) -> Result<WireRule, W
     let rule = WireRule::deserialize(&parties).map_err(|error| illegible(about, &error))?;
     notes.push(Note::new(
         about,
-        format!("it has another shape than Consul gives: {error}"),
+        format!("it has another shape than Consul gives: {}", reason(&error)),
         "correct or remove it in Consul",
     ));
     Ok(rule)
@@ -188,7 +188,7 @@ fn foreign_namespace(namespace: &str, about: &str) -> Note {
 }
 
 fn illegible(about: &str, error: &serde_json::Error) -> WireError {
-    WireError::Shape(format!("{about}: {error}"))
+    WireError::Shape(format!("{about}: {}", reason(error)))
 }
 
 /// Whoever is served by the intention notes what is inexpressible: the list is that of all services.

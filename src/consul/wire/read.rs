@@ -8,7 +8,7 @@ use crate::{
     model::{
         chain::GatewayMode,
         instance::{Host, HostPort},
-        note::Note,
+        note::{Note, without_values},
     },
 };
 
@@ -16,7 +16,7 @@ pub(crate) use crate::model::settings::duration_ms;
 
 /// The whole answer as `T`.
 pub(crate) fn whole<T: DeserializeOwned>(body: &[u8]) -> Result<T, WireError> {
-    serde_json::from_slice(body).map_err(|error| WireError::Shape(error.to_string()))
+    serde_json::from_slice(body).map_err(|error| WireError::Shape(reason(&error)))
 }
 
 /// A list whose items are read later, one at a time; null is empty.
@@ -31,12 +31,17 @@ pub(crate) fn item<T: DeserializeOwned>(value: Value, about: &str, notes: &mut V
         Err(error) => {
             notes.push(Note::new(
                 about,
-                format!("it has another shape than Consul gives: {error}"),
+                format!("it has another shape than Consul gives: {}", reason(&error)),
                 "correct or remove it in Consul",
             ));
             None
         }
     }
+}
+
+/// Why something has another shape, without quoting what it is: a setting may hold a private key.
+pub(crate) fn reason(error: &serde_json::Error) -> String {
+    without_values(&error.to_string())
 }
 
 /// How much of a list could be used. One of which nothing can is no empty list: it says nothing.

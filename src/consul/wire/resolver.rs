@@ -75,7 +75,7 @@ fn resolver(wire: WireResolver, about: &str, notes: &mut Vec<Note>) -> ServiceRe
     let mut subsets = BTreeMap::new();
     for (name, WireSubset { filter, only_passing }) in wire.subsets {
         if is_name(&name) {
-            subsets.insert(name.clone(), Subset { name, filter, only_passing });
+            subsets.insert(name.clone(), Subset { name, filter: filter.into(), only_passing });
         } else {
             notes.push(bad_name(about, "subset name", &name));
         }

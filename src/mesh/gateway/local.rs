@@ -14,7 +14,6 @@ use crate::{
     },
     model::{
         chain::Subset,
-        filter::Filter,
         instance::{Health, Instance, ServiceKind},
         name::ServiceName,
         note::Note,
@@ -144,7 +143,7 @@ fn choose(service: &ServiceName, subset: &Subset, instances: &[Instance]) -> Res
             "correct Filter in the entry",
         )
     };
-    let filter = Filter::parse(&subset.filter).map_err(refuse)?;
+    let filter = subset.filter.read().map_err(refuse)?;
     let mut chosen = Vec::new();
     for instance in instances {
         if filter.matches(&instance.entry).map_err(refuse)? {

@@ -57,7 +57,8 @@ impl GatewaySettings {
             interval_s: small(KEEPALIVE_INTERVAL),
             probes: small(KEEPALIVE_PROBES),
         });
-        let connect_timeout_ms = number(CONNECT_TIMEOUT).unwrap_or(cluster::CONNECT_TIMEOUT_MS);
+        let connect_timeout_ms =
+            cluster::time_ms(settings.number(CONNECT_TIMEOUT)).unwrap_or(cluster::CONNECT_TIMEOUT_MS);
         Self { resolution, connect_timeout_ms, keepalive }
     }
 }

@@ -73,6 +73,15 @@ fn serve(path: &ExposedPath, address: SocketAddr, cluster: &str) -> Resource {
     })
 }
 
+/// The note on a path that is written again with the same port.
+pub(super) fn twice(sidecar: &Sidecar<'_>, path: &ExposedPath) -> Note {
+    sidecar.note(
+        &format!("exposed path {}", path.path),
+        format!("is written more than once for the port {}; the first one counts", path.listener_port),
+        "remove the others",
+    )
+}
+
 fn clash(sidecar: &Sidecar<'_>, path: &ExposedPath, address: SocketAddr) -> Note {
     sidecar.note(
         &format!("exposed path {}", path.path),

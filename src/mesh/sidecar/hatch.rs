@@ -4,8 +4,11 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    mesh::{built::Parts, name, sidecar::options::Reading},
-    model::name::ServiceName,
+    mesh::{
+        built::{Parts, Unit},
+        name,
+        sidecar::options::Reading,
+    },
     xds::resource::{
         Resource,
         address::Address,
@@ -24,13 +27,28 @@ const UPSTREAM_LISTENER: &str = "envoy_listener_json";
 
 /// The public listener. Whatever the user wrote, its chains get the mesh's TLS and the decision by intentions.
 pub(super) fn public(reading: &mut Reading<'_>, guard: &Guard) -> Option<Resource> {
+    if reading.sidecar.without_hatches.contains_key(&Unit::Public) {
+        return None;
+    }
     let listener = reading.read(PUBLIC_LISTENER, |text| CustomListener::parse(text, Some(guard.clone())))?;
     Some(Resource::CustomListener(Box::new(listener)))
 }
 
+/// Where custom listeners listen besides their first address.
+pub(super) fn additional_addresses(parts: &Parts) -> impl Iterator<Item = &Address> {
+    parts.resources.iter().flat_map(|resource| match resource {
+        Resource::CustomListener(listener) => listener.additional_addresses.as_slice(),
+        _ => &[],
+    })
+}
+
 /// The local application's cluster. The public listener leads to it by its name.
 pub(super) fn local_app(reading: &mut Reading<'_>) -> Option<Resource> {
-    let is_ours = !reading.settings.has(PUBLIC_LISTENER);
+    let without = &reading.sidecar.without_hatches;
+    if without.contains_key(&Unit::LocalApp) {
+        return None;
+    }
+    let is_ours = !reading.settings.has(PUBLIC_LISTENER) || without.contains_key(&Unit::Public);
     let cluster = reading.read(LOCAL_CLUSTER, |text| {
         let cluster = CustomCluster::parse(text, None)?;
         if is_ours && cluster.name != name::LOCAL_APP {
@@ -70,7 +88,7 @@ pub(super) fn trace(listener: &mut Listener, tracing: &CustomMessage) {
 /// An upstream's listener and cluster, where its chain leads to the service's own instances and nowhere else.
 pub(super) fn upstream(
     reading: &mut Reading<'_>,
-    service: &ServiceName,
+    is_direct: bool,
     parts: &mut Parts,
     taken: &mut BTreeSet<Address>,
 ) {
@@ -78,7 +96,7 @@ pub(super) fn upstream(
     if !wanted.iter().any(|key| reading.settings.has(key)) {
         return;
     }
-    if !is_direct(service, parts) {
+    if !is_direct {
         for key in wanted.into_iter().filter(|key| reading.settings.has(key)) {
             reading.note(
                 format!(
@@ -91,16 +109,6 @@ pub(super) fn upstream(
     }
     replace_cluster(reading, parts);
     replace_listener(reading, parts, taken);
-}
-
-/// Whether all there is is one cluster of the service itself.
-fn is_direct(service: &ServiceName, parts: &Parts) -> bool {
-    let is_cluster = |resource: &&Resource| matches!(resource, Resource::Cluster(_));
-    let clusters: Vec<_> = parts.resources.iter().filter(is_cluster).collect();
-    let has_routes = parts.resources.iter().any(|resource| matches!(resource, Resource::Route(_)));
-    let [Resource::Cluster(only)] = clusters[..] else { return false };
-    let bare = only.name.split_once('~').map_or(only.name.as_str(), |(_, name)| name);
-    !has_routes && bare.to_lowercase().starts_with(&format!("{service}.").to_lowercase())
 }
 
 fn replace_cluster(reading: &mut Reading<'_>, parts: &mut Parts) {
@@ -155,12 +163,15 @@ fn replace_listener(reading: &mut Reading<'_>, parts: &mut Parts, taken: &mut BT
     };
     for resource in &mut parts.resources {
         let Resource::Listener(ours) = resource else { continue };
-        if custom.address != ours.address && !taken.insert(custom.address.clone()) {
-            let problem =
-                format!("has an {UPSTREAM_LISTENER} on {}, which another listener has", custom.address);
+        let own = ours.address.place();
+        let places: BTreeSet<Address> =
+            custom.addresses().map(Address::place).filter(|at| *at != own).collect();
+        if let Some(at) = places.intersection(taken).next() {
+            let problem = format!("has an {UPSTREAM_LISTENER} on {at}, which another listener has");
             reading.note(problem, "give it an address of its own");
             return;
         }
+        taken.extend(places);
         *resource = Resource::CustomListener(Box::new(custom));
         return;
     }

@@ -3,7 +3,7 @@
 //! An upstream is built without them; [`apply`] lays them over its resources afterwards, whatever its chain made of it.
 
 use crate::{
-    mesh::{built::Parts, reader::Reader, sidecar::Sidecar},
+    mesh::{built::Parts, cluster, reader::Reader, sidecar::Sidecar},
     model::{
         mesh::MeshDefaults,
         note::Note,
@@ -93,13 +93,13 @@ pub(super) fn limits(reading: &mut Reading<'_>) -> Limits {
     }
 }
 
-/// `passive_health_check`. An interval or a number of failures of zero leaves Envoy's own, as with Consul.
+/// `passive_health_check`. A time or a number of failures of zero leaves Envoy's own, as with Consul's interval.
 pub(super) fn outlier(reading: &mut Reading<'_>) -> Outlier {
     const SECTION: &str = "passive_health_check";
     const PERCENT: u32 = 100;
     let section = reading.section(SECTION);
     Outlier {
-        interval_ms: reading.duration_ms(&section, SECTION, "interval").filter(|ms| *ms > 0),
+        interval_ms: reading.duration_ms(&section, SECTION, "interval"),
         consecutive_5xx: reading.number(&section, SECTION, "max_failures", u32::MAX).filter(|n| *n > 0),
         enforcing_consecutive_5xx: reading.number(&section, SECTION, "enforcing_consecutive_5xx", PERCENT),
         base_ejection_time_ms: reading.duration_ms(&section, SECTION, "base_ejection_time"),
@@ -149,7 +149,7 @@ impl Reading<'_> {
         if read.is_none() && section.has(key) {
             self.misfit(&format!("{name}.{key}"), "a duration");
         }
-        read
+        cluster::time_ms(read)
     }
 
     fn misfit(&mut self, key: &str, kind: &str) {

@@ -86,8 +86,8 @@ pub(super) fn build(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>, notes: &mut 
         cluster: name::LOCAL_APP,
         rbac,
         max_connections: guard.max_connections,
-        timeout_ms: settings.number("local_request_timeout_ms"),
-        idle_timeout_ms: settings.number("local_idle_timeout_ms"),
+        timeout_ms: cluster::time_ms(settings.number("local_request_timeout_ms")),
+        idle_timeout_ms: idle_timeout_ms(&settings),
         tells_caller: !mesh.hides_callers,
     };
     let mut reading = Reading { sidecar, about: "public listener", settings: &settings, notes };
@@ -116,6 +116,12 @@ fn listener(inbound: Inbound<'_>, tls: DownstreamTls, address: SocketAddr) -> Li
         exact_balance: false,
         chains: vec![chain],
     }
+}
+
+/// `local_idle_timeout_ms`; zero is no limit.
+fn idle_timeout_ms(settings: &Settings) -> Option<u64> {
+    let written = settings.number("local_idle_timeout_ms");
+    cluster::time_ms(written).or(written)
 }
 
 /// `max_inbound_connections`; zero is no limit, as with Consul.
@@ -150,7 +156,7 @@ pub(super) fn application(
     port: Option<u16>,
     http2: bool,
 ) -> Result<Resource, Note> {
-    let timeout_ms = settings.number("local_connect_timeout_ms").filter(|ms| *ms > 0);
+    let timeout_ms = cluster::time_ms(settings.number("local_connect_timeout_ms"));
     let timeout_ms = timeout_ms.unwrap_or(cluster::CONNECT_TIMEOUT_MS);
     let discovery = whereabouts(sidecar, port)?;
     Ok(cluster::application(name, discovery, timeout_ms, http2, max_connections(settings)))

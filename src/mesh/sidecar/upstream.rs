@@ -7,12 +7,7 @@ mod target;
 use std::collections::BTreeSet;
 
 use crate::{
-    mesh::{
-        built::{Made, Parts},
-        cluster, endpoints, listener, name,
-        reader::Reader,
-        sidecar::Sidecar,
-    },
+    mesh::{built::Parts, cluster, endpoints, listener, name, reader::Reader, sidecar::Sidecar},
     model::{
         chain::{GatewayMode, Protocol},
         name::Datacenter,
@@ -26,9 +21,6 @@ use crate::{
         listener::{Direction, FilterChain, Listener},
     },
 };
-
-/// A day: far beyond any connection that still comes about, and within what Consul and Envoy can count.
-const CONNECT_TIMEOUT_MAX_MS: u64 = 86_400_000;
 
 /// One upstream while it is being built.
 struct Making<'a> {
@@ -54,6 +46,14 @@ struct Front<'a> {
     timeout_ms: Option<u64>,
 }
 
+/// An upstream that was made.
+pub(super) struct Reached {
+    pub(super) parts: Parts,
+    /// One cluster of just what is named: no redirect, no subset, no other datacenter, no failover. Only then do escape
+    /// hatches count.
+    pub(super) is_direct: bool,
+}
+
 pub(super) fn build(
     sidecar: &Sidecar<'_>,
     wanted: &Upstream,
@@ -61,7 +61,7 @@ pub(super) fn build(
     taken: &mut BTreeSet<Address>,
     reader: &mut Reader<'_>,
     notes: &mut Vec<Note>,
-) -> Made {
+) -> Option<Result<Reached, Note>> {
     note_misfits(sidecar, wanted, id, notes);
     let bind = match bind(sidecar, wanted, id, taken) {
         Ok(bind) => bind,
@@ -70,7 +70,10 @@ pub(super) fn build(
     let making = Making { sidecar, wanted, id, bind };
     match &wanted.destination {
         UpstreamKind::Service(service) => chain::build(&making, service, reader, notes),
-        UpstreamKind::PreparedQuery(query) => query::build(&making, query, reader, notes),
+        UpstreamKind::PreparedQuery(query) => {
+            let made = query::build(&making, query, reader, notes)?;
+            Some(made.map(|parts| Reached { parts, is_direct: true }))
+        }
     }
 }
 
@@ -101,7 +104,7 @@ fn bind(
     let Some(address) = listener::address(&wanted.bind) else {
         return Err(note(sidecar, id, "binds a host name", "set local_bind_address to an IP address"));
     };
-    if !taken.insert(address.clone()) {
+    if !taken.insert(address.place()) {
         let problem = format!("binds {address}, which another listener of this proxy has");
         return Err(note(sidecar, id, problem, "give it a local_bind_port of its own"));
     }
@@ -130,8 +133,7 @@ impl<'a> Making<'a> {
 
     /// The upstream's own connect timeout, if it sets one. As in Consul, zero is none; Envoy takes no endless one.
     fn connect_timeout_ms(&self) -> Option<u64> {
-        let written = self.wanted.settings.number("connect_timeout_ms");
-        written.filter(|ms| *ms > 0).map(|ms| ms.min(CONNECT_TIMEOUT_MAX_MS))
+        cluster::time_ms(self.wanted.settings.number("connect_timeout_ms"))
     }
 
     fn central(&self, reader: &mut Reader<'_>) -> Option<Central> {

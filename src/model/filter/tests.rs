@@ -286,3 +286,16 @@ proptest! {
         assert!(quoted.matches(&json!({"Service": {"ID": text.replace('\\', "")}})).unwrap());
     }
 }
+
+#[test]
+fn a_written_filter_is_read_where_it_enters() {
+    let written = |text: &str| WrittenFilter::from(text.to_owned());
+    let regex = r#"Service.Meta.version matches "^1""#;
+    let kept = written(regex);
+    let (first, second) = (kept.read().unwrap(), kept.read().unwrap());
+    let expression = |filter: &Filter| filter.expression.clone().unwrap();
+    assert!(Arc::ptr_eq(&expression(first), &expression(second)));
+    assert!(kept.read().unwrap().text == regex && kept == written(regex) && kept != written(""));
+    assert!(written("Service.Meta ==").read().is_err());
+    assert_eq!(serde_json::to_value(&kept).unwrap(), regex);
+}

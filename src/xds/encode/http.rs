@@ -27,7 +27,7 @@ use crate::xds::{
         Source, custom, rbac, route,
         value::{config_source, yes},
     },
-    resource::filter::{HttpFilter, HttpManager, Routes},
+    resource::filter::{HttpFilter, HttpManager, RBAC_HTTP_FILTER, Routes},
 };
 
 pub(super) fn manager(manager: &HttpManager, source: &Source) -> HttpConnectionManager {
@@ -73,7 +73,7 @@ fn websocket(manager: &HttpManager) -> Option<UpgradeConfig> {
 
 pub(super) fn filter(filter: &HttpFilter) -> FilterMessage {
     match filter {
-        HttpFilter::Rbac(rbac) => named("envoy.filters.http.rbac", pack_any(rbac::http(rbac))),
+        HttpFilter::Rbac(rbac) => named(RBAC_HTTP_FILTER, pack_any(rbac::http(rbac))),
         HttpFilter::GrpcStats => named("envoy.filters.http.grpc_stats", pack_any(grpc_stats())),
         HttpFilter::GrpcHttp1Bridge => {
             named("envoy.filters.http.grpc_http1_bridge", pack_any(GrpcHttp1Bridge::default()))

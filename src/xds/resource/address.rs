@@ -28,6 +28,14 @@ impl Address {
     pub fn pipe(path: impl Into<String>) -> Self {
         Self::Pipe(Pipe { path: path.into(), mode: None })
     }
+
+    /// What only one listener can have: of a Unix socket the path, whatever its permissions.
+    pub fn place(&self) -> Self {
+        match self {
+            Self::Socket(at) => Self::Socket(*at),
+            Self::Pipe(pipe) => Self::pipe(&pipe.path),
+        }
+    }
 }
 
 impl From<SocketAddr> for Address {

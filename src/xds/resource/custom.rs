@@ -3,6 +3,7 @@
 //! They are read once, where they enter; what cannot be read never becomes a resource. Their canonical form is that
 //! JSON again, with fields in order and defaults left out, so that two spellings of one message are equal.
 
+mod bypass;
 mod outdated;
 
 #[cfg(test)]
@@ -17,14 +18,17 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::xds::{
-    json,
-    resource::{
-        Key, Kind,
-        address::{Address, Pipe},
-        cluster::UpstreamTls,
-        filter::Rbac,
-        listener::DownstreamTls,
+use crate::{
+    model::note::without_values,
+    xds::{
+        json,
+        resource::{
+            Key, Kind,
+            address::{Address, Pipe},
+            cluster::UpstreamTls,
+            filter::Rbac,
+            listener::DownstreamTls,
+        },
     },
 };
 
@@ -94,6 +98,9 @@ pub struct CustomListener {
     pub name: String,
     /// Where it listens.
     pub address: Address,
+    /// Where it listens besides.
+    #[serde(skip)] // Part of the message.
+    pub additional_addresses: Vec<Address>,
     /// As the user wrote it.
     pub message: CustomMessage,
     /// What every chain of a public listener is given, whatever the user wrote.
@@ -141,18 +148,22 @@ impl CustomMessage {
         if let Some(other) = value.as_object_mut().and_then(|fields| fields.remove("@type"))
             && other != type_url
         {
-            let problem = format!("is of the type {other}");
+            let problem = match other.as_str().filter(|other| is_type_url(other)) {
+                Some(other) => format!("is of the type {other:?}"),
+                None => "has an @type that names no type".to_owned(),
+            };
             return Err(Refused::new(problem, format!("write one of the type {type_url}")));
         }
         let bytes = json::from_json(type_url, &value).map_err(|error| match old.first() {
             Some(old) => old.refusal(),
             None => Refused::new(
-                format!("Envoy's v3 API does not have: {error}"),
+                format!("Envoy's v3 API does not have: {}", without_values(&error.to_string())),
                 "correct it after Envoy's documentation",
             ),
         })?;
-        let json = json::to_json(type_url, &bytes)
-            .map_err(|error| Refused::new(format!("cannot be read back: {error}"), "correct it"))?;
+        let json = json::to_json(type_url, &bytes).map_err(|error| {
+            Refused::new(format!("cannot be read back: {}", without_values(&error.to_string())), "correct it")
+        })?;
         Ok(Self { json, bytes: bytes.into() })
     }
 
@@ -193,12 +204,32 @@ impl CustomListener {
                 "give it a socket_address with an IP address and a port, or a pipe",
             )
         })?;
+        let additional = message.json.get("additional_addresses").and_then(Value::as_array);
+        let additional_addresses: Option<Vec<Address>> = additional
+            .into_iter()
+            .flatten()
+            .map(|additional| self::address(&additional["address"]))
+            .collect();
+        let additional_addresses = additional_addresses.ok_or_else(|| {
+            Refused::new(
+                "has an additional address that is none",
+                "give it a socket_address with an IP address and a port, or a pipe",
+            )
+        })?;
         let has_chain =
             message.json.get("filter_chains").is_some() || message.json.get("default_filter_chain").is_some();
         if guard.is_some() && !has_chain {
             return Err(Refused::new("has no filter chain", "give it one under filter_chains"));
         }
-        Ok(Self { name, address, message, guard })
+        if guard.is_some() {
+            bypass::refuse(&message.json)?;
+        }
+        Ok(Self { name, address, additional_addresses, message, guard })
+    }
+
+    /// Everywhere it listens.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        [&self.address].into_iter().chain(&self.additional_addresses)
     }
 
     pub(super) fn refers_to(&self, refs: &mut BTreeSet<Key>) {
@@ -234,6 +265,12 @@ impl CustomCluster {
             tls.secrets.refers_to(refs);
         }
     }
+}
+
+/// Whether a text has the form of a type's URL, so that a note can show it.
+fn is_type_url(text: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/');
+    text.len() <= 200 && text.contains('/') && text.contains('.') && text.chars().all(is_part)
 }
 
 /// Where a message listens: an IP address with its port, or a Unix socket.

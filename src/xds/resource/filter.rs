@@ -79,6 +79,9 @@ pub enum HttpFilter {
     GrpcHttp1Bridge,
 }
 
+/// Under which name the decision stands among the filters of a connection manager. Routes overrule filters by name.
+pub const RBAC_HTTP_FILTER: &str = "envoy.filters.http.rbac";
+
 /// Role-based access control, of a network or an HTTP filter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rbac {

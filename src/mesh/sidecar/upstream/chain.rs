@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use crate::{
     mesh::{
-        built::{Made, Parts},
+        built::Parts,
         cluster::{self, Manner},
         endpoints::Members,
         name,
         reader::Reader,
-        sidecar::upstream::{Central, Front, Making},
+        sidecar::upstream::{Central, Front, Making, Reached},
     },
     model::{
         ca::Roots,
@@ -29,7 +29,7 @@ pub(super) fn build(
     service: &ServiceName,
     reader: &mut Reader<'_>,
     notes: &mut Vec<Note>,
-) -> Made {
+) -> Option<Result<Reached, Note>> {
     let (roots, leaf) = (reader.roots(), reader.leaf(&making.sidecar.destination.service));
     let central = making.central(reader)?;
     let request = request(making, service, &central);
@@ -60,7 +60,17 @@ pub(super) fn build(
         cluster: &end.name,
         timeout_ms: resolver.request_timeout_ms,
     };
-    Some(Ok(making.parts(behind, &front)))
+    Some(Ok(Reached {
+        parts: making.parts(behind, &front),
+        is_direct: resolver.failover.is_empty() && is_wanted(making, service, target),
+    }))
+}
+
+/// Whether a target is just what the upstream names.
+fn is_wanted(making: &Making<'_>, service: &ServiceName, target: &Target) -> bool {
+    target.service.as_str().eq_ignore_ascii_case(service.as_str())
+        && target.subset.is_none()
+        && target.datacenter == *making.datacenter()
 }
 
 /// The question to Consul's compiler, with the upstream's mode laid over the proxy's.

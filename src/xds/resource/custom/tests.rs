@@ -1,4 +1,10 @@
+use std::collections::BTreeMap;
+
 use super::*;
+use crate::{
+    model::mesh::TlsParams,
+    xds::resource::{filter::RbacAction, secret::TlsSecrets},
+};
 
 const TCP: &str = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 
@@ -77,4 +83,85 @@ fn a_cluster_that_asks_the_agent_for_endpoints_names_them() {
     let mut refs = BTreeSet::new();
     CustomCluster::parse(fixed, None).unwrap().refers_to(&mut refs);
     assert_eq!(refs, BTreeSet::new());
+}
+
+const GUARDED: &str = r#"{"name":"mine","address":{"socket_address":{"address":"127.0.0.1","port_value":80}},
+    "filter_chains":[{"filters":[{"name":"http","typed_config":{
+    "@type":"type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+    "stat_prefix":"x",ROUTES}}]}]}"#;
+
+fn guarded(routes: &str) -> Result<CustomListener, Refused> {
+    let guard = Guard {
+        tls: DownstreamTls {
+            secrets: TlsSecrets { leaf: "leaf".into(), roots: "roots".into() },
+            alpn: Vec::new(),
+            params: TlsParams::default(),
+        },
+        rbac: Rbac { stat_prefix: "x".into(), action: RbacAction::Allow, policies: BTreeMap::new() },
+        max_connections: None,
+    };
+    CustomListener::parse(&GUARDED.replace("ROUTES", routes), Some(guard))
+}
+
+#[test]
+fn what_switches_intentions_off_is_refused_at_every_level() {
+    let off = r#""typed_per_filter_config":{"envoy.filters.http.rbac":{
+        "@type":"type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBACPerRoute"}}"#;
+    let disabled = r#""typedPerFilterConfig":{"envoy.filters.http.rbac":{
+        "@type":"type.googleapis.com/envoy.config.route.v3.FilterConfig","disabled":true}}"#;
+    let weighted = r#""route":{"weighted_clusters":{"clusters":[{"name":"local_app","weight":1,OFF}]}}"#;
+    let routes = [
+        r#""route_config":{OFF}"#.to_owned(),
+        r#""route_config":{"virtual_hosts":[{"name":"a","domains":["*"],OFF}]}"#.to_owned(),
+        r#""route_config":{"virtual_hosts":[{"name":"a","domains":["*"],"routes":[{"match":{"prefix":"/"},
+            "route":{"cluster":"local_app"},OFF}]}]}"#
+            .to_owned(),
+        format!(
+            r#""route_config":{{"virtual_hosts":[{{"name":"a","domains":["*"],"routes":[{{"match":{{"prefix":"/"}},{weighted}}}]}}]}}"#
+        ),
+    ];
+    for (routes, off) in routes.iter().flat_map(|routes| [(routes, off), (routes, disabled)]) {
+        let refused = guarded(&routes.replace("OFF", off)).unwrap_err();
+        assert!(refused.problem.contains("typed_per_filter_config"), "{routes}: {refused:?}");
+        let other = off.replace("http.rbac\":", "http.lua\":");
+        assert!(guarded(&routes.replace("OFF", &other)).is_ok(), "{routes}");
+    }
+}
+
+#[test]
+fn routes_from_elsewhere_are_refused_where_intentions_hold() {
+    let fetched = [
+        r#""rds":{"route_config_name":"a","config_source":{"ads":{}}}"#,
+        r#""scopedRoutes":{"name":"a","scoped_rds":{"scoped_rds_config_source":{"ads":{}}}}"#,
+        r#""route_config":{"vhds":{"config_source":{"ads":{}}}}"#,
+    ];
+    for routes in fetched {
+        let refused = guarded(routes).unwrap_err();
+        assert!(refused.problem.contains("fetches its routes"), "{routes}: {refused:?}");
+        assert!(CustomListener::parse(&GUARDED.replace("ROUTES", routes), None).is_ok(), "{routes}");
+    }
+}
+
+#[test]
+fn no_refusal_shows_a_private_key() {
+    const KEY: &str = "-----BEGIN PRIVATE KEY----- MIIE";
+    let texts = [
+        format!(r#"{{"name":"a","@type":"{KEY}"}}"#),
+        format!(r#"{{"name":"a","@type":{{"key":"{KEY}"}}}}"#),
+        format!(r#"{{"name":"a","type":"{KEY}"}}"#),
+        format!(r#"{{"name":"a","connect_timeout":"{KEY}"}}"#),
+        format!(r#"{{"name":"a","load_assignment":"{KEY}"}}"#),
+        format!(r#"{{"name":"a","{KEY}":1}}"#),
+        format!(r#"{{"name":"a","{KEY}"#),
+        format!(
+            r#"{{"name":"a","transport_socket":{{"name":"tls","typed_config":{{
+            "@type":"type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "common_tls_context":{{"tls_certificates":[{{"private_key":"{KEY}"}}]}}}}}}}}"#
+        ),
+        format!(r#"{{"name":"a","transport_socket":{{"name":"tls","typed_config":{{"@type":"{KEY}"}}}}}}"#),
+    ];
+    for text in texts {
+        let told = refusal(CustomKind::Cluster, &text);
+        assert!(!told.contains("PRIVATE") && !told.contains("MIIE"), "{text}: {told}");
+    }
 }
