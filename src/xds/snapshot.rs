@@ -185,6 +185,11 @@ impl Snapshot {
         versions
     }
 
+    /// The text of a name: the one that an entry bears it in, if any.
+    pub(crate) fn name(&self, key: &Key) -> Arc<str> {
+        self.get(key).map_or_else(|| key.name.as_str().into(), |entry| entry.name.clone())
+    }
+
     /// The resources that are not the same, there or gone, in this snapshot and in `older`; only if this one was made
     /// from just that one and they are equally complete.
     pub fn changed_since(&self, older: &Self) -> Option<&BTreeSet<Key>> {

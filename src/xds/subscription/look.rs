@@ -120,15 +120,19 @@ impl Subscription {
 
 impl TypeState {
     /// Maps filled name by name are half empty, and these live as long as the stream: building them anew fills them.
-    /// Names that came in requests are exchanged for those of the entries, which all streams share.
+    /// Names and versions that came in requests are exchanged for those of the entries, which all streams share.
     fn pack(&mut self, kind: Kind, snapshot: &Snapshot) {
-        let shared = |name: Arc<str>| {
-            let entry = snapshot.get(&Key::new(kind, &*name));
-            entry.map_or(name, |entry| entry.name.clone())
-        };
+        let key = |name: &str| Key::new(kind, name);
         let records = std::mem::take(&mut self.records).into_iter();
-        self.records = records.map(|(name, record)| (shared(name), record)).collect();
-        self.names = std::mem::take(&mut self.names).into_iter().map(shared).collect();
+        let shared = records.map(|(name, mut record)| {
+            let entry = snapshot.get(&key(&name));
+            let Some(entry) = entry else { return (name, record) };
+            record.share(&entry.version);
+            (entry.name.clone(), record)
+        });
+        self.records = shared.collect();
+        let names = std::mem::take(&mut self.names).into_iter();
+        self.names = names.map(|name| snapshot.name(&key(&name))).collect();
     }
 
     /// Whether a request says no more than that a response was taken.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
 
 use crate::xds::{
-    resource::Kind,
+    resource::{Key, Kind},
     snapshot::Snapshot,
     subscription::{
         Action, SotwRequest, Subscription,
@@ -90,7 +90,7 @@ impl TypeState {
         let is_legacy = !self.ever_named && matches!(kind, Kind::Cluster | Kind::Listener);
         let wildcard = is_legacy || names.iter().any(|name| is_wildcard(kind, name));
         let named = names.into_iter().filter(|name| !is_wildcard(kind, name));
-        let names: BTreeSet<Arc<str>> = named.map(Arc::from).collect();
+        let names: BTreeSet<Arc<str>> = named.map(|name| snapshot.name(&Key::new(kind, name))).collect();
         let before = mem::replace(&mut self.names, names);
         let had_wildcard = mem::replace(&mut self.wildcard, wildcard);
         if had_wildcard && !wildcard {

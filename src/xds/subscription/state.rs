@@ -123,6 +123,15 @@ impl Record {
     pub(super) fn is_inherited(&self) -> bool {
         matches!(self.given, Given::Inherited(_))
     }
+
+    /// Has the text of an equal version instead of its own.
+    pub(super) fn share(&mut self, version: &Version) {
+        let given = if let Given::Inherited(own) = &mut self.given { Some(own) } else { None };
+        let held = if let Held::Inherited(own) = &mut self.held { Some(own) } else { None };
+        for own in given.into_iter().chain(held).filter(|own| *own == version) {
+            own.clone_from(version);
+        }
+    }
 }
 
 impl TypeState {
