@@ -160,8 +160,8 @@ impl Assembled {
             Some(first) if **first != *resource => {
                 self.notes.insert(Note::new(
                     key.to_string(),
-                    "two upstreams of this proxy ask for the same target with different settings; the first one's hold",
-                    "give both upstreams the same protocol, limits and timeouts",
+                    "two parts of this proxy give this name to different resources; the first one's hold",
+                    "give both upstreams the same protocol, limits and timeouts, or the escape hatch a name of its own",
                 ));
             }
             Some(_) => {}
