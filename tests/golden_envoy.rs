@@ -3,8 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    path::Path,
-    process::Stdio,
     sync::Arc,
     time::Duration,
 };
@@ -21,11 +19,10 @@ use causeway::xds::{
 };
 use futures_util::{StreamExt, stream};
 use serde_json::json;
-use tokio::process::{Child, Command};
 
 use crate::{
     golden::{self, case::Case},
-    xds_envoy::{bootstrap, envoy_binary},
+    xds_envoy::{bootstrap, run},
     xds_rig::{Server, Source, certificates},
 };
 
@@ -78,20 +75,6 @@ fn expected(snapshot: &Snapshot) -> BTreeSet<Key> {
     roots.iter().map(|entry| entry.key.clone()).chain(named).collect()
 }
 
-fn start_envoy(dir: &Path, proxy: &str, socket: &Path) -> Child {
-    let config = dir.join("envoy.json");
-    std::fs::write(&config, bootstrap(proxy, socket).to_string()).unwrap();
-    let log = std::fs::File::create(dir.join("envoy.log")).unwrap();
-    Command::new(envoy_binary())
-        .args(["--disable-hot-restart", "--concurrency", "1", "-l", "warn", "-c"])
-        .arg(&config)
-        .stdout(Stdio::null())
-        .stderr(log)
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap()
-}
-
 /// The names that Envoy has acknowledged in the intended version, or its refusal.
 fn progress(status: &StreamStatus) -> Result<BTreeSet<(String, String)>, String> {
     let mut synced = BTreeSet::new();
@@ -113,7 +96,7 @@ async fn serve(proxy: &str, snapshot: &Arc<Snapshot>) -> Result<usize, String> {
     let source = Source::default();
     source.offer(proxy, Offer::Ready(snapshot.clone()));
     let server = Server::start(&socket, &source);
-    let mut envoy = start_envoy(dir.path(), proxy, &socket);
+    let mut envoy = run(dir.path(), &bootstrap(proxy, &socket));
     let wanted: BTreeSet<_> =
         expected(snapshot).into_iter().map(|key| (key.kind.short().to_owned(), key.name)).collect();
     let mut changes = server.board.changes();

@@ -17,6 +17,10 @@ use causeway::{
     lifecycle,
     xds::resource::Kind,
 };
+use envoy_types::pb::envoy::config::{
+    core::v3::{HealthStatus, address::Address, socket_address::PortSpecifier},
+    endpoint::v3::{ClusterLoadAssignment, LbEndpoint, lb_endpoint::HostIdentifier},
+};
 use serde_json::{Value, json};
 
 use crate::rig::{
@@ -166,17 +170,32 @@ async fn changes(
     client: &Client,
     stream: &mut Stream,
     numbers: impl Iterator<Item = usize>,
-    write: impl Fn(usize) -> Value,
+    (port, status): (u16, &str),
 ) -> Vec<Duration> {
+    let health = if status == "passing" { HealthStatus::Healthy } else { HealthStatus::Unhealthy };
+    let is_seen = |assigned: &ClusterLoadAssignment| {
+        let all: Vec<&LbEndpoint> = assigned.endpoints.iter().flat_map(|group| &group.lb_endpoints).collect();
+        matches!(all[..], [one] if one.health_status() == health && port_of(one) == Some(port.into()))
+    };
     let mut times = Vec::new();
     for number in numbers {
-        register(client, write(number)).await;
+        register(client, sidecar(number, port, status)).await;
         let written = lifecycle::now();
-        stream.until(&[&format!("{}.default.dc1.internal.", name(number))]).await.unwrap();
+        let cluster = format!("{}.default.dc1.internal.", name(number));
+        stream.until_endpoints(&cluster, is_seen).await.unwrap();
         times.push(written.elapsed());
     }
     times.sort();
     times
+}
+
+fn port_of(endpoint: &LbEndpoint) -> Option<u32> {
+    let Some(HostIdentifier::Endpoint(endpoint)) = &endpoint.host_identifier else { return None };
+    let Some(Address::SocketAddress(at)) = &endpoint.address.as_ref()?.address else { return None };
+    match at.port_specifier {
+        Some(PortSpecifier::PortValue(port)) => Some(port),
+        _ => None,
+    }
 }
 
 fn shown(times: &[Duration]) -> String {
@@ -216,11 +235,11 @@ async fn five_hundred_services_in_three_datacenters() {
 
     let agent_cpu = cpu(agent.process.pid());
     let picked = || (0..SERVICES).step_by(SERVICES / 25);
-    let critical = changes(&clients[0], &mut stream, picked(), |n| sidecar(n, 20_000, "critical")).await;
+    let critical = changes(&clients[0], &mut stream, picked(), (20_000, "critical")).await;
     println!("a check turns critical: {}", shown(&critical));
-    let moved = changes(&clients[0], &mut stream, picked(), |n| sidecar(n, 21_000, "critical")).await;
+    let moved = changes(&clients[0], &mut stream, picked(), (21_000, "critical")).await;
     println!("a port changes: {}", shown(&moved));
-    let back = changes(&clients[0], &mut stream, picked(), |n| sidecar(n, 21_000, "passing")).await;
+    let back = changes(&clients[0], &mut stream, picked(), (21_000, "passing")).await;
     println!("a check turns passing: {}", shown(&back));
 
     add(&clients[0], SERVICES).await;

@@ -101,7 +101,7 @@ fn bootstrap_over(transport: Transport, proxy: &str, socket: &Path) -> serde_jso
 }
 
 /// An Envoy with that bootstrap; it ends with the returned value.
-fn run(dir: &Path, bootstrap: &serde_json::Value) -> Child {
+pub(crate) fn run(dir: &Path, bootstrap: &serde_json::Value) -> Child {
     let config = dir.join("envoy.json");
     std::fs::write(&config, bootstrap.to_string()).unwrap();
     let log = std::fs::File::create(dir.join("envoy.log")).unwrap();

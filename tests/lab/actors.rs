@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 
 use crate::lab::{
     acl,
+    live::{DASHBOARD, restore},
     rig::{Rig, eventually},
 };
 
 /// Where the dashboard's sidecar listens for `api`.
 const UPSTREAM_PORT: u16 = 5003;
-const DASHBOARD: &str = "dashboard-sidecar-proxy";
 
 /// Id, node, ports of service, sidecar and Envoy's admin interface, and version.
 const INSTANCES: [(&str, &str, [u16; 3], &str); 3] = [
@@ -65,7 +65,7 @@ impl Api {
         upstream.as_object_mut().context("upstream")?.extend(fields.clone());
         let mut sidecar = self.sidecar.clone();
         sidecar["Proxy"]["Upstreams"].as_array_mut().context("upstreams")?.push(upstream);
-        register(rig, &sidecar).await
+        restore(rig, sidecar).await
     }
 
     /// Turns an instance's check.
@@ -83,7 +83,7 @@ impl Api {
 
     /// Takes all of it away again.
     pub(super) async fn stop(self, rig: &Rig) -> anyhow::Result<()> {
-        register(rig, &self.sidecar).await?;
+        restore(rig, self.sidecar.clone()).await?;
         acl::disallow(rig, self.allowed).await?;
         for (id, node, ..) in INSTANCES {
             rig.put(node, &format!("/v1/agent/service/deregister/{id}-sidecar-proxy"), None).await?;
@@ -149,13 +149,4 @@ async fn works(
 
 async fn answers(url: &str) -> bool {
     fetch::get(url, Duration::from_secs(3)).await.is_ok_and(|answer| answer.status.is_success())
-}
-
-/// Registers a service as `/v1/agent/service/:id` told it.
-async fn register(rig: &Rig, service: &Value) -> anyhow::Result<()> {
-    let definition = json!({
-        "Kind": service["Kind"], "ID": service["ID"], "Name": service["Service"], "Address": service["Address"],
-        "Port": service["Port"], "Proxy": service["Proxy"],
-    });
-    rig.put("primary-services", "/v1/agent/service/register", Some(definition)).await
 }

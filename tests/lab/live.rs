@@ -208,7 +208,7 @@ pub(super) async fn no_envoy_was_restarted(rig: &mut Rig) -> anyhow::Result<()> 
 }
 
 pub(super) const DASHBOARD: &str = "dashboard-sidecar-proxy";
-pub(super) const ASK: std::time::Duration = std::time::Duration::from_secs(10);
+const ASK: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A second instance of the counter: only its registration, which is what this is about.
 async fn register_second(rig: &Rig) -> anyhow::Result<()> {
@@ -228,7 +228,7 @@ async fn deregister_second(rig: &Rig) -> anyhow::Result<()> {
 }
 
 /// Registers the dashboard's sidecar with other upstreams.
-pub(super) async fn change_upstreams(rig: &Rig, change: impl FnOnce(&mut Vec<Value>)) -> anyhow::Result<()> {
+async fn change_upstreams(rig: &Rig, change: impl FnOnce(&mut Vec<Value>)) -> anyhow::Result<()> {
     let mut service = rig.consul("primary-services")?.agent_service(DASHBOARD).await?.context("sidecar")?;
     change(service["Proxy"]["Upstreams"].as_array_mut().context("upstreams")?);
     restore(rig, service).await

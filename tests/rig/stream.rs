@@ -4,13 +4,14 @@ use std::{collections::BTreeSet, net::SocketAddr, path::Path};
 
 use causeway::xds::resource::Kind;
 use envoy_types::pb::envoy::{
-    config::core::v3::Node,
+    config::{core::v3::Node, endpoint::v3::ClusterLoadAssignment},
     service::discovery::v3::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse,
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource,
         aggregated_discovery_service_client::AggregatedDiscoveryServiceClient as Client,
     },
 };
 use hyper_util::rt::TokioIo;
+use prost::Message as _;
 use tokio::{net::UnixStream, sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -89,8 +90,30 @@ impl Stream {
         Ok(all)
     }
 
+    /// Reads on until the endpoints of the cluster with that beginning are so.
+    pub(crate) async fn until_endpoints(
+        &mut self,
+        beginning: &str,
+        are_so: impl Fn(&ClusterLoadAssignment) -> bool,
+    ) -> Result<(), Status> {
+        let type_url = Kind::Endpoints.type_url();
+        loop {
+            for resource in self.resources().await?.into_iter().filter(|it| it.name.starts_with(beginning)) {
+                let any = resource.resource.filter(|any| any.type_url == type_url);
+                let assigned = any.map(|any| ClusterLoadAssignment::decode(&*any.value).unwrap());
+                if assigned.is_some_and(|assigned| are_so(&assigned)) {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
     /// The names of the next response's resources, which is acknowledged; or the refusal.
     pub(crate) async fn names(&mut self) -> Result<Vec<String>, Status> {
+        Ok(self.resources().await?.into_iter().map(|resource| resource.name).collect())
+    }
+
+    async fn resources(&mut self) -> Result<Vec<Resource>, Status> {
         let response = timeout(PATIENCE, self.responses.message()).await.unwrap()?;
         let response = response.ok_or_else(|| Status::aborted("the stream ended"))?;
         let ack = DeltaDiscoveryRequest {
@@ -100,6 +123,6 @@ impl Stream {
         };
         // A server that closed the stream says so at the next read.
         let _ = self.requests.send(ack).await;
-        Ok(response.resources.into_iter().map(|resource| resource.name).collect())
+        Ok(response.resources)
     }
 }

@@ -19,12 +19,12 @@ impl Subscription {
         let mut gated = BTreeSet::new();
         for kind in Kind::ALL {
             if self.has_in_view(kind) {
-                self.flush_additions(kind, now, &mut gated, actions);
+                self.flush_kind(kind, Pass::Add, now, &mut gated, actions);
             }
         }
         for kind in [Kind::Cluster, Kind::Endpoints, Kind::Secret] {
             if self.has_in_view(kind) && !self.cannot_remove(kind) {
-                self.flush_removals(kind, now, &mut gated, actions);
+                self.flush_kind(kind, Pass::Remove, now, &mut gated, actions);
             }
         }
         self.waiting.retain(|key, _| gated.contains(key));
@@ -38,42 +38,27 @@ impl Subscription {
         state.known && !state.look.is_nowhere()
     }
 
-    fn flush_additions(
+    fn flush_kind(
         &mut self,
         kind: Kind,
+        pass: Pass,
         now: Instant,
         gated: &mut BTreeSet<Key>,
         actions: &mut Vec<Action>,
     ) {
         if self.carries_all(kind) {
             // All in one: what carries everything cannot be split (rule 40).
-            if let Some(due) = self.due_world(kind, Pass::Add, now, gated) {
+            if let Some(due) = self.due_world(kind, pass, now, gated) {
                 self.send_part(kind, due, now, actions);
             }
             return;
         }
-        let due = self.due(kind, now, gated);
-        let answers = self.state(kind).owes_first_answer && self.snapshot.is_complete();
+        let due = match pass {
+            Pass::Add => self.due(kind, now, gated),
+            Pass::Remove => self.due_removals(kind, now, gated),
+        };
+        let answers = pass == Pass::Add && self.state(kind).owes_first_answer && self.snapshot.is_complete();
         if answers || !due.is_empty() {
-            self.send(kind, due, now, actions);
-        }
-    }
-
-    fn flush_removals(
-        &mut self,
-        kind: Kind,
-        now: Instant,
-        gated: &mut BTreeSet<Key>,
-        actions: &mut Vec<Action>,
-    ) {
-        if self.carries_all(kind) {
-            if let Some(due) = self.due_world(kind, Pass::Remove, now, gated) {
-                self.send_part(kind, due, now, actions);
-            }
-            return;
-        }
-        let due = self.due_removals(kind, now, gated);
-        if !due.is_empty() {
             self.send(kind, due, now, actions);
         }
     }

@@ -18,7 +18,7 @@ use crate::xds::{
     version::Version,
 };
 
-/// Which of the two passes over clusters: what is gone goes in the second, after everything else (rule 42).
+/// Which of the two passes over a type: what is gone goes in the second, after everything else (rule 42).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pass {
     Add,
