@@ -102,6 +102,12 @@ impl Subscription {
         present.chain(absent).map(str::to_owned).collect()
     }
 
+    /// Takes an offer without looking at what it changes: a fault to be found.
+    #[cfg(test)]
+    pub(super) fn overlook(&mut self, snapshot: Arc<Snapshot>) {
+        self.snapshot = snapshot;
+    }
+
     /// Looks everywhere: what is due and out of view, of which there must be nothing.
     #[cfg(test)]
     pub(super) fn overlooked(&mut self) -> Vec<Key> {

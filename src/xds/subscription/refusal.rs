@@ -27,8 +27,11 @@ impl TypeState {
         let is_meant = |entry: &Arc<Entry>| is_named(&message, &entry.key.name);
         let (resources, carried) = (outstanding.resources, outstanding.carried);
         let names_some = resources.iter().chain(&carried).any(is_meant);
-        // What is carried along is refused only by name: the client has it, or has refused it already.
-        for entry in resources.into_iter().chain(carried.into_iter().filter(is_meant)) {
+        // What is carried along, and the client has, is refused only by name.
+        let is_carried_in_vain =
+            |entry: &Arc<Entry>| is_meant(entry) || !(names_some || self.has_taken(entry));
+        let carried: Vec<Arc<Entry>> = carried.into_iter().filter(is_carried_in_vain).collect();
+        for entry in resources.into_iter().chain(carried) {
             let name = entry.key.name.clone();
             // No longer wanted; or sent again although held, and to leave that out from now on would delete it.
             if !self.is_subscribed(&name) || (outstanding.is_whole && self.has_taken(&entry)) {

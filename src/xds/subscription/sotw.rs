@@ -30,6 +30,7 @@ impl Subscription {
         let is_first = !mem::replace(&mut state.known, true);
         if is_first && !version.is_empty() {
             state.returning = Some(Version::from(version.as_str()));
+            state.has_more = true;
         }
         let has_changed = state.replace_names(kind, names, &snapshot);
         if is_repeated && !has_changed && lacks_parent {

@@ -28,6 +28,9 @@ pub(super) struct TypeState {
     pub(super) ever_named: bool,
     /// State of the world: the version that the client brought from an earlier stream, until it is answered.
     pub(super) returning: Option<Version>,
+    /// State of the world: the client came back and has taken no whole response since, so that it may have from before
+    /// what was offered here and refused.
+    pub(super) has_more: bool,
     /// State of the world: the response that the client answered last.
     pub(super) answered: String,
     /// Versions the client refused.
@@ -219,6 +222,10 @@ impl TypeState {
     }
 
     pub(super) fn note_acked(&mut self, outstanding: Outstanding, now: Instant) {
+        if outstanding.is_whole {
+            self.has_more = false;
+            self.note_lost(&outstanding);
+        }
         for entry in outstanding.resources.into_iter().chain(outstanding.carried) {
             if let Some(record) = self.records.get_mut(&entry.name) {
                 record.held = Held::Entry(entry);
@@ -230,6 +237,15 @@ impl TypeState {
         self.tally.acks += 1;
         self.tally.acked_at = Some(now);
         self.tally.last_nack = None;
+    }
+
+    /// What a response that carries everything lacks, the client has lost by taking it.
+    fn note_lost(&mut self, whole: &Outstanding) {
+        let entries = whole.resources.iter().chain(&whole.carried);
+        let kept: BTreeSet<&Arc<str>> = entries.map(|entry| &entry.name).collect();
+        for (_, record) in self.records.iter_mut().filter(|(name, _)| !kept.contains(name)) {
+            record.held = Held::Nothing;
+        }
     }
 
     pub(super) fn forget_removed(&mut self, name: &str) {

@@ -160,8 +160,13 @@ impl Subscription {
         let has_gone = !gone.is_empty();
         let all_stay = world.any_gated || (kind == Kind::Cluster && pass == Pass::Add);
         for name in gone {
-            if all_stay || self.keeps(kind, &name, now, gated) {
-                world.carry(self.last_good(kind, &name));
+            let last = self.last_good(kind, &name);
+            if last.is_none() && self.state(kind).has_more {
+                let waits = world.any_gated || self.waits(kind, &name, now, gated);
+                world.lacks_awaited |= waits;
+                world.has_removals |= !waits;
+            } else if all_stay || self.keeps(kind, &name, now, gated) {
+                world.carry(last);
             } else {
                 world.has_removals = true;
             }
@@ -171,6 +176,16 @@ impl Subscription {
             let held_up = |name: &String| !state.may_hold(name);
             world.lacks_awaited |= world.news.keys().any(|name| held_up(name) && self.is_awaited(kind, name));
             world.news.retain(|name, _| !held_up(name));
+        }
+    }
+
+    /// What a client has from an earlier stream cannot be carried along: the response waits until nothing names that any
+    /// more, up to the limit.
+    fn waits(&mut self, kind: Kind, name: &str, now: Instant, gated: &mut BTreeSet<Key>) -> bool {
+        let key = Key::new(kind, name);
+        self.keeps(kind, name, now, gated) && {
+            gated.insert(key.clone());
+            self.is_gated(&key, now)
         }
     }
 

@@ -157,3 +157,36 @@ fn a_cluster_on_a_stream_of_its_own_goes_at_once() {
     world.take(Kind::Cluster, &[]);
     assert_eq!(said(&world.offer(draft([]))), ["CDS"]);
 }
+
+#[test]
+fn a_returning_client_that_refused_loses_no_cluster_before_the_listener_that_names_it() {
+    let all = [cluster("a", 2), endpoints("a", 1), listener("l", 1, "a")];
+    let mut world = World::new(draft(all));
+    let sent = world.say(SotwRequest { version: "before".into(), ..sotw(Kind::Cluster) });
+    assert_eq!(said(&world.nack(&sent[0], "no")), NOTHING, "it goes on with the `a` of before");
+    world.take(Kind::Listener, &[]);
+    let sent = world.offer(draft([cluster("b", 1), endpoints("b", 1)]));
+    assert_eq!(
+        said(&sent),
+        ["LDS"],
+        "a response about clusters would lack `a`, of which only the client knows"
+    );
+    assert_eq!(settle_lines(&mut world, sent), ["LDS", "CDS +b"]);
+}
+
+#[test]
+fn what_a_later_response_lacks_is_not_taken_for_held() {
+    let all = || [cluster("a", 1), endpoints("a", 1), cluster("b", 1), endpoints("b", 1)];
+    let mut world = World::new(draft(all()));
+    let first = world.ask(Kind::Cluster, &["a", "b"]);
+    let second = world.ask(Kind::Cluster, &["b", "b2"]);
+    let third = world.ask(Kind::Cluster, &["a", "b"]);
+    assert_eq!((said(&second), said(&third)), (strings(&["CDS +b"]), strings(&["CDS +a +b"])));
+    world.ack(&first[0]);
+    world.ack(&second[0]);
+    // The client has lost `a` and is about to have it again: what names it waits for that.
+    world.take(Kind::Listener, &[]);
+    let sent = world.offer(draft(all().into_iter().chain([listener("l", 1, "a")])));
+    assert_eq!(said(&sent), NOTHING);
+    assert_eq!(said(&world.ack(&third[0])), ["LDS +l"]);
+}

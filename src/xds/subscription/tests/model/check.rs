@@ -125,6 +125,7 @@ impl Client {
         self.check_push(response, is_push)?;
         self.check_absences(response)?;
         let whole = self.is_whole(kind);
+        self.release_children(response);
         let of = &mut self.of(kind).checked;
         if whole {
             of.last.clear();
@@ -264,6 +265,20 @@ impl Client {
             self.of(child).checked.owed.insert(key.name.clone());
         }
         Ok(())
+    }
+
+    /// What a client loses need not warm.
+    fn release_children(&mut self, response: &Response) {
+        let Some(child) = child_of(response.kind) else { return };
+        let is_lost = |name: &str| match self.is_whole(response.kind) {
+            true => !response.resources.iter().any(|entry| entry.key.name == name),
+            false => response.removed.iter().any(|removed| removed == name),
+        };
+        // Routes may be named by listeners of other names: those stay owed.
+        let lost: Vec<&str> =
+            NAMES.into_iter().filter(|name| child == Kind::Endpoints && is_lost(name)).collect();
+        let owed = &mut self.of(child).checked.owed;
+        owed.retain(|name| !lost.contains(&name.as_str()));
     }
 
     /// What a response that carries everything lacks is deleted.

@@ -53,8 +53,16 @@ impl Type {
     }
 
     fn forget(&mut self, name: &str) {
-        self.cache.remove(name);
+        if self.cache.remove(name).is_some() {
+            self.forget_version();
+        }
         self.checked.forget(name);
+    }
+
+    /// It no longer has all that the version stands for, and does not say so when it comes back.
+    fn forget_version(&mut self) {
+        self.version.clear();
+        self.version_held.clear();
     }
 
     pub(super) fn versions(&self) -> BTreeMap<String, Version> {
@@ -337,6 +345,9 @@ impl Client {
             of.version = response.system_version.to_string();
             of.version_held =
                 response.resources.iter().map(|e| (e.key.name.clone(), e.version.clone())).collect();
+            if response.resources.iter().any(|e| !of.wants(&e.key.name)) {
+                of.forget_version();
+            }
             of.tainted = false;
             return Some((response.nonce, None));
         }
@@ -395,8 +406,7 @@ impl Client {
             of.refused.clear();
             if !is_delta && (of.tainted || of.version.is_empty()) {
                 of.cache.clear();
-                of.version.clear();
-                of.version_held.clear();
+                of.forget_version();
             }
             of.tainted = false;
             of.said = (Vec::new(), String::new());
@@ -413,6 +423,7 @@ impl Client {
             of.known = of.wildcard || !of.names.is_empty();
             if !of.known {
                 of.cache.clear();
+                of.forget_version();
             } else if is_delta {
                 let star = of.wildcard.then(|| "*".to_owned());
                 let subscribe = of.names.iter().cloned().chain(star).collect();

@@ -65,10 +65,12 @@ pub(super) enum Fault {
     GatesNeverEnd,
     /// envoy#32266: everything is sent again on each change.
     UnchangedIsRepeated,
+    /// What changed is not taken into view: our own shortcut, gone wrong.
+    ChangeIsOverlooked,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 21] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::EndpointsDoNotFollow,
         Self::EndpointsSkippedOnReconnect,
         Self::RefusedIsRepeated,
@@ -90,6 +92,7 @@ impl Fault {
         Self::WorldIsPartial,
         Self::GatesNeverEnd,
         Self::UnchangedIsRepeated,
+        Self::ChangeIsOverlooked,
     ];
 
     /// Whether a failure is what this bug leads to.
@@ -115,6 +118,7 @@ impl Fault {
                 &["is None, not Some"]
             }
             Self::GatesNeverEnd => &["a gate never ends"],
+            Self::ChangeIsOverlooked => &["due and out of view"],
         };
         words.iter().any(|word| error.contains(word))
     }
@@ -128,6 +132,8 @@ impl Fault {
             | Self::RemovalsAreForgotten
             | Self::UnsubscribedUnderWildcardIsIgnored
             | Self::NameEndsLegacyWildcard
+            // State of the world always looks at everything.
+            | Self::ChangeIsOverlooked
             // In state of the world every wait ends by an answer as well.
             | Self::GatesNeverEnd => DELTA,
             Self::RefusedLosesLastGood
@@ -191,7 +197,10 @@ impl Server {
 
     /// What the machine itself would not look at although it is due.
     pub(super) fn overlooked(&mut self) -> Vec<Key> {
-        if self.fault.is_some() { Vec::new() } else { self.machine.overlooked() }
+        match self.fault {
+            None | Some(Fault::ChangeIsOverlooked) => self.machine.overlooked(),
+            Some(_) => Vec::new(),
+        }
     }
 
     pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
@@ -266,6 +275,10 @@ impl Server {
     fn hear(&mut self, fault: Fault, event: Event) -> Option<Event> {
         match event {
             Event::Tick if fault == Fault::GatesNeverEnd => None,
+            Event::Offer(snapshot) if fault == Fault::ChangeIsOverlooked => {
+                self.machine.overlook(snapshot);
+                Some(Event::Tick)
+            }
             Event::Request(request) => self.hear_delta(fault, request).map(Event::Request),
             Event::Sotw(request) => self.hear_sotw(fault, request).map(Event::Sotw),
             other => Some(other),
