@@ -1,7 +1,7 @@
 //! Sending what is due, in the order that breaks nothing: secrets, clusters, endpoints, listeners, routes, and at the
 //! very end the removal of clusters, endpoints and secrets (rule 42).
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Instant};
 
 use crate::xds::{
     resource::{Key, Kind},
@@ -129,8 +129,9 @@ impl Subscription {
         };
         let names = self.names_in_view(kind).into_iter().filter(is_answerable);
         let absent = names.filter(|name| self.snapshot.get(&Key::new(kind, *name)).is_none());
-        // What a client brought along and cannot be taken from it can at least be told not to exist.
-        let is_brought = |name: &str| self.cannot_remove(kind) && state.is_inherited(name);
+        // What a client has and cannot be taken from it can at least be told not to exist, if it brought that or asks.
+        let is_brought =
+            |name: &str| self.cannot_remove(kind) && (state.is_inherited(name) || state.asked.contains(name));
         let untold =
             absent.filter(|name| is_brought(name) || (state.awaits_absence(name) && !state.may_hold(name)));
         untold.map(str::to_owned).collect()
@@ -172,11 +173,15 @@ impl Subscription {
         self.sent += 1;
         self.owe_children(kind, &part);
         let response = self.response(kind, &part);
-        let Due { resources, carried, removed } = part;
+        let Due { resources, carried, mut removed } = part;
+        // Told not to exist, it stays at the client all the same.
+        let told = if self.cannot_remove(kind) { mem::take(&mut removed) } else { Vec::new() };
         let is_whole = self.carries_all(kind);
         let outstanding =
             Outstanding { sent_at: now, order: self.sent, is_whole, resources, carried, removed };
-        self.state_mut(kind).note_sent(response.nonce.clone(), outstanding);
+        let state = self.state_mut(kind);
+        state.note_sent(response.nonce.clone(), outstanding);
+        told.iter().for_each(|name| state.note_told_absent(name));
         actions.push(Action::Send(response));
     }
 

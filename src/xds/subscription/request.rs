@@ -1,7 +1,11 @@
 //! Taking in a delta request: its answer to a response, its subscriptions and its unsubscriptions are three separate
 //! things (rule 36), and none of them depends on the nonce being fresh (rule 35).
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use crate::xds::{
     resource::Kind,
@@ -122,10 +126,16 @@ impl TypeState {
 
     /// A client that wanted everything, then not, and now again, takes what is still on its way from the first time.
     pub(super) fn recall_in_flight(&mut self) {
-        for entry in self.outstanding.values().flat_map(|o| o.resources.iter().chain(&o.carried)) {
-            let unsure = Record { given: Given::Uncertain, held: Held::Nothing };
-            self.records.entry(entry.name.clone()).or_insert(unsure);
-        }
+        let outstanding = self.outstanding.values();
+        let entries = outstanding.flat_map(|o| o.resources.iter().chain(&o.carried));
+        let names: BTreeSet<Arc<str>> = entries.map(|entry| entry.name.clone()).collect();
+        names.iter().for_each(|name| self.recall(name));
+    }
+
+    /// What is on its way under a name is taken, and may be refused.
+    pub(super) fn recall(&mut self, name: &Arc<str>) {
+        let unsure = Record { given: Given::Uncertain, held: Held::Nothing };
+        self.records.entry(name.clone()).or_insert(unsure);
     }
 
     pub(super) fn ask(&mut self, name: &str) {

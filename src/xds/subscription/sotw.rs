@@ -132,6 +132,9 @@ impl TypeState {
             let record = Record { given: Given::Inherited(unknown.clone()), held: Held::Inherited(unknown) };
             self.records.entry(name.clone()).or_insert(record);
         } else {
+            if self.outstanding.values().any(|o| o.entries_of(name).next().is_some()) {
+                self.recall(name);
+            }
             self.ask(name);
         }
     }

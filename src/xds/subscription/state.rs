@@ -202,12 +202,16 @@ impl TypeState {
             self.note_given(&entry.name, Given::Sent(entry.version.clone()));
         }
         for name in &outstanding.removed {
-            self.note_given(&name.as_str().into(), Given::Removed);
+            self.note_told_absent(name);
         }
         self.owes_first_answer = false;
         self.returning = None;
         self.tally.sent_at = Some(outstanding.sent_at);
         self.outstanding.insert(nonce, outstanding);
+    }
+
+    pub(super) fn note_told_absent(&mut self, name: &str) {
+        self.note_given(&name.into(), Given::Removed);
     }
 
     fn note_given(&mut self, name: &Arc<str>, given: Given) {
