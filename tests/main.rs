@@ -5,6 +5,7 @@ mod acl;
 mod architecture;
 mod bad_input;
 mod compatibility;
+mod config_golden;
 mod consul;
 mod golden;
 mod golden_envoy;
