@@ -34,7 +34,7 @@ layers:
 goldens:
 	@if ! git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \
 	  echo "goldens: not run: git cannot read this tree"; \
-	elif dirty=$$(git status --porcelain -- tests/golden docs/metrics.md) && [ -z "$$dirty" ]; then \
+	elif dirty=$$(git status --porcelain -- tests/golden docs/metrics.md docs/configuration.md docs/examples) && [ -z "$$dirty" ]; then \
 	  echo "goldens: clean"; \
 	else \
 	  printf 'goldens: changed and not committed; look at the difference, then commit or restore:\n%s\n' "$$dirty"; exit 1; \

@@ -1,10 +1,12 @@
 //! Settings: what a user can write in the configuration file and in the environment.
 //!
-//! [`parse`] is pure: text and environment in, settings or all problems out. One file per section knows that
-//! section's keys, defaults and limits. Nothing here opens a socket or starts a task; reading the file is [`load`].
+//! [`parse`] is pure: text and environment in, settings or all problems out. One file per section declares
+//! its keys ([`key`]) and reads them. Nothing here opens a socket or starts a task; reading the file is [`load`].
 
+mod key;
 mod problem;
 mod reader;
+pub mod reference;
 mod reload;
 
 pub mod consul;
@@ -89,6 +91,20 @@ pub fn load(file: Option<&Path>, env: Env<'_>) -> Result<Config, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Unreadable { file: file.clone(), source })?;
     parse(&text, env).map_err(|problems| ConfigError::Invalid { file, problems })
+}
+
+/// Where a setting comes from, by its name as `section.key`: a line of the file, the environment, or the defaults.
+pub fn origin(text: &str, env: Env<'_>, name: &str) -> Place {
+    let (table, syntax) = toml::de::DeTable::parse_recoverable(text);
+    let document = Document::new(text, table.get_ref(), &syntax);
+    if let Some(place) = document.place_of(name) {
+        return place;
+    }
+    let variable = key::all()
+        .find(|(section, key)| name.split_once('.') == Some((*section, key.name)))
+        .and_then(|(_, key)| key.variable);
+    let is_set = |variable| env(variable).is_some_and(|value| !value.is_empty());
+    if variable.is_some_and(is_set) { Place::Environment } else { Place::Defaults }
 }
 
 /// The environment of this process; names that are not UTF-8 count as absent.

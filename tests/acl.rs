@@ -9,6 +9,7 @@ use causeway::{
     lifecycle,
     model::secret::SecretText,
 };
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
@@ -61,9 +62,19 @@ async fn delete(root: &Client, token: &Token) {
     root.delete(&path, &[], PATIENCE).await.unwrap().ok().unwrap();
 }
 
+/// The settings beside the agent's token.
+fn settings_of(home: &Home, more: &str) -> String {
+    format!("consul.token_file = \"{}\"\n{more}", home.path("token").display())
+}
+
 impl Bench {
     /// Consul with `web` and its sidecar, and an agent with the token that its policy file describes.
     async fn start() -> (Self, Token) {
+        Self::start_with("xds.token_recheck_ms = 1000").await
+    }
+
+    /// The same with these settings.
+    async fn start_with(settings: &str) -> (Self, Token) {
         let tokens = json!({ "master": ROOT, "agent": ROOT });
         let acl = json!({ "acl": { "enabled": true, "default_policy": "deny", "tokens": tokens } });
         let consul = Consul::start(HOST, acl);
@@ -71,9 +82,8 @@ impl Bench {
         register(&root, "web").await;
         let token = make(&root, "causeway", &policy("causeway-agent.hcl", "")).await;
         let home = Home::new(HOST);
-        let file = home.path("token");
-        std::fs::write(&file, &token.secret).unwrap();
-        let more = format!("consul.token_file = \"{}\"\nxds.token_recheck_ms = 1000", file.display());
+        std::fs::write(home.path("token"), &token.secret).unwrap();
+        let more = settings_of(&home, settings);
         let agent = Agent::with(home, &consul.address(), &more, &[]);
         agent.until_ready();
         (Self { agent, root, consul }, token)
@@ -187,4 +197,23 @@ async fn the_agents_token_is_changed_while_it_runs() {
     // The first stream never noticed.
     register(&bench.root, "web").await;
     assert_eq!(bench.status().proxies.iter().map(|proxy| proxy.streams.len()).sum::<usize>(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_changes_how_often_tokens_are_checked() {
+    let (bench, _own) = Bench::start_with("xds.token_recheck_ms = 3600000").await;
+    let web = make(&bench.root, "web", &policy("sidecar.hcl", "web")).await;
+    let mut stream = bench.stream("web-sidecar-proxy", Some(&web.secret)).await.unwrap();
+    stream.until(&["local_app"]).await.unwrap();
+    delete(&bench.root, &web).await;
+    let more = settings_of(&bench.agent.home, "xds.token_recheck_ms = 1000");
+    bench.agent.home.write(&bench.consul.address(), &more);
+    bench.agent.process.signal(Signal::SIGHUP);
+    bench.agent.log().line(&["configuration reloaded", "xds.token_recheck_ms"]);
+    let end = loop {
+        if let Err(end) = stream.names().await {
+            break end;
+        }
+    };
+    assert_eq!(end.code(), Code::Unauthenticated, "{end}");
 }

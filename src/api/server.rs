@@ -69,10 +69,7 @@ fn remedy(address: SocketAddr, error: &io::Error) -> String {
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     let listener = TcpListener::bind(address).await.map_err(|source| BindError { address, source })?;
     if !address.ip().is_loopback() {
-        tracing::warn!(
-            %address,
-            "the status can be read by whoever reaches this address; [http] listen = \"127.0.0.1:18500\" keeps it local"
-        );
+        tracing::warn!(%address, "HTTP interface is not on loopback: whoever reaches it can read the status");
     }
     Ok(listener)
 }
@@ -98,6 +95,7 @@ async fn next(
     connections: &mut JoinSet<()>,
     stop: &Stop,
 ) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let mut is_lacking = false;
     loop {
         while connections.try_join_next().is_some() {}
         let taken = async {
@@ -110,7 +108,11 @@ async fn next(
             (accepted, permit) = taken => match accepted {
                 Ok((stream, peer)) => return Some((stream, peer, permit)),
                 Err(error) => {
-                    tracing::warn!(%error, "accept an HTTP connection");
+                    // Until one is accepted again it is the same trouble, every tenth of a second.
+                    if !is_lacking {
+                        tracing::warn!(%error, "no HTTP connection can be accepted for now; if files are too many, raise LimitNOFILE");
+                    }
+                    is_lacking = true;
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -51,7 +51,7 @@ struct Shared {
     interests: Interests,
     examiner: Box<dyn Examiner>,
     leaf_tokens: LeafTokens,
-    recheck: Duration,
+    recheck: watch::Receiver<Duration>,
     catalog: watch::Receiver<Arc<Catalog>>,
     gates: Mutex<Gates>,
 }
@@ -110,7 +110,7 @@ impl Access {
         interests: Interests,
         examiner: impl Examiner + 'static,
         leaf_tokens: LeafTokens,
-        recheck: Duration,
+        recheck: watch::Receiver<Duration>,
         catalog: watch::Receiver<Arc<Catalog>>,
     ) -> Self {
         let (examiner, gates) = (Box::new(examiner), Mutex::default());

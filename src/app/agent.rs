@@ -1,6 +1,6 @@
 //! The agent: starts the tasks in the order in which they depend on each other, and ends them in the other.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -10,7 +10,7 @@ use crate::{
     app::{
         access::{Access, AskConsul},
         interest::Interests,
-        metrics,
+        metrics::{self, ReloadMetrics},
         publish::Publisher,
         sources::{AgentSources, readiness},
     },
@@ -72,8 +72,9 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     watches.want(OWNER, [Topic::Agent].into()).await;
     let interests = Interests::new();
     let (publisher, reports) = Publisher::new(watches.clone(), interests.clone(), watch_options);
-    let recheck = std::time::Duration::from_millis(config.xds.token_recheck_ms);
-    let access = Access::new(interests, AskConsul::new(client), leaf_tokens, recheck, watches.catalog());
+    let (recheck, watch_recheck) = watch::channel(recheck(&config));
+    let access =
+        Access::new(interests, AskConsul::new(client), leaf_tokens, watch_recheck, watches.catalog());
     let board = StatusBoard::default();
     let catalog = watches.catalog();
     let sources = AgentSources {
@@ -100,24 +101,31 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     supervisor.start("http.serve", api::serve(http, Arc::new(sources), stop.clone()));
     supervisor.start("systemd.ready", tell_ready(notify.clone(), ready, catalog, stop.clone()));
     supervisor.start("systemd.watchdog", notify.clone().watch(stop.clone()));
+    let (config, running) = watch::channel(config);
     let reload = Reload {
         file,
-        config: config.clone(),
+        config,
         telemetry,
         options,
+        recheck,
+        metrics: metrics.reload,
         notify: notify.clone(),
         catalog: watches.catalog(),
     };
+    tell_started(&running.borrow());
     supervisor.start("config.reload", reload.run(signals.reloads(), stop));
-    info!(http = %config.http.listen, xds = %shown(&config.xds), consul = %config.consul.address, "agent started");
 
     let end = supervisor.run(&signals.stop()).await;
     notify.stopping();
-    let deadline = std::time::Duration::from_millis(config.shutdown.drain_ms);
+    let deadline = Duration::from_millis(running.borrow().shutdown.drain_ms);
     for task in supervisor.drain(deadline, &signals.hurry()).await {
-        warn!(task, "did not end in time and was aborted");
+        warn!(task, "task did not end in time and was aborted");
     }
     told(end)
+}
+
+fn tell_started(config: &Config) {
+    info!(http = %config.http.listen, xds = %shown(&config.xds), consul = %config.consul.address, "agent started");
 }
 
 fn told(end: SupervisorEnd) -> Result<(), AgentError> {
@@ -127,7 +135,7 @@ fn told(end: SupervisorEnd) -> Result<(), AgentError> {
             Ok(())
         }
         end => {
-            error!(error = %end, "agent stopped");
+            error!(error = %end, "agent failed and stopped");
             Err(AgentError::Ended(end))
         }
     }
@@ -135,6 +143,10 @@ fn told(end: SupervisorEnd) -> Result<(), AgentError> {
 
 fn options(config: &Config) -> Options {
     Options { default_policy: config.mesh.default_intention_policy }
+}
+
+fn recheck(config: &Config) -> Duration {
+    Duration::from_millis(config.xds.token_recheck_ms)
 }
 
 fn bind(settings: &XdsSettings) -> Result<Listeners, BindError> {
@@ -177,46 +189,60 @@ async fn tell_ready(
 /// Reads the configuration again on SIGHUP.
 struct Reload {
     file: Option<PathBuf>,
-    config: Config,
+    /// What runs, for whoever asks.
+    config: watch::Sender<Config>,
     telemetry: Arc<Telemetry>,
     options: watch::Sender<Options>,
+    recheck: watch::Sender<Duration>,
+    metrics: ReloadMetrics,
     notify: Notify,
     catalog: watch::Receiver<Arc<Catalog>>,
 }
 
 impl Reload {
-    async fn run(mut self, mut reloads: watch::Receiver<u64>, stop: Stop) {
+    async fn run(self, mut reloads: watch::Receiver<u64>, stop: Stop) {
         loop {
             tokio::select! {
                 () = stop.wait() => return,
                 changed = reloads.changed() => if changed.is_err() { return stop.wait().await },
             }
             self.notify.reloading();
-            match config::load(self.file.as_deref(), &config::process_env) {
-                Ok(new) => self.apply(&new),
+            let status = match config::load(self.file.as_deref(), &config::process_env) {
+                Ok(new) => self.apply(&new).await,
                 Err(error) => self.keep(&error),
-            }
+            };
             // Before Consul was heard the agent is not ready, and a reload does not make it so.
             if readiness(&self.catalog.borrow()).ready {
-                self.notify.ready("serving");
+                self.notify.ready(status);
             }
         }
     }
 
-    fn keep(&self, error: &ConfigError) {
+    fn keep(&self, error: &ConfigError) -> &'static str {
+        self.metrics.last_is_good.set(0);
         error!(%error, "configuration not reloaded; the running one stays");
+        "serving; the configuration was not reloaded, the log says why"
     }
 
-    fn apply(&mut self, new: &Config) {
-        let diff = Config::reload_diff(&self.config, new);
-        self.config = self.config.reloaded(new);
-        if let Err(error) = self.telemetry.set_level(&self.config.log.level.to_string()) {
+    async fn apply(&self, new: &Config) -> &'static str {
+        let diff = Config::reload_diff(&self.config.borrow(), new);
+        let running = self.config.borrow().reloaded(new);
+        if let Err(error) = self.telemetry.set_level(&running.log.level.to_string()) {
             warn!(%error, "log level not changed");
         }
-        self.options.send_replace(options(&self.config));
-        info!(applied = ?diff.applied, "configuration reloaded");
-        if !diff.needs_restart.is_empty() {
-            warn!(settings = ?diff.needs_restart, "these settings need a restart of the agent");
+        if let Err(error) = self.telemetry.set_traces(&running.telemetry).await {
+            warn!(%error, "traces go where they went before");
         }
+        self.options.send_replace(options(&running));
+        self.recheck.send_if_modified(|pace| std::mem::replace(pace, recheck(&running)) != recheck(&running));
+        self.config.send_replace(running);
+        self.metrics.last_is_good.set(1);
+        self.metrics.waiting.set(i64::try_from(diff.needs_restart.len()).unwrap_or(i64::MAX));
+        info!(applied = ?diff.applied, "configuration reloaded");
+        if diff.needs_restart.is_empty() {
+            return "serving";
+        }
+        warn!(settings = ?diff.needs_restart, "these settings need a restart of the agent");
+        "serving; changed settings wait for a restart, the log names them"
     }
 }

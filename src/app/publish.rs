@@ -196,7 +196,7 @@ impl Serving {
         let Assembled { resources, partial, waiting_for, complete, mut notes } = self.world.assemble(built);
         notes.extend(heard_notes(catalog, &needs));
         for note in notes.difference(&self.notes) {
-            warn!(%proxy, "{note}");
+            warn!(%proxy, %note, "part of the proxy cannot be served as asked");
         }
         (self.notes, self.waiting_for) = (notes, waiting_for);
         let next = self.snapshot.next(Draft { resources, partial, complete });
@@ -216,7 +216,7 @@ impl Serving {
         self.waiting_for.clear();
         let notes = BTreeSet::from([note.clone()]);
         if notes != self.notes {
-            warn!(%proxy, "{note}");
+            warn!(%proxy, %note, "proxy cannot be served");
         }
         self.notes = notes;
         self.offers.send_if_modified(|offer| {

@@ -32,7 +32,7 @@ use self::{
     request::{GatewayPlan, Request},
 };
 use crate::{
-    cli::print,
+    cli::{complain, print},
     config::consul::ConsulSettings,
     envoy::bootstrap::{BootstrapParams, XdsAddress, bootstrap, extras::Extras},
     model::secret::SecretText,
@@ -48,7 +48,7 @@ pub async fn run(args: EnvoyArgs, env: &dyn Fn(&str) -> Option<String>) -> anyho
         Ok(read) => read,
         Err(problems) => {
             for problem in problems {
-                tracing::error!("{problem}");
+                complain(&format!("causeway: {problem}"));
             }
             return Ok(ExitCode::from(EXIT_USAGE));
         }
@@ -143,7 +143,7 @@ async fn register(
 
 fn tell(caveats: Vec<String>) {
     for caveat in caveats {
-        warn!("{caveat}");
+        warn!(%caveat, "not everything that was asked of Envoy is done");
     }
 }
 
@@ -197,6 +197,6 @@ fn warn_if_nobody_serves(xds: &XdsAddress) {
     if let XdsAddress::Unix(path) = xds
         && !path.exists()
     {
-        warn!(socket = %path.display(), "no agent serves this socket yet; Envoy waits for `causeway agent` to start");
+        warn!(socket = %path.display(), "no agent serves this socket yet; Envoy waits until one does");
     }
 }

@@ -5,7 +5,7 @@ mod section;
 
 use std::{fmt, path::PathBuf};
 
-pub(crate) use crate::config::consul::section::read;
+pub(crate) use crate::config::consul::section::{SECTION, read};
 use crate::model::secret::SecretText;
 
 /// Where the local Consul agent is and how to speak with it.

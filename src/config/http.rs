@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::config::{
-    reader::{Document, Key},
+    key::{Key, Kind, Section, Value},
+    reader::Document,
     xds,
 };
 
@@ -23,7 +24,19 @@ impl Default for HttpSettings {
     }
 }
 
-const LISTEN: Key = Key { name: "listen", example: r#""127.0.0.1:18500""# };
+pub(crate) const SECTION: Section =
+    Section { name: "http", about: "The agent's own HTTP interface", keys: &[LISTEN] };
+
+const LISTEN: Key = Key {
+    name: "listen",
+    kind: Kind::Text("IP address and port"),
+    example: r#""127.0.0.1:18500""#,
+    meaning: "where `/healthz`, `/readyz`, `/metrics`, `/status` and `/log-level` are",
+    more: "Nothing secret is served; off loopback the status can be read by whoever reaches it, and the log level \
+           is still changed from loopback only",
+    value: |config| Value::text(config.http.listen),
+    ..Key::TEXT
+};
 
 pub(crate) fn read(document: &mut Document<'_>) -> HttpSettings {
     let listen = document.section("http").parsed(&LISTEN, xds::address);

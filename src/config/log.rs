@@ -6,7 +6,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{
     Env,
-    reader::{Document, Key, Refusal},
+    key::{Effect, Key, Kind, Section, Value},
+    reader::{Document, Refusal},
 };
 
 /// The variable that wins over `[log] level`.
@@ -94,8 +95,31 @@ fn is_stray_word(directive: &str) -> bool {
     directive.chars().all(|letter| letter.is_ascii_alphanumeric()) && !LEVELS.contains(&directive)
 }
 
-const LEVEL: Key = Key { name: "level", example: r#""info""# };
-const FORMAT: Key = Key { name: "format", example: r#""text""# };
+pub(crate) const SECTION: Section =
+    Section { name: "log", about: "The log, on standard error", keys: &[LEVEL, FORMAT] };
+
+const LEVEL: Key = Key {
+    name: "level",
+    kind: Kind::Text("level or directives"),
+    example: r#""info""#,
+    meaning: "`off`, `error`, `warn`, `info`, `debug`, `trace`, or directives such as `warn,causeway::consul=debug`",
+    more: "A bare `info`, `debug` or `trace` is about Causeway's own lines, libraries stay at `warn`",
+    effect: Effect::Reload(|running, new| running.log.level = new.log.level.clone()),
+    value: |config| Value::text(&config.log.level),
+    ..Key::TEXT
+};
+const FORMAT: Key = Key {
+    name: "format",
+    kind: Kind::Choice(&["text", "json"]),
+    example: r#""text""#,
+    meaning: "`text` for people, `json` for one object per line",
+    more: "Text has no time of its own under systemd, whose journal has one, and colours on a terminal only",
+    value: |config| match config.log.format {
+        LogFormat::Text => Value::text("text"),
+        LogFormat::Json => Value::text("json"),
+    },
+    ..Key::TEXT
+};
 
 pub(crate) fn read(document: &mut Document<'_>, env: Env<'_>) -> LogSettings {
     let default = LogSettings::default();
@@ -103,10 +127,9 @@ pub(crate) fn read(document: &mut Document<'_>, env: Env<'_>) -> LogSettings {
     let level = section.parsed(&LEVEL, |text| {
         text.parse().map_err(|error: BadFilter| Refusal::from(format!("cannot be used: {}", error.problem)))
     });
-    let format = section.parsed(&FORMAT, |text| match text {
-        "text" => Ok(LogFormat::Text),
-        "json" => Ok(LogFormat::Json),
-        other => Err(format!("is `{other}`, and must be \"text\" or \"json\"").into()),
+    let format = section.choice(&FORMAT).map(|word| match word {
+        "json" => LogFormat::Json,
+        _ => LogFormat::Text,
     });
     let level = match env(LOG_VARIABLE).filter(|text| !text.is_empty()).map(|text| text.parse()) {
         Some(Ok(filter)) => Some(filter),

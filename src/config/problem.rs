@@ -14,6 +14,8 @@ pub enum Place {
     },
     /// In an environment variable.
     Environment,
+    /// In what holds when nobody sets anything.
+    Defaults,
 }
 
 /// One problem.
@@ -34,6 +36,7 @@ impl fmt::Display for Problem {
         match self.place {
             Place::File { line, column } => write!(f, "{line}:{column}: ")?,
             Place::Environment => f.write_str("environment: ")?,
+            Place::Defaults => f.write_str("defaults: ")?,
         }
         f.write_str(&self.problem)?;
         if self.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.remedy) }
@@ -66,7 +69,7 @@ fn told(file: &str, problems: &[Problem]) -> String {
         .iter()
         .map(|problem| match problem.place {
             Place::File { .. } => format!("{file}:{problem}"),
-            Place::Environment => problem.to_string(),
+            Place::Environment | Place::Defaults => problem.to_string(),
         })
         .collect();
     lines.join("\n")

@@ -1,24 +1,17 @@
-//! Walks the spanned TOML tables: takes values by key, remembers which keys exist, and collects every problem with
-//! its place. It knows no section's meaning.
+//! Walks the spanned TOML tables: takes values by the declarations of their keys, and collects every problem with its
+//! place. It knows no section's meaning.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::{Range, RangeInclusive},
-};
+use std::{collections::BTreeSet, ops::Range};
 
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use crate::config::problem::{Place, Problem};
-
-/// A key of a section, with a value that it takes, as one writes it.
-#[derive(Debug)]
-pub(crate) struct Key {
-    pub(crate) name: &'static str,
-    pub(crate) example: &'static str,
-}
+use crate::config::{
+    key::{Key, Kind, SECTIONS, Section},
+    problem::{Place, Problem},
+};
 
 /// Why a value was refused: what is wrong with it, and what to do if it is more than writing another one.
 #[derive(Debug)]
@@ -37,14 +30,13 @@ impl From<String> for Refusal {
 pub(crate) struct Document<'a> {
     text: &'a str,
     table: &'a DeTable<'a>,
-    known: BTreeMap<&'static str, BTreeSet<&'static str>>,
     problems: Vec<Problem>,
     /// Lines that are no TOML: what recovery made of them is not judged again.
     broken: BTreeSet<usize>,
 }
 
 /// One section of it, present or not.
-pub(crate) struct Section<'d, 'a> {
+pub(crate) struct Reading<'d, 'a> {
     document: &'d mut Document<'a>,
     name: &'static str,
     table: Option<&'a DeTable<'a>>,
@@ -52,8 +44,7 @@ pub(crate) struct Section<'d, 'a> {
 
 impl<'a> Document<'a> {
     pub(crate) fn new(text: &'a str, table: &'a DeTable<'a>, syntax: &[toml::de::Error]) -> Self {
-        let mut document =
-            Self { text, table, known: BTreeMap::new(), problems: Vec::new(), broken: BTreeSet::new() };
+        let mut document = Self { text, table, problems: Vec::new(), broken: BTreeSet::new() };
         let mut broken = BTreeSet::new();
         for error in syntax {
             let (line, column) = document.position(error.span().map_or(0, |span| span.start));
@@ -72,10 +63,17 @@ impl<'a> Document<'a> {
     }
 
     /// The section `name`; a value of that name which is no table is a problem.
-    pub(crate) fn section<'d>(&'d mut self, name: &'static str) -> Section<'d, 'a> {
-        self.known.entry(name).or_default();
+    pub(crate) fn section<'d>(&'d mut self, name: &'static str) -> Reading<'d, 'a> {
         let table = lookup(self.table, name).and_then(|value| value.get_ref().as_table());
-        Section { document: self, name, table }
+        Reading { document: self, name, table }
+    }
+
+    /// Where the file gives the value of a key, by its name as `section.key`.
+    pub(crate) fn place_of(&self, name: &str) -> Option<Place> {
+        let (section, key) = name.split_once('.')?;
+        let value = lookup(lookup(self.table, section)?.get_ref().as_table()?, key)?;
+        let (line, column) = self.position(value.span().start);
+        Some(Place::File { line, column })
     }
 
     /// A problem with what the environment gave.
@@ -88,13 +86,13 @@ impl<'a> Document<'a> {
         });
     }
 
-    /// Adds what was never asked for, and gives all problems in the order of the file.
+    /// Adds what no declaration knows, and gives all problems in the order of the file.
     pub(crate) fn finish(mut self) -> Vec<Problem> {
         let table = self.table;
         for (key, value) in table.iter() {
             let name: &str = key.get_ref();
-            match (self.known.get(name).cloned(), value.get_ref().as_table()) {
-                (Some(known), Some(section)) => self.unknown_keys(name, &known, section),
+            match (keys_of(name), value.get_ref().as_table()) {
+                (Some(known), Some(section)) => self.unknown_keys(name, known, section),
                 (Some(_), None) => self.push(
                     key.span(),
                     name,
@@ -109,17 +107,17 @@ impl<'a> Document<'a> {
         self.problems
     }
 
-    fn unknown_keys(&mut self, section: &str, known: &BTreeSet<&'static str>, table: &DeTable<'_>) {
+    fn unknown_keys(&mut self, section: &str, known: &[Key], table: &DeTable<'_>) {
+        let names = || known.iter().map(|key| key.name);
         for (key, _) in table.iter() {
             let name: &str = key.get_ref();
-            if known.contains(name) {
+            if names().any(|known| known == name) {
                 continue;
             }
-            let home = self.home_of(name);
-            let remedy = match (home, nearest(name, known.iter().copied())) {
+            let remedy = match (home_of(name), nearest(name, names())) {
                 (Some(home), _) => format!("{name} belongs under [{home}]"),
                 (None, Some(near)) => format!("did you mean {near}?"),
-                (None, None) => format!("[{section}] has {}", list(known.iter().copied())),
+                (None, None) => format!("[{section}] has {}", list(names())),
             };
             self.push(
                 key.span(),
@@ -131,28 +129,19 @@ impl<'a> Document<'a> {
     }
 
     fn unknown_section(&mut self, name: &str, span: Range<usize>) {
-        let sections: Vec<&str> = self.known.keys().copied().collect();
-        let remedy = match nearest(name, sections.iter().copied()) {
+        let remedy = match nearest(name, sections()) {
             Some(near) => format!("did you mean [{near}]?"),
-            None => format!("the sections are {}", list(sections)),
+            None => format!("the sections are {}", list(sections())),
         };
         self.push(span, name, format!("there is no section [{name}]"), remedy);
     }
 
     fn stray_key(&mut self, name: &str, span: Range<usize>) {
-        let remedy = match self.home_of(name) {
+        let remedy = match home_of(name) {
             Some(home) => format!("put it under [{home}]"),
-            None => {
-                format!("put it under its section; the sections are {}", list(self.known.keys().copied()))
-            }
+            None => format!("put it under its section; the sections are {}", list(sections())),
         };
         self.push(span, name, format!("{name} stands outside any section"), remedy);
-    }
-
-    /// The only section that has this key.
-    fn home_of(&self, key: &str) -> Option<&'static str> {
-        let mut homes = self.known.iter().filter(|(_, keys)| keys.contains(key)).map(|(section, _)| *section);
-        homes.next().filter(|_| homes.next().is_none())
     }
 
     fn push(&mut self, span: Range<usize>, key: &str, problem: String, remedy: String) {
@@ -170,10 +159,10 @@ impl<'a> Document<'a> {
     }
 }
 
-impl<'a> Section<'_, 'a> {
+impl<'a> Reading<'_, 'a> {
     /// Whether the file gives this key.
     pub(crate) fn has(&self, key: &Key) -> bool {
-        self.table.is_some_and(|table| lookup(table, key.name).is_some())
+        self.take(key).is_some()
     }
 
     /// Text.
@@ -202,6 +191,19 @@ impl<'a> Section<'_, 'a> {
         }
     }
 
+    /// One of the words that the key takes.
+    pub(crate) fn choice(&mut self, key: &Key) -> Option<&'static str> {
+        let Kind::Choice(words) = key.kind else { return None };
+        self.parsed(key, |text| {
+            let told = || words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" or ");
+            words
+                .iter()
+                .copied()
+                .find(|word| *word == text)
+                .ok_or_else(|| format!("is `{text}`, and must be {}", told()).into())
+        })
+    }
+
     /// `true` or `false`.
     pub(crate) fn flag(&mut self, key: &Key) -> Option<bool> {
         let value = self.take(key)?;
@@ -212,8 +214,9 @@ impl<'a> Section<'_, 'a> {
         flag
     }
 
-    /// A whole number within limits.
-    pub(crate) fn number(&mut self, key: &Key, limits: RangeInclusive<u64>) -> Option<u64> {
+    /// A whole number within the key's limits.
+    pub(crate) fn number(&mut self, key: &Key) -> Option<u64> {
+        let limits = key.limits();
         let value = self.take(key)?;
         let Some(integer) = value.get_ref().as_integer() else {
             self.wrong_type(key, value, "a whole number");
@@ -230,14 +233,13 @@ impl<'a> Section<'_, 'a> {
 
     /// A problem with the value of a key that the file gives.
     pub(crate) fn refuse(&mut self, key: &Key, problem: &str, remedy: &str) {
-        let Some(value) = self.table.and_then(|table| lookup(table, key.name)) else { return };
+        let Some(value) = self.take(key) else { return };
         let full = format!("{}.{}", self.name, key.name);
         let problem = format!("[{}] {} {problem}", self.name, key.name);
         self.document.push(value.span(), &full, problem, remedy.into());
     }
 
-    fn take(&mut self, key: &Key) -> Option<&'a Spanned<DeValue<'a>>> {
-        self.document.known.entry(self.name).or_default().insert(key.name);
+    fn take(&self, key: &Key) -> Option<&'a Spanned<DeValue<'a>>> {
         self.table.and_then(|table| lookup(table, key.name))
     }
 
@@ -245,6 +247,21 @@ impl<'a> Section<'_, 'a> {
         let problem = format!("is {}, and must be {wanted}", kind(value.get_ref()));
         self.refuse(key, &problem, &written(key));
     }
+}
+
+fn sections() -> impl Iterator<Item = &'static str> {
+    SECTIONS.iter().map(|section| section.name)
+}
+
+fn keys_of(section: &str) -> Option<&'static [Key]> {
+    SECTIONS.iter().find(|known| known.name == section).map(|known| known.keys)
+}
+
+/// The only section that has this key.
+fn home_of(key: &str) -> Option<&'static str> {
+    let has = |section: &&Section| section.keys.iter().any(|known| known.name == key);
+    let mut homes = SECTIONS.iter().filter(has).map(|section| section.name);
+    homes.next().filter(|_| homes.next().is_none())
 }
 
 fn lookup<'a>(table: &'a DeTable<'a>, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {

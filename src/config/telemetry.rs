@@ -1,6 +1,9 @@
 //! `[telemetry]`: traces to a collector, off unless an endpoint is given.
 
-use crate::config::reader::{Document, Key, Refusal};
+use crate::config::{
+    key::{Effect, Key, Kind, Section, Value},
+    reader::{Document, Refusal},
+};
 
 /// Traces.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,8 +20,31 @@ impl Default for TelemetrySettings {
     }
 }
 
-const OTLP_ENDPOINT: Key = Key { name: "otlp_endpoint", example: r#""http://127.0.0.1:4317""# };
-const SERVICE_NAME: Key = Key { name: "service_name", example: r#""causeway""# };
+pub(crate) const SECTION: Section =
+    Section { name: "telemetry", about: "Traces to a collector", keys: &[OTLP_ENDPOINT, SERVICE_NAME] };
+
+const OTLP_ENDPOINT: Key = Key {
+    name: "otlp_endpoint",
+    kind: Kind::Text("`http://host:port`"),
+    example: r#""http://127.0.0.1:4317""#,
+    meaning: "where traces are sent, as OTLP over gRPC; without it nothing is sent",
+    more: "TLS is not built: use a collector on this machine",
+    effect: Effect::Reload(|running, new| {
+        running.telemetry.otlp_endpoint = new.telemetry.otlp_endpoint.clone();
+    }),
+    value: |config| Value::optional(config.telemetry.otlp_endpoint.as_ref()),
+    ..Key::TEXT
+};
+const SERVICE_NAME: Key = Key {
+    name: "service_name",
+    example: r#""causeway""#,
+    meaning: "`service.name` of the traces",
+    effect: Effect::Reload(|running, new| {
+        running.telemetry.service_name = new.telemetry.service_name.clone()
+    }),
+    value: |config| Value::text(&config.telemetry.service_name),
+    ..Key::TEXT
+};
 
 pub(crate) fn read(document: &mut Document<'_>) -> TelemetrySettings {
     let default = TelemetrySettings::default();

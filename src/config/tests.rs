@@ -44,31 +44,41 @@ fn an_empty_file_is_the_defaults() {
 }
 
 #[test]
-fn the_example_is_the_defaults_spelt_out_and_has_every_key() {
-    let text = fs::read_to_string(root().join("docs/examples/agent.toml")).expect("the example");
-    assert_eq!(parse(&text, &no_env), Ok(Config::default()));
-    for key in every_key() {
-        let (_, name) = key.split_once('.').expect("section.key");
-        let is_there = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{name} ="));
-        assert!(text.lines().any(is_there), "docs/examples/agent.toml lacks {key}");
+fn the_example_is_the_defaults_and_its_commented_lines_are_good_too() {
+    let example = reference::example();
+    assert_eq!(parse(&example, &no_env), Ok(Config::default()));
+    for (section, key) in key::all() {
+        let text = format!("[{section}]\n{} = {}\n", key.name, key.example);
+        let told = parse(&text, &no_env).err().unwrap_or_default();
+        // Some keys are good only beside others.
+        let is_lone = |problem: &Problem| problem.problem.contains("is given");
+        assert!(told.iter().all(is_lone), "{text}{told:?}");
+        assert!(
+            example.contains(&format!("\n{} = ", key.name))
+                || example.contains(&format!("# {} = ", key.name))
+        );
     }
 }
 
 #[test]
-fn the_reference_has_every_key() {
-    let text = fs::read_to_string(root().join("docs/configuration.md")).expect("the reference");
-    for key in every_key() {
-        let (_, name) = key.split_once('.').expect("section.key");
-        assert!(text.contains(&format!("| `{name}` |")), "docs/configuration.md lacks {key}");
+fn a_declaration_is_whole() {
+    for (section, key) in key::all() {
+        let name = format!("{section}.{}", key.name);
+        assert!(!key.meaning.is_empty() && !key.meaning.ends_with('.') && !key.more.ends_with('.'), "{name}");
+        assert!(!key.meaning.contains('|') && !key.more.contains('|'), "{name} breaks its table");
+        let is_shown = (key.value)(&Config::default()).written();
+        assert!(is_shown.is_none_or(|default| default == key.example), "{name}: the example is the default");
+        let unit = match (&key.kind, key.name) {
+            (key::Kind::Number(unit, _), name) => Some((*unit, name.ends_with("_ms"), name.ends_with("_s"))),
+            _ => None,
+        };
+        if let Some((unit, is_ms, is_s)) = unit {
+            assert_eq!((is_ms, is_s), (unit == "milliseconds", unit == "seconds"), "{name}");
+        }
     }
 }
 
-/// The keys that reloading compares are all keys, since they are told apart by reading a file with each of them.
-fn every_key() -> Vec<&'static str> {
-    let diff = Config::reload_diff(&Config::default(), &different());
-    diff.applied.into_iter().chain(diff.needs_restart).collect()
-}
-
+/// A file in which every key has another value than its default, apart from `token`, which `token_file` excludes.
 fn different() -> Config {
     let text = r#"
 [consul]
@@ -87,6 +97,9 @@ socket = "/s"
 socket_group = ""
 socket_mode = "600"
 tcp = "127.0.0.1:18502"
+tcp_max_age_s = 0
+max_streams = 9
+token_recheck_ms = 1000
 [http]
 listen = "127.0.0.1:1"
 [log]
@@ -106,13 +119,27 @@ drain_ms = 0
 }
 
 #[test]
-fn all_keys_differ_and_two_of_them_reload() {
+fn every_declared_key_is_read_and_compared() {
     let diff = Config::reload_diff(&Config::default(), &different());
-    assert_eq!(diff.applied, ["log.level", "mesh.default_intention_policy"]);
-    assert_eq!(diff.needs_restart.len(), 20);
+    let compared: Vec<&String> = diff.applied.iter().chain(&diff.needs_restart).collect();
+    for (section, key) in key::all() {
+        let name = format!("{section}.{}", key.name);
+        assert!(
+            compared.contains(&&name),
+            "{name} is declared, and nothing reads it or `value` looks elsewhere"
+        );
+    }
+    assert_eq!(compared.len(), key::all().count());
+}
+
+#[test]
+fn a_reload_takes_over_what_it_says_and_nothing_else() {
     let running = Config::default().reloaded(&different());
-    assert_eq!(Config::reload_diff(&running, &different()).applied, Vec::<&str>::new());
+    let diff = Config::reload_diff(&Config::default(), &different());
+    assert_eq!(Config::reload_diff(&running, &different()).applied, Vec::<String>::new());
     assert_eq!(Config::reload_diff(&running, &different()).needs_restart, diff.needs_restart);
+    assert_eq!(Config::reload_diff(&Config::default(), &running).applied, diff.applied);
+    assert_eq!(Config::reload_diff(&Config::default(), &running).needs_restart, Vec::<String>::new());
 }
 
 #[test]

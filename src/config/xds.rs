@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use crate::config::reader::{Document, Key, Refusal};
+use crate::config::{
+    key::{Effect, Key, Kind, Section, Value},
+    reader::{Document, Refusal},
+};
 
 /// The kernel's limit for the path of a Unix socket: 108 bytes with the closing zero.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -15,7 +18,7 @@ const MAX_AGE_LIMIT_S: u64 = 7 * 24 * 60 * 60;
 
 /// Between two checks of an open stream's token. Consul's own agents take five minutes; with less than a second the
 /// checks would be most of what Consul is asked.
-const TOKEN_RECHECK_MS: RangeInclusive<u64> = 1000..=3_600_000;
+const TOKEN_RECHECK_LIMITS: RangeInclusive<u64> = 1000..=3_600_000;
 
 /// Where the xDS server listens, and how much it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,14 +53,76 @@ impl Default for XdsSettings {
     }
 }
 
-const SOCKET: Key = Key { name: "socket", example: r#""/run/causeway/xds.sock""# };
-const SOCKET_GROUP: Key = Key { name: "socket_group", example: r#""causeway-envoy""# };
-const SOCKET_MODE: Key = Key { name: "socket_mode", example: r#""0660""# };
-pub(crate) const TCP: Key = Key { name: "tcp", example: r#""127.0.0.1:18502""# };
-const TCP_MAX_AGE_S: Key = Key { name: "tcp_max_age_s", example: "1800" };
-const MAX_STREAMS: Key = Key { name: "max_streams", example: "10000" };
+pub(crate) const SECTION: Section = Section {
+    name: "xds",
+    about: "Where Envoys connect: private keys are served here",
+    keys: &[SOCKET, SOCKET_GROUP, SOCKET_MODE, TCP, TCP_MAX_AGE_S, MAX_STREAMS, TOKEN_RECHECK_MS],
+};
 
-const TOKEN_RECHECK: Key = Key { name: "token_recheck_ms", example: "300000" };
+const SOCKET: Key = Key {
+    name: "socket",
+    kind: Kind::Text("path, at most 107 bytes"),
+    example: r#""/run/causeway/xds.sock""#,
+    meaning: "the Unix socket; `\"\"` for none",
+    value: |config| Value::path(config.xds.socket.as_ref()),
+    ..Key::TEXT
+};
+const SOCKET_GROUP: Key = Key {
+    name: "socket_group",
+    kind: Kind::Text("name of a group"),
+    example: r#""causeway-envoy""#,
+    meaning: "group of the socket: put the user that runs Envoy into it",
+    more: "`\"\"` leaves the group of the agent's process",
+    value: |config| Value::optional(config.xds.socket_group.as_ref()),
+    ..Key::TEXT
+};
+const SOCKET_MODE: Key = Key {
+    name: "socket_mode",
+    kind: Kind::Text("octal digits, 0 to 0770"),
+    example: r#""0660""#,
+    meaning: "permissions of the socket; nothing for others",
+    value: |config| Value::text(format_args!("{:04o}", config.xds.socket_mode)),
+    ..Key::TEXT
+};
+pub(crate) const TCP: Key = Key {
+    name: "tcp",
+    kind: Kind::Text("loopback IP address and port"),
+    example: r#""127.0.0.1:18502""#,
+    meaning: "an address to listen on as well, by custom `127.0.0.1:18502`",
+    more: "Any local user can connect to it. Other addresses are refused: they need mTLS, which is not built yet",
+    value: |config| Value::optional(config.xds.tcp.as_ref()),
+    ..Key::TEXT
+};
+const TCP_MAX_AGE_S: Key = Key {
+    name: "tcp_max_age_s",
+    kind: Kind::Number("seconds", 0..=MAX_AGE_LIMIT_S),
+    example: "1800",
+    meaning: "the age at which a client over TCP is sent to connect anew, give or take a tenth; `0` for never",
+    more: "It loses nothing by it: an Envoy that comes back is sent only what changed. Connections over the socket \
+           have no such limit",
+    value: |config| Value::Number(config.xds.tcp_max_age.map_or(0, |age| age.as_secs())),
+    ..Key::TEXT
+};
+const MAX_STREAMS: Key = Key {
+    name: "max_streams",
+    kind: Kind::Number("streams", STREAMS_LIMITS),
+    example: "10000",
+    meaning: "discovery streams at once; whoever comes beyond is told so (`RESOURCE_EXHAUSTED`)",
+    more: "An Envoy has one over ADS. Without ADS it has one for clusters, one for listeners and one for each \
+           cluster's endpoints, each route and each secret. Client status and health checks do not count",
+    value: |config| Value::count(config.xds.max_streams),
+    ..Key::TEXT
+};
+const TOKEN_RECHECK_MS: Key = Key {
+    name: "token_recheck_ms",
+    kind: Kind::Number("milliseconds", TOKEN_RECHECK_LIMITS),
+    example: "300000",
+    meaning: "how often the ACL token of a connected Envoy is checked again",
+    more: "One that was deleted or lost its right is disconnected then",
+    effect: Effect::Reload(|running, new| running.xds.token_recheck_ms = new.xds.token_recheck_ms),
+    value: |config| Value::Number(config.xds.token_recheck_ms),
+    ..Key::TEXT
+};
 
 pub(crate) fn read(document: &mut Document<'_>) -> XdsSettings {
     let default = XdsSettings::default();
@@ -67,13 +132,13 @@ pub(crate) fn read(document: &mut Document<'_>) -> XdsSettings {
     let socket_mode = section.parsed(&SOCKET_MODE, permission_bits).unwrap_or(default.socket_mode);
     let tcp = section.parsed(&TCP, loopback_address);
     let tcp_max_age = section
-        .number(&TCP_MAX_AGE_S, 0..=MAX_AGE_LIMIT_S)
+        .number(&TCP_MAX_AGE_S)
         .map_or(default.tcp_max_age, |seconds| (seconds > 0).then(|| Duration::from_secs(seconds)));
     let max_streams = section
-        .number(&MAX_STREAMS, STREAMS_LIMITS)
+        .number(&MAX_STREAMS)
         .and_then(|streams| usize::try_from(streams).ok())
         .unwrap_or(default.max_streams);
-    let recheck = section.number(&TOKEN_RECHECK, TOKEN_RECHECK_MS);
+    let recheck = section.number(&TOKEN_RECHECK_MS);
     let token_recheck_ms = recheck.unwrap_or(default.token_recheck_ms);
     if socket.is_none() {
         if !section.has(&TCP) {

@@ -297,7 +297,9 @@ impl Client {
                     tracing::info!("Consul TLS files changed and were read again");
                     self.0.http.store(Arc::new(http));
                 }
-                Err(error) => tracing::warn!(%error, "Consul TLS files changed; the old ones stay in use"),
+                Err(error) => {
+                    tracing::warn!(%error, "Consul TLS files changed and cannot be used; the old ones stay in use")
+                }
             }
         }
         self.0.http.load_full()

@@ -170,7 +170,7 @@ impl Runner {
         let held = self.held();
         let running = held.running.get(place).filter(|running| running.ended().is_none())?;
         if let Err(error) = running.end(signal) {
-            tracing::warn!(node = place.0, process = place.1, %error, "signal process");
+            tracing::warn!(node = place.0, process = place.1, %error, "process not signalled");
         }
         Some(running.watch_end())
     }

@@ -110,7 +110,7 @@ impl Supervisor {
             tokio::select! {
                 biased;
                 ended = task.join() => if let Err(error) = ended {
-                    tracing::warn!(%error, "while stopping");
+                    tracing::warn!(%error, "task failed while stopping");
                 },
                 () = hurry.wait() => late.push(task.name()),
                 () = tokio::time::sleep_until(until) => late.push(task.name()),

@@ -48,7 +48,7 @@ impl Metrics {
         let mut text = String::new();
         // Writing to a `String` does not fail; a metric that fails to encode leaves what was written before it.
         if let Err(error) = text::encode(&mut text, &self.registry) {
-            tracing::warn!(%error, "encode the metrics");
+            tracing::warn!(%error, "metrics not encoded");
         }
         text
     }

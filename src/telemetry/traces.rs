@@ -10,10 +10,11 @@ use opentelemetry_otlp::{ExporterBuildError, SpanExporter as OtlpExporter, WithE
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
-    trace::{SdkTracerProvider, SpanData, SpanExporter},
+    trace::{SdkTracer, SdkTracerProvider, SpanData, SpanExporter},
 };
-use tracing::Subscriber;
-use tracing_subscriber::{Layer, filter::filter_fn, registry::LookupSpan};
+use tracing::{Metadata, Subscriber};
+use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_subscriber::registry::LookupSpan;
 
 /// How long the end of the agent waits for the collector to take the last spans.
 pub(crate) const FLUSH_DEADLINE: Duration = Duration::from_secs(2);
@@ -29,14 +30,17 @@ pub(crate) fn provider(endpoint: &str, service: &str) -> Result<SdkTracerProvide
     Ok(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(reporting).build())
 }
 
-/// Takes Causeway's own spans only: those of the libraries that carry the traces would make more traces.
-pub(crate) fn layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
+/// The way of spans to the provider; goes behind [`is_ours`].
+pub(crate) fn layer<S>(provider: &SdkTracerProvider) -> OpenTelemetryLayer<S, SdkTracer>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    tracing_opentelemetry::layer()
-        .with_tracer(provider.tracer("causeway"))
-        .with_filter(filter_fn(|metadata| metadata.target().starts_with("causeway")))
+    tracing_opentelemetry::layer().with_tracer(provider.tracer("causeway"))
+}
+
+/// Lets Causeway's own spans pass only: those of the libraries that carry the traces would make more traces.
+pub(crate) fn is_ours(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("causeway")
 }
 
 /// An exporter whose failures are logged when they begin and when they end, and not at every batch.
@@ -83,7 +87,7 @@ mod tests {
     use hyper::{body::Incoming, server::conn::http2, service::service_fn};
     use hyper_util::rt::{TokioExecutor, TokioIo};
     use tokio::{net::TcpListener, sync::mpsc};
-    use tracing_subscriber::layer::SubscriberExt;
+    use tracing_subscriber::{Layer as _, filter::filter_fn, layer::SubscriberExt};
 
     use super::*;
     use crate::lifecycle::{Task, spawn};
@@ -121,7 +125,8 @@ mod tests {
         let endpoint = format!("http://{}", listener.local_addr().expect("an address"));
         let (_task, mut requests) = collector(listener);
         let provider = provider(&endpoint, "agent-under-test").expect("an exporter");
-        let subscriber = tracing_subscriber::registry().with(layer(&provider));
+        let subscriber =
+            tracing_subscriber::registry().with(layer(&provider).with_filter(filter_fn(is_ours)));
         tracing::subscriber::with_default(subscriber, || {
             tracing::info_span!("publish_snapshot").in_scope(|| ());
             tracing::info_span!(target: "h2::client", "a_frame_of_a_library").in_scope(|| ());

@@ -1,5 +1,9 @@
 //! Configuration files with problems.
 
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::Value;
+
 use super::assert_says;
 use crate::rig::parts::run;
 
@@ -81,4 +85,58 @@ fn a_good_file_is_ok() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/examples/agent.toml");
     let ended = run(&["check-config", example]);
     assert_eq!((ended.code, ended.out), (Some(0), format!("{example}: ok\n")), "{}", ended.err);
+}
+
+#[test]
+fn what_a_good_file_lacks_here_is_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.toml");
+    let token = folder.path().join("token");
+    std::fs::write(&token, "secret-of-all\n").unwrap();
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let text = format!(
+        "[consul]\ntoken_file = \"{}\"\n[xds]\nsocket = \"{}/none/xds.sock\"\nsocket_group = \"no-such-group\"\n",
+        token.display(),
+        folder.path().display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let name = file.to_str().unwrap();
+    let ended = run(&["check-config", name]);
+    assert_eq!((ended.code, ended.out), (Some(0), format!("{name}: ok\n")), "{}", ended.err);
+    let lines: Vec<&str> = ended.err.lines().collect();
+    let expected = [
+        (2, "every local user can read", "chmod 0600"),
+        (4, "/none, which does not exist", "make it"),
+        (5, "no such group", "groupadd --system no-such-group"),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{}", ended.err);
+    for (line, (number, problem, remedy)) in lines.iter().zip(expected) {
+        assert!(line.starts_with(&format!("{name}:{number}:")), "{line}");
+        assert_says(line, &["warning: [", problem, "; ", remedy]);
+        assert!(!line.contains("secret-of-all"), "{line}");
+    }
+
+    let json = run(&["check-config", "--json", name]);
+    assert_eq!((json.code, json.err.as_str()), (Some(0), ""), "{json:?}");
+    let document: Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!((&document["ok"], document["findings"].as_array().unwrap().len()), (&Value::Bool(true), 3));
+    assert_eq!(document["findings"][0]["severity"], "warning");
+    assert_eq!(document["findings"][2]["key"], "xds.socket_group");
+    assert_eq!(document["findings"][2]["line"], 5);
+}
+
+#[test]
+fn programs_get_problems_as_json_with_the_same_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.toml");
+    std::fs::write(&file, BAD).unwrap();
+    let bad = run(&["check-config", "--json", file.to_str().unwrap()]);
+    assert_eq!((bad.code, bad.err.as_str()), (Some(64), ""), "{bad:?}");
+    let document: Value = serde_json::from_str(&bad.out).unwrap();
+    assert_eq!(document["ok"], false);
+    assert_eq!(document["findings"].as_array().unwrap().len(), 6);
+    assert_eq!(document["findings"][0]["severity"], "error");
+    let none = run(&["check-config", "--json", "/nowhere/agent.toml"]);
+    assert_eq!((none.code, none.err.as_str()), (Some(66), ""), "{none:?}");
+    assert_says(&none.out, &["\"ok\": false", "check the path"]);
 }

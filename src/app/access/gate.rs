@@ -13,7 +13,7 @@ use crate::{
     app::{
         access::{
             GateKey, Shared,
-            verdict::{Case, Standing, Subject, Ticket, is_same, offered},
+            verdict::{Case, Standing, Subject, Ticket, again, is_same, offered},
         },
         interest::LINGER,
     },
@@ -128,7 +128,8 @@ struct Clock {
 
 impl Guard {
     async fn stand(self, mut ways: Ways) {
-        let mut case = Case::new(self.is_presented, self.shared.recheck);
+        let mut case = Case::new(self.is_presented);
+        let mut recheck = self.shared.recheck.clone();
         let mut clock = Clock::default();
         let mut lent = Lent { guard: &self, ticket: Ticket::Nothing };
         let mut trouble: Option<String> = None;
@@ -151,6 +152,10 @@ impl Guard {
                     let is_used = *ways.users.borrow_and_update() > 0;
                     clock.close = (!is_used).then(|| lifecycle::now() + kept);
                 }
+                () = changed(&mut recheck) => {
+                    let soon = lifecycle::now() + again(*recheck.borrow_and_update(), fastrand::f64());
+                    clock.check = clock.check.map(|at| at.min(soon));
+                }
                 () = sleep_until_some(clock.close) => {
                     clock.close = None;
                     if self.shared.close(&self.key, self.id) { return }
@@ -163,7 +168,7 @@ impl Guard {
                     exam = None;
                     self.tell(&right, &mut trouble);
                     let right = right.as_ref().copied().map_err(String::as_str);
-                    let next = case.checked(&service, right, fastrand::f64());
+                    let next = case.checked(&service, right, *recheck.borrow(), fastrand::f64());
                     clock.check = next.map(|after| lifecycle::now() + after);
                 }
             }
@@ -280,6 +285,13 @@ impl Lent<'_> {
 impl Drop for Lent<'_> {
     fn drop(&mut self) {
         self.take_back();
+    }
+}
+
+/// A change of the setting. Once its owner is gone there is none any more.
+async fn changed(recheck: &mut watch::Receiver<Duration>) {
+    if recheck.changed().await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -49,6 +49,7 @@ struct Bench {
     tokens: Tokens,
     leaf_tokens: LeafTokens,
     interests: Interests,
+    recheck: watch::Sender<Duration>,
     _catalog: watch::Sender<Arc<Catalog>>,
     _hold: Box<dyn Send + Sync>,
 }
@@ -89,10 +90,11 @@ fn bench(acls_enabled: bool) -> Bench {
     let (interests, leaf_tokens) = (Interests::new(), LeafTokens::of_proxies());
     leaf_tokens.tell(acls_enabled);
     let (_catalog, receiver) = watch::channel(Arc::new(catalog(acls_enabled)));
-    let access = Access::new(interests.clone(), tokens.clone(), leaf_tokens.clone(), RECHECK, receiver);
+    let (recheck, paces) = watch::channel(RECHECK);
+    let access = Access::new(interests.clone(), tokens.clone(), leaf_tokens.clone(), paces, receiver);
     let (offers, hold) = interests.hold(&"p".into());
     offers.send_replace(Offer::Ready(Arc::new(Snapshot::empty())));
-    Bench { access, tokens, leaf_tokens, interests, _catalog, _hold: Box::new(hold) }
+    Bench { access, tokens, leaf_tokens, interests, recheck, _catalog, _hold: Box::new(hold) }
 }
 
 impl Bench {
@@ -161,6 +163,19 @@ async fn a_token_that_is_deleted_closes_its_stream_at_the_next_check() {
     assert!(matches!(next(&mut stream).await, Offer::Denied { unauthenticated: true, .. }));
     assert!(passed_at.elapsed() <= 3 * RECHECK);
     assert!(bench.leaf_tokens.key(&Topic::Leaf("web".into())).held().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shorter_pace_holds_for_tokens_that_passed_before() {
+    let bench = bench(true);
+    bench.tokens.set("good", Ok(Right::Write));
+    let mut stream = bench.attach(Some("good"));
+    assert!(matches!(next(&mut stream).await, Offer::Ready(_)));
+    bench.tokens.set("good", Ok(Right::NoSuchToken));
+    let changed_at = lifecycle::now();
+    bench.recheck.send_replace(RECHECK / 10);
+    assert!(matches!(next(&mut stream).await, Offer::Denied { .. }));
+    assert!(changed_at.elapsed() <= RECHECK / 10, "{:?}", changed_at.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,6 +43,12 @@ impl Subject {
     }
 }
 
+/// When a token that passed is checked again: a tenth earlier at most, so that the tokens of one moment are not all
+/// checked in one. `jitter` is between 0 and 1.
+pub(super) fn again(recheck: Duration, jitter: f64) -> Duration {
+    recheck.mul_f64(1.0 - 0.1 * jitter)
+}
+
 /// What became of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -75,18 +81,16 @@ pub(super) enum Ticket {
 #[derive(Debug)]
 pub(super) struct Case {
     is_presented: bool,
-    recheck: Duration,
     subject: Subject,
     standing: Standing,
     failures: u32,
 }
 
 impl Case {
-    /// Nothing is known. `is_presented` is whether there is a token at all; one that passed is checked again every
-    /// `recheck`.
-    pub(super) fn new(is_presented: bool, recheck: Duration) -> Self {
+    /// Nothing is known. `is_presented` is whether there is a token at all.
+    pub(super) fn new(is_presented: bool) -> Self {
         let (subject, standing) = (Subject::Unknown, Standing::Waiting);
-        Self { is_presented, recheck, subject, standing, failures: 0 }
+        Self { is_presented, subject, standing, failures: 0 }
     }
 
     /// Where the token stands.
@@ -126,12 +130,13 @@ impl Case {
         }
     }
 
-    /// Takes the outcome of a check of `service`; gives when the next one is due. A check that came to nothing changes
-    /// nothing: unknown is not no.
+    /// Takes the outcome of a check of `service`; gives when the next one is due, `recheck` being the pace of those that
+    /// pass. A check that came to nothing changes nothing: unknown is not no.
     pub(super) fn checked(
         &mut self,
         service: &ServiceName,
         right: Result<Right, &str>,
+        recheck: Duration,
         jitter: f64,
     ) -> Option<Duration> {
         let Ok(right) = right else {
@@ -141,8 +146,7 @@ impl Case {
         };
         self.failures = 0;
         self.standing = self.judge(service, right);
-        // A tenth earlier at most, so that the tokens of one moment are not all checked in one.
-        matches!(self.standing, Standing::Passed(_)).then(|| self.recheck.mul_f64(1.0 - 0.1 * jitter))
+        matches!(self.standing, Standing::Passed(_)).then(|| again(recheck, jitter))
     }
 
     fn judge(&self, service: &ServiceName, right: Right) -> Standing {
@@ -204,7 +208,7 @@ mod tests {
     const RECHECK: Duration = Duration::from_secs(300);
 
     fn case() -> Case {
-        let mut case = Case::new(true, RECHECK);
+        let mut case = Case::new(true);
         assert!(case.concerns(Subject::Service("web".into())));
         case
     }
@@ -235,20 +239,20 @@ mod tests {
     #[test]
     fn a_token_that_passed_is_checked_again() {
         let mut case = case();
-        assert_eq!(case.checked(&web(), Ok(Right::Write), 0.0), Some(RECHECK));
+        assert_eq!(case.checked(&web(), Ok(Right::Write), RECHECK, 0.0), Some(RECHECK));
         assert_eq!(case.standing(), &Standing::Passed(Ticket::Token(web())));
         assert!(matches!(offered(case.standing(), &ready()), Offer::Ready(_)));
-        assert!(case.checked(&web(), Ok(Right::Write), 1.0).unwrap() < RECHECK);
+        assert!(case.checked(&web(), Ok(Right::Write), RECHECK, 1.0).unwrap() < RECHECK);
     }
 
     #[test]
     fn unknown_is_not_no() {
         let mut case = case();
-        assert!(case.checked(&web(), Err("no leader"), 1.0).unwrap() <= RETRY_FIRST);
+        assert!(case.checked(&web(), Err("no leader"), RECHECK, 1.0).unwrap() <= RETRY_FIRST);
         assert_eq!(case.standing(), &Standing::Waiting);
-        case.checked(&web(), Ok(Right::Write), 0.0);
+        case.checked(&web(), Ok(Right::Write), RECHECK, 0.0);
         for _ in 0..40 {
-            assert!(case.checked(&web(), Err("no leader"), 1.0).unwrap() <= RETRY_CAP);
+            assert!(case.checked(&web(), Err("no leader"), RECHECK, 1.0).unwrap() <= RETRY_CAP);
         }
         assert_eq!(case.standing(), &Standing::Passed(Ticket::Token(web())));
         assert!(!case.concerns(Subject::Unknown), "what was registered before still counts");
@@ -258,17 +262,17 @@ mod tests {
     #[test]
     fn a_refusal_names_the_remedy_and_ends_the_checks() {
         let mut case = case();
-        assert_eq!(case.checked(&web(), Ok(Right::Lacking), 0.0), None);
+        assert_eq!(case.checked(&web(), Ok(Right::Lacking), RECHECK, 0.0), None);
         let (unauthenticated, text) = message(case.standing());
         assert!(!unauthenticated && text.contains(r#"service "web" { policy = "write" }"#), "{text}");
-        case.checked(&web(), Ok(Right::NoSuchToken), 0.0);
+        case.checked(&web(), Ok(Right::NoSuchToken), RECHECK, 0.0);
         let (unauthenticated, text) = message(case.standing());
         assert!(unauthenticated && text.contains("--token-file"), "{text}");
         assert!(matches!(offered(case.standing(), &ready()), Offer::Denied { .. }));
 
-        let mut none = Case::new(false, RECHECK);
+        let mut none = Case::new(false);
         none.concerns(Subject::Service(web()));
-        none.checked(&web(), Ok(Right::Lacking), 0.0);
+        none.checked(&web(), Ok(Right::Lacking), RECHECK, 0.0);
         let (unauthenticated, text) = message(none.standing());
         assert!(unauthenticated && text.contains("CONSUL_HTTP_TOKEN"), "{text}");
     }
@@ -276,20 +280,20 @@ mod tests {
     #[test]
     fn what_passed_for_one_service_passes_for_no_other() {
         let mut case = case();
-        case.checked(&web(), Ok(Right::Write), 0.0);
+        case.checked(&web(), Ok(Right::Write), RECHECK, 0.0);
         assert!(case.concerns(Subject::Service("vault".into())), "registered anew, for another service");
         assert!(is_same(&offered(case.standing(), &ready()), &Offer::Pending));
     }
 
     #[test]
     fn without_acls_everyone_passes() {
-        let mut case = Case::new(false, RECHECK);
+        let mut case = Case::new(false);
         assert!(!case.concerns(Subject::Nothing));
         assert_eq!(case.standing(), &Standing::Passed(Ticket::Nothing));
         // Consul was started again, with ACLs: what was passed stays until it is checked.
         assert!(case.concerns(Subject::Service(web())));
         assert_eq!(case.standing(), &Standing::Passed(Ticket::Nothing));
-        case.checked(&web(), Ok(Right::NoAcls), 0.0);
+        case.checked(&web(), Ok(Right::NoAcls), RECHECK, 0.0);
         assert_eq!(case.standing(), &Standing::Passed(Ticket::Agent(web())));
     }
 }

@@ -93,7 +93,9 @@ impl TokenFile {
                 tracing::info!(path = %self.path.display(), "Consul token file changed and was read again");
                 self.token = token;
             }
-            Err(error) => tracing::warn!(%error, "the last Consul token stays in use"),
+            Err(error) => {
+                tracing::warn!(%error, "Consul token file changed and cannot be used; the last token stays in use")
+            }
         }
     }
 }

@@ -56,7 +56,7 @@ pub(super) async fn next<L: Accept>(listener: &mut L) -> (L::Io, Peer) {
                 if !lacking {
                     warn!(
                         %error,
-                        "accept an xDS connection; trying again every {ACCEPT_PAUSE:?}. If files are too many, raise LimitNOFILE"
+                        "no xDS connection can be accepted for now; if files are too many, raise LimitNOFILE"
                     );
                 }
                 lacking = true;
