@@ -10,6 +10,7 @@ pub mod demo;
 pub mod envoy;
 pub mod lab;
 pub mod proxy;
+pub mod tls;
 
 use std::{
     io::{self, Write},
@@ -49,6 +50,7 @@ enum Command {
     CheckConfig(check_config::Args),
     Envoy(Box<envoy::EnvoyArgs>),
     Proxy(proxy::ProxyArgs),
+    Tls(tls::TlsArgs),
     Lab(lab::Args),
     #[command(hide = true)]
     Demo(demo::Args),
@@ -85,6 +87,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::CheckConfig(args) => check_config::run(args).await,
         Command::Envoy(args) => Box::pin(envoy::run(*args, &config::process_env)).await,
         Command::Proxy(args) => proxy::run(args).await,
+        Command::Tls(args) => tls::run(args, &config::process_env).await,
         Command::Lab(args) => Box::pin(lab::run(args)).await,
         Command::Demo(args) => demo::run(args).await,
     }

@@ -27,10 +27,14 @@ use crate::{
         wait::Progress,
     },
     lifecycle,
+    tls::{
+        authority::{self, Authority, AuthorityError, NewAuthority},
+        gossip,
+        x509::profile::{self, Place},
+    },
 };
 
 pub mod acl;
-pub mod certs;
 pub mod consul;
 pub mod demo;
 pub mod down;
@@ -46,6 +50,8 @@ mod wait;
 
 pub use error::{LabError, StepFailed};
 
+/// A lab lives for hours; its certificates outlive it, and are of no use for long after.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Deaths not yet told. One process dies once per start, so this holds a whole lab's twice over.
 const DEATHS: usize = 32;
 /// How long one step of the bring-up may take. A step takes a second or two; a busy machine gets time.
@@ -280,7 +286,7 @@ fn write_files(plan: &Plan, acls: Option<&Acls>) -> Result<(), LabError> {
         create_socket_dir(dir)?;
     }
     write_certificates(plan, &tls_dir)?;
-    let gossip_key = certs::gossip_key().map_err(|error| LabError::Certificates(error.to_string()))?;
+    let gossip_key = gossip::key().map_err(|error| LabError::Certificates(error.to_string()))?;
     let tokens = acls.map(Acls::tokens);
     for config in plan.config_files(gossip_key.expose(), tokens) {
         write_private(&config.path, config.text.as_bytes())?;
@@ -291,16 +297,26 @@ fn write_files(plan: &Plan, acls: Option<&Acls>) -> Result<(), LabError> {
     Ok(())
 }
 
+/// One CA for both datacenters, whose key is not kept, and a server's and a client's certificate for each.
 fn write_certificates(plan: &Plan, tls_dir: &Path) -> Result<(), LabError> {
-    let names = [PRIMARY, SECONDARY].map(|datacenter| format!("{datacenter}-{}", Role::Server.as_str()));
-    let servers = [(PRIMARY, names[0].as_str()), (SECONDARY, names[1].as_str())];
-    let issued = certs::issue(&servers, lifecycle::wall_clock());
-    let certificates = issued.map_err(|error| LabError::Certificates(error.to_string()))?;
-    debug_assert!(names.iter().all(|name| plan.node(name).is_some()));
-    write_private(&tls_dir.join("ca.pem"), certificates.ca.as_bytes())?;
-    for issued in &certificates.issued {
-        write_private(&tls_dir.join(format!("{}.pem", issued.name)), issued.certificate.as_bytes())?;
-        write_private(&tls_dir.join(format!("{}.key", issued.name)), issued.key.expose().as_bytes())?;
+    let failed = |error: AuthorityError| LabError::Certificates(error.to_string());
+    let now = authority::moment(lifecycle::wall_clock());
+    let request = NewAuthority { lifetime: CERTIFICATE_LIFETIME, ..NewAuthority::default() };
+    let (ca, made) = Authority::create(&request, now).map_err(failed)?;
+    write_private(&tls_dir.join("ca.pem"), made.pem().as_bytes())?;
+    let profiles =
+        profile::all().iter().filter(|profile| ["server", "client"].contains(&profile.name.as_str()));
+    for profile in profiles {
+        for datacenter in [PRIMARY, SECONDARY] {
+            let node = format!("{datacenter}-{}", Role::Server.as_str());
+            debug_assert!(plan.node(&node).is_some());
+            let (datacenter, domain) = (datacenter.to_owned(), "consul".to_owned());
+            let name = format!("{datacenter}-{}", profile.name);
+            let names = profile.issued(&Place { datacenter, domain, node: Some(node) });
+            let issued = ca.issue(profile, &names, CERTIFICATE_LIFETIME, now).map_err(failed)?;
+            write_private(&tls_dir.join(format!("{name}.pem")), issued.pem().as_bytes())?;
+            write_private(&tls_dir.join(format!("{name}.key")), issued.key.expose().as_bytes())?;
+        }
     }
     Ok(())
 }

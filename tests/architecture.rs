@@ -31,7 +31,8 @@ const LAYERS: &[Layer] = &[
     layer("config", &["config", "model"], SHELL), // reads the file and the environment, then hands them down
     layer("config::", &["config", "model"], PURE),
     layer("telemetry", &["config", "lifecycle"], SHELL),
-    layer("tls", &["config", "model", "fault"], SHELL),
+    layer("tls::x509", &["model"], PURE),
+    layer("tls", &["config", "model", "fault", "tls::x509"], SHELL),
     layer("fetch", &["fault"], SHELL), // one GET on loopback; Consul has a client of its own
 
     // Consul's side. Nothing here knows Envoy.

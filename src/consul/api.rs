@@ -35,6 +35,12 @@ impl Client {
         Ok(())
     }
 
+    /// Has the local agent read its configuration and its certificates again. Needs `agent:write`.
+    pub async fn reload_agent(&self) -> Result<(), ClientError> {
+        self.put("/v1/agent/reload", &[], None, DEADLINE).await?.ok()?;
+        Ok(())
+    }
+
     /// Removes a service from the local agent. An unknown id is Consul's refusal.
     pub async fn deregister_service(&self, id: &str) -> Result<(), ClientError> {
         self.put(&path(&["v1", "agent", "service", "deregister", id]), &[], None, DEADLINE).await?.ok()?;
