@@ -157,6 +157,9 @@ impl Heard {
     }
 }
 
+/// Topics with what was last heard of them.
+pub type Topics = BTreeMap<Topic, Heard>;
+
 /// Everything heard so far. Cheap to clone; a new value is made for each change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalog {
