@@ -12,6 +12,7 @@ mod lab;
 mod many_services;
 mod metrics_golden;
 mod rig;
+mod state;
 mod xds_envoy;
 mod xds_failover;
 mod xds_rig;

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     lifecycle::{self, Stop},
@@ -123,6 +123,9 @@ impl Keeper {
             Ok(bytes) => {
                 if self.is_failing {
                     info!(%dir, "last known good is written again");
+                }
+                if bytes > 0 {
+                    debug!(%dir, bytes, "last known good written");
                 }
                 if bytes > 0 || self.is_failing {
                     self.metrics.wrote(bytes);
