@@ -1,5 +1,7 @@
 //! Streams and their tokens, on a real Consul whose ACLs deny by default and with the policies that are shipped.
 
+mod outage;
+
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 use causeway::{
@@ -20,6 +22,7 @@ use crate::rig::{
 
 const HOST: Ipv4Addr = Ipv4Addr::new(127, 77, 1, 11);
 const ROOT: &str = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8a002";
+const PROXY: &str = "web-sidecar-proxy";
 const NOBODYS: &str = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8affe";
 
 /// A token as Consul made it.
@@ -32,6 +35,7 @@ struct Bench {
     agent: Agent,
     root: Client,
     consul: Consul,
+    settings: String,
 }
 
 /// A policy file with its places filled in.
@@ -64,7 +68,8 @@ async fn delete(root: &Client, token: &Token) {
 
 /// The settings beside the agent's token.
 fn settings_of(home: &Home, more: &str) -> String {
-    format!("consul.token_file = \"{}\"\n{more}", home.path("token").display())
+    let (token, state) = (home.path("token"), home.path("state"));
+    format!("consul.token_file = {token:?}\nstate.dir = {state:?}\n{more}")
 }
 
 impl Bench {
@@ -83,10 +88,10 @@ impl Bench {
         let token = make(&root, "causeway", &policy("causeway-agent.hcl", "")).await;
         let home = Home::new(HOST);
         std::fs::write(home.path("token"), &token.secret).unwrap();
-        let more = settings_of(&home, settings);
-        let agent = Agent::with(home, &consul.address(), &more, &[]);
+        let settings = settings_of(&home, settings);
+        let agent = Agent::with(home, &consul.address(), &settings, &[]);
         agent.until_ready();
-        (Self { agent, root, consul }, token)
+        (Self { agent, root, consul, settings }, token)
     }
 
     async fn stream(&self, proxy: &str, token: Option<&str>) -> Result<Stream, Status> {

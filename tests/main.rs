@@ -14,6 +14,7 @@ mod many_services;
 mod metrics_golden;
 mod operating;
 mod rig;
+mod state;
 mod tls;
 mod xds_envoy;
 mod xds_failover;

@@ -2,7 +2,10 @@
 
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
-use crate::{consul::metrics::ConsulMetrics, telemetry::metrics::Metrics, xds::metrics::XdsMetrics};
+use crate::{
+    consul::metrics::ConsulMetrics, state::metrics::StateMetrics, telemetry::metrics::Metrics,
+    xds::metrics::XdsMetrics,
+};
 
 /// `causeway_config_last_reload_successful`, by the custom of Prometheus's own programs.
 const LAST_RELOAD: &str = "causeway_config_last_reload_successful";
@@ -38,6 +41,8 @@ pub struct AgentMetrics {
     pub registry: Metrics,
     /// For the watches.
     pub consul: ConsulMetrics,
+    /// For what is kept on disk.
+    pub state: StateMetrics,
     /// For the xDS server.
     pub xds: XdsMetrics,
     /// For the configuration read again.
@@ -48,7 +53,8 @@ pub struct AgentMetrics {
 pub fn register() -> AgentMetrics {
     let mut registry = Metrics::new();
     let consul = ConsulMetrics::register(registry.registry_mut());
+    let state = StateMetrics::register(registry.registry_mut());
     let xds = XdsMetrics::register(registry.registry_mut());
     let reload = ReloadMetrics::register(registry.registry_mut());
-    AgentMetrics { registry, consul, xds, reload }
+    AgentMetrics { registry, consul, state, xds, reload }
 }

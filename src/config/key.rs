@@ -4,7 +4,7 @@
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf};
 
 use crate::{
-    config::{Config, consul, http, log, mesh, shutdown, telemetry, xds},
+    config::{Config, consul, http, log, mesh, shutdown, state, telemetry, xds},
     model::secret::SecretText,
 };
 
@@ -17,6 +17,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     telemetry::SECTION,
     mesh::SECTION,
     shutdown::SECTION,
+    state::SECTION,
 ];
 
 /// A section of the file.

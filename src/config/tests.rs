@@ -112,6 +112,10 @@ service_name = "agent"
 default_intention_policy = "allow"
 [shutdown]
 drain_ms = 0
+[state]
+dir = "/state"
+persist_keys = false
+token_max_age_s = 0
 "#;
     let mut config = parse(text, &no_env).expect("all of it is good");
     config.consul.token = Some("t".into());

@@ -13,7 +13,7 @@ use crate::{
     app::{
         access::{
             GateKey, Shared,
-            verdict::{Case, Standing, Subject, Ticket, again, is_same, offered},
+            verdict::{Case, Past, Standing, Subject, Ticket, again, is_same, offered},
         },
         interest::LINGER,
     },
@@ -167,8 +167,9 @@ impl Guard {
                 (service, right) = outcome(&mut exam) => {
                     exam = None;
                     self.tell(&right, &mut trouble);
-                    let right = right.as_ref().copied().map_err(String::as_str);
+                    let right = right.map_err(|_| self.past(&service));
                     let next = case.checked(&service, right, *recheck.borrow(), fastrand::f64());
+                    self.remember(&service, right, case.standing());
                     clock.check = next.map(|after| lifecycle::now() + after);
                 }
             }
@@ -193,6 +194,20 @@ impl Guard {
         })
     }
 
+    /// What is remembered of the token, for when Consul tells nothing.
+    fn past(&self, service: &ServiceName) -> Past {
+        if self.shared.memory.vouches(&self.key.1, service) { Past::Passed } else { Past::Unknown }
+    }
+
+    /// Remembers what Consul said.
+    fn remember(&self, service: &ServiceName, right: Result<Right, Past>, standing: &Standing) {
+        match (right, standing) {
+            (Ok(Right::Write), _) => self.shared.memory.pass(&self.key.1, service),
+            (Ok(_), Standing::Denied { .. }) => self.shared.memory.strike(&self.key.1, service),
+            _ => {}
+        }
+    }
+
     /// Logs what a check came to, once.
     fn tell(&self, right: &Result<Right, String>, trouble: &mut Option<String>) {
         let proxy = &self.key.0;
@@ -205,7 +220,7 @@ impl Guard {
             }
             Err(error) if trouble.as_ref() == Some(error) => {}
             Err(error) => {
-                warn!(%proxy, %error, "token not checked; what passed stays so, all else waits");
+                warn!(%proxy, %error, "token not checked; what passed stays so or, if that was of late, passes again; all else waits");
                 *trouble = Some(error.clone());
             }
         }
