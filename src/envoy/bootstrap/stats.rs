@@ -10,8 +10,9 @@
 //! - a first word of letters and `\.` after it, by which Envoy knows the names that a pattern is for;
 //! - parts of fixed length spelt out, since each turn of a loop copies the matcher's state;
 //! - what is rare as the second alternative;
-//! - no pattern that fails on most clusters: `^` does not keep `std::regex` from trying every other place too. So the
-//!   hash and the subset are empty where a cluster has none, as with Consul's own bootstrap.
+//! - no pattern that fails on most clusters: `^` does not keep `std::regex` from trying every other place too, which
+//!   costs more than a match. So the hash and the subset are empty where a cluster has none, as with Consul's own
+//!   bootstrap.
 
 use serde_json::{Value, json};
 

@@ -178,22 +178,21 @@ fn main_thread_ms(process: &Running) -> u64 {
     ns / 1_000_000
 }
 
-/// Patterns written without care cost 17 ms for each cluster: seconds, at a gateway, in which Envoy takes no change.
+/// Patterns written without care cost 13 to 17 ms for each cluster: minutes, at a gateway with thousands of services, in
+/// which Envoy takes no change. These cost 3.
 #[tokio::test]
 async fn tags_cost_little_where_clusters_are_many() {
     const CLUSTERS: u64 = 100;
-    const MOST_MS: u64 = 9;
-    let cost = async |name: fn(u64) -> String| {
+    const MOST_MS: u64 = 8 * CLUSTERS;
+    let cost = async |clusters: u64| {
+        let names: Vec<_> =
+            (0..clusters).map(|n| format!("service-{n}.default.dc2.internal.{DOMAIN}")).collect();
         let folder = tempfile::tempdir().unwrap();
-        let (one, _admin) = start(folder.path(), &[name(0)]).await;
-        let at_rest_ms = main_thread_ms(&one);
-        let names: Vec<_> = (0..=CLUSTERS).map(name).collect();
-        let folder = tempfile::tempdir().unwrap();
-        let (many, _admin) = start(folder.path(), &names).await;
-        main_thread_ms(&many).saturating_sub(at_rest_ms)
+        let (envoy, _admin) = start(folder.path(), &names).await;
+        main_thread_ms(&envoy)
     };
-    let service = cost(|n| format!("service-{n}.default.dc2.internal.{DOMAIN}")).await;
-    let server = cost(|n| format!("node-{n}.server.dc2.consul")).await;
-    println!("{CLUSTERS} clusters of services: {service} ms of Envoy's main thread, of servers: {server} ms");
-    assert!(service < CLUSTERS * MOST_MS && server < CLUSTERS * MOST_MS, "{service} and {server} ms");
+    let (at_rest_ms, all_ms) = (cost(1).await, cost(CLUSTERS + 1).await);
+    let took_ms = all_ms.saturating_sub(at_rest_ms);
+    println!("{CLUSTERS} clusters took {took_ms} ms of Envoy's main thread");
+    assert!(took_ms < MOST_MS, "{took_ms} ms");
 }
