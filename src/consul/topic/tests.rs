@@ -1,7 +1,10 @@
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use super::*;
-use crate::model::intention::{Action, Intention, Party};
+use crate::model::{
+    catalog::Answer,
+    intention::{Action, Intention, Party},
+};
 
 const ONE: &str =
     r#"[{"Node":{"Node":"n","Address":"10.0.0.1"},"Service":{"ID":"a","Service":"a","Port":80}}]"#;
