@@ -13,6 +13,7 @@ mod load;
 mod recovery;
 mod rig;
 mod traffic;
+mod warming;
 
 use std::{future::Future, pin::Pin};
 
@@ -57,13 +58,14 @@ fn all_scenarios(has_acls: bool) {
             live::an_upstream_is_added_and_removed,
             live::the_gateway_of_the_other_datacenter_moves,
             live::no_envoy_was_restarted,
+            warming::no_cluster_lacked_anything,
             recovery::the_other_gateway_goes_and_comes_back,
             recovery::the_counter_goes_and_comes_back,
-            recovery::no_cluster_warmed_for_long,
+            warming::no_cluster_lacked_anything,
             recovery::an_agent_killed_and_restarted_sends_nothing_again,
             recovery::a_second_agent_sends_nothing_again,
             change::no_request_fails,
-            recovery::no_cluster_warmed_for_long,
+            warming::no_cluster_lacked_anything,
         ];
         let mut failures = Vec::new();
         for (name, scenario) in scenarios {

@@ -22,7 +22,7 @@ use causeway::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 
 use crate::{
@@ -56,9 +56,20 @@ impl Backend {
     }
 }
 
-/// An address of loopback on which nothing listens.
-async fn free_address() -> SocketAddr {
-    TcpListener::bind("127.52.0.2:0").await.unwrap().local_addr().unwrap()
+/// An address of loopback on which nothing listens, kept from everybody but an Envoy: that shares the port, as it does
+/// by default, and this socket takes no connection.
+struct FreeAddress {
+    at: SocketAddr,
+    _held: TcpSocket,
+}
+
+impl FreeAddress {
+    fn take() -> Self {
+        let held = TcpSocket::new_v4().unwrap();
+        held.set_reuseport(true).unwrap();
+        held.bind("127.52.0.2:0".parse().unwrap()).unwrap();
+        Self { at: held.local_addr().unwrap(), _held: held }
+    }
 }
 
 fn target(name: &str, members: &[(SocketAddr, EndpointHealth)], http2: bool) -> Vec<Resource> {
@@ -117,7 +128,8 @@ async fn all_go_to(who: &str, at: SocketAddr) -> usize {
 #[tokio::test]
 async fn the_next_target_takes_over_when_no_endpoint_is_healthy_and_not_before() {
     let (first, second) = (Backend::start("first").await, Backend::start("second").await);
-    let (at, dead) = (free_address().await, free_address().await);
+    let (front, dead) = (FreeAddress::take(), FreeAddress::take());
+    let (at, dead) = (front.at, dead.at);
     let with = |health| upstream(at, tcp("both"), &[(first.at, health), (dead, Unhealthy)], &second);
     // Half of the first target's endpoints are unhealthy: Envoy by itself would send the next one a share.
     let mut rig = Rig::start(with(Healthy)).await;
@@ -132,7 +144,8 @@ async fn the_next_target_takes_over_when_no_endpoint_is_healthy_and_not_before()
 #[tokio::test]
 async fn one_address_that_nobody_answers_on_is_given_up_for_the_next_target() {
     let second = Backend::start("second").await;
-    let (at, dead) = (free_address().await, free_address().await);
+    let (front, dead) = (FreeAddress::take(), FreeAddress::take());
+    let (at, dead) = (front.at, dead.at);
     let _rig = Rig::start(upstream(at, tcp("both"), &[(dead, Healthy)], &second)).await;
     let failed = all_go_to("second", at).await;
     println!("connections that failed before the next target took over: {failed}");
@@ -142,7 +155,8 @@ async fn one_address_that_nobody_answers_on_is_given_up_for_the_next_target() {
 #[tokio::test]
 async fn the_protocol_behind_an_aggregate_is_that_of_its_targets() {
     let sockets = TcpListener::bind("127.52.0.1:0").await.unwrap();
-    let (at, second) = (free_address().await, Backend::start("second").await);
+    let (front, second) = (FreeAddress::take(), Backend::start("second").await);
+    let at = front.at;
     let filter = NetworkFilter::Http(HttpManager {
         stat_prefix: "both".into(),
         http2: false,

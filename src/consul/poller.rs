@@ -141,6 +141,8 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
                 () = key.changed() => None,
             },
         };
+        let answered =
+            answered.filter(|(answered, _)| !(is_denied(answered) && desk.leaf_tokens.refused(&mut key)));
         let Some((answered, mark)) = answered else {
             // Another token, another answer: what was waited on says nothing of it.
             poll = Poll::new(question.follow);
@@ -171,6 +173,10 @@ async fn keyless(topic: &Topic, last: &Last, key: &mut Key) -> Option<(Answered,
 
 /// What came of a request, with the index and the hash to wait on.
 type Answered = (Outcome, Option<u64>, Option<String>);
+
+fn is_denied((outcome, ..): &Answered) -> bool {
+    matches!(outcome, Outcome::Lost(Fault::Denied, _))
+}
 
 /// What was last reported.
 struct Last {

@@ -23,6 +23,8 @@ pub enum Unit {
     Public,
     /// A sidecar's upstream, by Consul's id of it.
     Upstream(String),
+    /// Which upstreams there are.
+    Upstreams,
     /// A path of a sidecar's application that is served without TLS, by its path and port.
     Exposed(String),
     /// Which paths are served so.
@@ -56,6 +58,7 @@ impl Unit {
             Self::RemoteServers(_) | Self::RemoteDatacenter(_) => vec![Self::RemoteDatacenters],
             Self::LocalService(_) => vec![Self::LocalServices],
             Self::LocalSubset(service, _) => vec![Self::LocalSubsets, Self::SubsetsOf(service.clone())],
+            Self::Upstream(_) => vec![Self::Upstreams],
             Self::Exposed(_) => vec![Self::ExposedPaths],
             _ => Vec::new(),
         }

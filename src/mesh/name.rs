@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use crate::model::{
     chain::{Chain, Target},
     name::{Datacenter, NodeName, ServiceName, TrustDomain},
-    registration::{ExposedPath, LocalAddress, Upstream, UpstreamKind},
+    registration::{ExposedId, LocalAddress, UpstreamId, UpstreamKind},
 };
 
 /// The only namespace of Consul's community edition.
@@ -103,7 +103,7 @@ pub fn nobody(trust_domain: &TrustDomain) -> String {
 }
 
 /// Consul's id of an upstream, unique in a proxy: `counting?dc=secondary`, `prepared_query:nearest`.
-pub fn upstream_id(upstream: &Upstream) -> String {
+pub fn upstream_id(upstream: &UpstreamId) -> String {
     let name = match &upstream.destination {
         UpstreamKind::Service(service) => service.to_string(),
         UpstreamKind::PreparedQuery(query) => format!("prepared_query:{query}"),
@@ -120,12 +120,12 @@ pub fn upstream_listener(id: &str, bind: &LocalAddress) -> String {
 }
 
 /// The listener of an exposed path. Consul strips the path down to letters and digits.
-pub fn exposed_listener(path: &ExposedPath, address: SocketAddr) -> String {
+pub fn exposed_listener(path: &ExposedId, address: SocketAddr) -> String {
     format!("exposed_path_{}:{address}", stripped(path))
 }
 
 /// The statistics and the routes of an exposed path.
-pub fn exposed_filter(path: &ExposedPath) -> String {
+pub fn exposed_filter(path: &ExposedId) -> String {
     format!("exposed_path_filter_{}_{}", stripped(path), path.listener_port)
 }
 
@@ -134,7 +134,7 @@ pub fn exposed_cluster(port: u16) -> String {
     format!("exposed_cluster_{port}")
 }
 
-fn stripped(path: &ExposedPath) -> String {
+fn stripped(path: &ExposedId) -> String {
     path.path.chars().filter(char::is_ascii_alphanumeric).collect()
 }
 

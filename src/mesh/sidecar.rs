@@ -22,7 +22,7 @@ use crate::{
         catalog::Catalog,
         name::ServiceName,
         note::Note,
-        registration::{Destination, Registration, Upstream},
+        registration::{Destination, Registration, Unread, Upstream},
         settings::Settings,
     },
     xds::resource::{
@@ -86,17 +86,51 @@ fn units(sidecar: &Sidecar<'_>, catalog: &Catalog) -> Built {
         taken.extend(parts.addresses().map(Address::place));
         taken.extend(hatch::additional_addresses(parts).map(Address::place));
     }
-    for wanted in &registration.upstreams {
-        let id = name::upstream_id(wanted);
+    add_upstreams(sidecar, catalog, &mut taken, &mut built);
+    add_exposed(sidecar, catalog, &mut taken, &mut built);
+    built
+}
+
+fn add_upstreams(sidecar: &Sidecar<'_>, catalog: &Catalog, taken: &mut BTreeSet<Address>, built: &mut Built) {
+    let listed = &sidecar.registration.upstreams;
+    add_list(Unit::Upstreams, Reader::new(catalog), Some(listed), built);
+    for wanted in listed {
         let (mut reader, mut notes) = (Reader::new(catalog), Vec::new());
-        let unit = Unit::Upstream(unique(&built, id.clone()));
-        let made = upstream(sidecar, wanted, (&id, &unit), &mut taken, &mut reader, &mut notes);
-        built.claims.extend(listener::address(&wanted.bind).map(|at| (unit.clone(), at)));
+        let id = match wanted {
+            Ok(wanted) => &wanted.id,
+            Err(Unread { id: Some(id), .. }) => id,
+            Err(Unread { id: None, .. }) => continue,
+        };
+        let id = name::upstream_id(id);
+        let unit = Unit::Upstream(unique(built, id.clone()));
+        let made = match wanted {
+            Ok(wanted) => {
+                built.claims.extend(listener::address(&wanted.bind).map(|at| (unit.clone(), at)));
+                upstream(sidecar, wanted, (&id, &unit), taken, &mut reader, &mut notes)
+            }
+            Err(unread) => Some(Err(unread.note.clone())),
+        };
         built.add(unit, reader, made);
         built.notes.extend(notes);
     }
-    add_exposed(sidecar, catalog, &mut taken, &mut built);
-    built
+}
+
+/// Adds the unit that tells which of its kind there are. It tells nothing if it is not known which one something
+/// unread is: that may be any of those that were there before.
+fn add_list<T, I>(
+    unit: Unit,
+    reader: Reader<'_>,
+    listed: Option<&Vec<Result<T, Unread<I>>>>,
+    built: &mut Built,
+) {
+    let unknown = |listed: &Vec<Result<T, Unread<I>>>| {
+        let unread = listed.iter().filter_map(|one| one.as_ref().err()).filter(|unread| unread.id.is_none());
+        unread.map(|unread| unread.note.clone()).collect::<Vec<_>>()
+    };
+    let notes = listed.map(unknown);
+    built.notes.extend(notes.iter().flatten().cloned());
+    let made = notes.map(|notes| notes.into_iter().next().map_or_else(|| Ok(Parts::default()), Err));
+    built.add(unit, reader, made);
 }
 
 /// One upstream with its options. Its chain is asked for with central settings laid under its own, and not before they
@@ -137,15 +171,23 @@ fn upstream(
 fn add_exposed(sidecar: &Sidecar<'_>, catalog: &Catalog, taken: &mut BTreeSet<Address>, built: &mut Built) {
     let mut reader = Reader::new(catalog);
     let paths = exposed::paths(sidecar, &mut reader);
-    built.add(Unit::ExposedPaths, reader, paths.is_some().then(|| Ok(Parts::default())));
+    add_list(Unit::ExposedPaths, reader, paths, built);
     for path in paths.into_iter().flatten() {
-        let unit = Unit::Exposed(exposed::id(path));
+        let id = match path {
+            Ok(path) => &path.id,
+            Err(Unread { id: Some(id), .. }) => id,
+            Err(Unread { id: None, .. }) => continue,
+        };
+        let unit = Unit::Exposed(exposed::id(id));
         if built.units.contains_key(&unit) {
-            built.notes.insert(exposed::twice(sidecar, path));
+            built.notes.insert(exposed::twice(sidecar, id));
             continue;
         }
         let mut reader = Reader::new(catalog);
-        let made = exposed::build(sidecar, path, taken, &mut reader);
+        let made = match path {
+            Ok(path) => exposed::build(sidecar, path, taken, &mut reader),
+            Err(unread) => Some(Err(unread.note.clone())),
+        };
         built.add(unit, reader, made);
     }
 }
@@ -189,3 +231,6 @@ impl Sidecar<'_> {
         Note::new(format!("{about} of {}", self.registration.id), problem, remedy)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ use crate::model::{
     chain::{GatewayMode, Protocol},
     instance::{HostPort, ServiceKind},
     name::{Datacenter, ProxyId, ServiceId, ServiceName},
+    note::Note,
     settings::Settings,
 };
 
@@ -35,9 +36,19 @@ pub struct Registration {
     /// Its opaque settings, as registered (not merged with central configuration below Consul 1.9).
     pub settings: Settings,
     /// What it wants to reach, in the order of registration.
-    pub upstreams: Vec<Upstream>,
+    pub upstreams: Vec<Result<Upstream, Unread<UpstreamId>>>,
     /// Paths of its application that are served without TLS and without asking intentions.
-    pub exposed: Vec<ExposedPath>,
+    pub exposed: ExposedPaths,
+}
+
+/// What stands in the place of something that is asked for and cannot be honoured. It is not as if it were not asked
+/// for: whatever it was before stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unread<I> {
+    /// Which one it is, if that much can be read.
+    pub id: Option<I>,
+    /// What is wrong with it.
+    pub note: Note,
 }
 
 /// The service instance behind a sidecar.
@@ -51,13 +62,20 @@ pub struct Destination {
     pub local: Option<LocalAddress>,
 }
 
-/// A service that a sidecar's application reaches on a local port.
+/// What sets an upstream apart from a proxy's others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Upstream {
+pub struct UpstreamId {
     /// What is reached.
     pub destination: UpstreamKind,
     /// In which datacenter; the proxy's own when not given.
     pub datacenter: Option<Datacenter>,
+}
+
+/// A service that a sidecar's application reaches on a local port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    /// What is reached, and in which datacenter.
+    pub id: UpstreamId,
     /// Where Envoy listens for the application; on `127.0.0.1` unless registered otherwise.
     pub bind: LocalAddress,
     /// Its own gateway mode, if set; laid over the proxy's.
@@ -95,13 +113,23 @@ pub struct UnixSocket {
     pub mode: Option<u32>,
 }
 
-/// One path of the application that anybody may fetch: a health check, metrics.
+/// `Expose.Paths`, as listed.
+pub type ExposedPaths = Vec<Result<ExposedPath, Unread<ExposedId>>>;
+
+/// What sets an exposed path apart from a proxy's others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ExposedPath {
+pub struct ExposedId {
     /// The path, with its leading slash. No other is served.
     pub path: String,
     /// Where Envoy serves it.
     pub listener_port: u16,
+}
+
+/// One path of the application that anybody may fetch: a health check, metrics.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExposedPath {
+    /// The path, and where Envoy serves it.
+    pub id: ExposedId,
     /// Where the application does.
     pub local_port: u16,
     /// What the application speaks.
@@ -128,7 +156,7 @@ pub struct Defaults {
     /// `Config` (proxy-defaults), and the fields of service-defaults under the keys that Consul merges them into.
     pub settings: Settings,
     /// `Expose.Paths`.
-    pub exposed: Vec<ExposedPath>,
+    pub exposed: ExposedPaths,
     /// `UpstreamConfig` (service-defaults, 1.9 and later) of the service that the upstreams are of.
     pub upstreams: UpstreamDefaults,
 }

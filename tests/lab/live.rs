@@ -164,6 +164,7 @@ pub(super) async fn an_upstream_is_added_and_removed(rig: &mut Rig) -> anyhow::R
         Ok(Some(()))
     })
     .await?;
+    an_upstream_becomes_unreadable(rig, &address).await?;
     acl::disallow(rig, allowed).await?;
     rig.live(
         "upstream removed",
@@ -173,6 +174,26 @@ pub(super) async fn an_upstream_is_added_and_removed(rig: &mut Rig) -> anyhow::R
         async |rig| Ok(!listens(rig, &address).await?),
     )
     .await
+}
+
+/// What Consul 1.8.7 takes and nobody can listen on: the upstream goes on as it was, and a note tells.
+async fn an_upstream_becomes_unreadable(rig: &Rig, address: &str) -> anyhow::Result<()> {
+    let change = |upstreams: &mut Vec<Value>| {
+        for upstream in upstreams.iter_mut().filter(|upstream| upstream["LocalBindPort"] == 5002) {
+            upstream["LocalBindPort"] = json!(70_000);
+        }
+    };
+    change_upstreams(rig, change).await?;
+    eventually("the note on the upstream", async || {
+        let status = rig.status("primary-services").await?;
+        let mut notes = status.proxies.iter().flat_map(|proxy| &proxy.notes);
+        Ok(notes.any(|note| note.contains("the local port 70000 is impossible")).then_some(()))
+    })
+    .await?;
+    let answer = causeway::fetch::get(&format!("http://{address}/"), ASK).await;
+    let answer = answer.map_err(anyhow::Error::msg)?;
+    ensure!(answer.status.is_success() && listens(rig, address).await?, "{}", answer.status);
+    Ok(())
 }
 
 pub(super) async fn the_gateway_of_the_other_datacenter_moves(rig: &mut Rig) -> anyhow::Result<()> {

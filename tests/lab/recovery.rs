@@ -87,25 +87,6 @@ pub(super) async fn a_second_agent_sends_nothing_again(rig: &mut Rig) -> anyhow:
     rig.link(true).await
 }
 
-/// No ACK was held back, as Envoy does for 15 s while a cluster lacks something.
-pub(super) async fn no_cluster_warmed_for_long(rig: &mut Rig) -> anyhow::Result<()> {
-    for node in ENVOYS {
-        let metrics = String::from_utf8(rig.causeway(node, "/metrics").await?)?;
-        for kind in ["CDS", "LDS"] {
-            let upto = |limit: &str| -> anyhow::Result<u64> {
-                let series =
-                    format!("causeway_xds_ack_delay_seconds_bucket{{le=\"{limit}\",type=\"{kind}\"}}");
-                let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
-                Ok(line.with_context(|| format!("{series} in\n{metrics}"))?.trim().parse()?)
-            };
-            let (quick, slow, all) = (upto("0.1")?, upto("5.0")?, upto("+Inf")?);
-            println!("  {node}: {quick} of {all} {kind} ACKs within 100 ms");
-            ensure!(slow == all, "{node}: {} {kind} ACKs took more than 5 s", all - slow);
-        }
-    }
-    Ok(())
-}
-
 /// What an Envoy had taken at some time.
 struct Taken {
     updates: u64,

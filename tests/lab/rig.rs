@@ -1,6 +1,7 @@
 //! The shared lab and what the scenarios ask of it.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     time::{Duration, UNIX_EPOCH},
 };
@@ -16,6 +17,8 @@ use causeway::{
     lifecycle,
 };
 use serde_json::Value;
+
+use crate::lab::warming::Seen;
 
 /// A limit that only a fault reaches; nothing is asserted about speed.
 const PATIENCE: Duration = Duration::from_secs(45);
@@ -34,6 +37,8 @@ pub(super) struct Rig {
     pub(super) first_envoys: Vec<u32>,
     dir: Option<tempfile::TempDir>,
     times: Vec<(String, i64)>,
+    /// By node, when warming was last looked at.
+    pub(super) seen: BTreeMap<String, Seen>,
 }
 
 /// The lab of these tests: our own binary, the tools under this tree, a folder of its own.
@@ -49,7 +54,8 @@ impl Rig {
         let options = LabOptions { has_acls, ..options(dir.path()) };
         let lab = Lab::start(options, |line| println!("{line}")).await;
         let lab = lab.unwrap_or_else(|error| panic!("{error}"));
-        let mut rig = Self { lab, first_envoys: Vec::new(), dir: Some(dir), times: Vec::new() };
+        let mut rig =
+            Self { lab, first_envoys: Vec::new(), dir: Some(dir), times: Vec::new(), seen: BTreeMap::new() };
         rig.first_envoys = rig.envoys().unwrap();
         rig
     }

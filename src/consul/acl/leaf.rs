@@ -24,7 +24,15 @@ pub struct LeafTokens(watch::Sender<State>);
 struct State {
     source: Source,
     /// By service, the oldest first.
-    passed: BTreeMap<ServiceName, Vec<(u64, Credential)>>,
+    passed: BTreeMap<ServiceName, Vec<Passed>>,
+}
+
+#[derive(Clone, Debug)]
+struct Passed {
+    holder: u64,
+    credential: Credential,
+    /// Consul has refused a leaf to it since.
+    is_refused: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +63,13 @@ impl LeafTokens {
         self.0.send_if_modified(|state| std::mem::replace(&mut state.source, source) != source);
     }
 
-    /// Adds what `holder` may ask for the service's leaf with. The oldest is used until it is withdrawn: another token
-    /// brings another certificate.
+    /// Adds what `holder` may ask for the service's leaf with. The oldest is used until it is withdrawn or refused:
+    /// another token brings another certificate.
     pub fn pass(&self, service: &ServiceName, holder: u64, credential: Credential) {
         self.0.send_modify(|state| {
             let of_service = state.passed.entry(service.clone()).or_default();
-            of_service.retain(|(other, _)| *other != holder);
-            of_service.push((holder, credential));
+            of_service.retain(|passed| passed.holder != holder);
+            of_service.push(Passed { holder, credential, is_refused: false });
         });
     }
 
@@ -70,13 +78,30 @@ impl LeafTokens {
         self.0.send_if_modified(|state| {
             let Some(of_service) = state.passed.get_mut(service) else { return false };
             let before = of_service.len();
-            of_service.retain(|(other, _)| *other != holder);
+            of_service.retain(|passed| passed.holder != holder);
             let has_changed = of_service.len() != before;
             if of_service.is_empty() {
                 state.passed.remove(service);
             }
             has_changed
         });
+    }
+
+    /// Takes note that Consul has refused a leaf to what the key holds, which passed its check before: its token was
+    /// deleted since, or has lost the right. Gives whether the key holds another now.
+    pub(crate) fn refused(&self, key: &mut Key) -> bool {
+        let (Some(held), Some((_, service))) = (&key.held, &key.changes) else { return false };
+        self.0.send_if_modified(|state| {
+            let of_service = state.passed.get_mut(service).into_iter().flatten();
+            let with_it = of_service.filter(|passed| passed.credential == *held && !passed.is_refused);
+            with_it.map(|passed| passed.is_refused = true).count() > 0
+        });
+        let now = self.0.borrow().credential(service);
+        let has_another = now.is_some() && now != key.held;
+        if has_another {
+            key.held = now;
+        }
+        has_another
     }
 
     /// The key to one topic.
@@ -93,7 +118,12 @@ impl State {
         match self.source {
             Source::Unknown => None,
             Source::Agent => Some(Credential::Own),
-            Source::Proxies => self.passed.get(service)?.first().map(|(_, credential)| credential.clone()),
+            Source::Proxies => {
+                let passed = self.passed.get(service)?;
+                // Where all were refused the first stays: it may be that Consul refuses everybody for a while.
+                let good = passed.iter().find(|passed| !passed.is_refused).or(passed.first());
+                good.map(|passed| passed.credential.clone())
+            }
         }
     }
 }
@@ -155,6 +185,28 @@ mod tests {
         assert_eq!(held(&tokens), None);
         tokens.tell(false);
         assert_eq!(held(&tokens), Some(Credential::Own));
+    }
+
+    #[test]
+    fn a_token_that_is_refused_gives_way_to_one_that_is_not() {
+        let (tokens, web) = (LeafTokens::of_proxies(), ServiceName::from("web"));
+        tokens.tell(true);
+        tokens.pass(&web, 1, proxy("a"));
+        let mut key = tokens.key(&Topic::Leaf(web.clone()));
+        assert!(!tokens.refused(&mut key), "there is no other");
+        assert_eq!(key.held(), Some(&proxy("a")));
+        tokens.pass(&web, 2, proxy("a"));
+        tokens.pass(&web, 3, proxy("b"));
+        assert!(tokens.refused(&mut key));
+        assert_eq!(key.held(), Some(&proxy("b")));
+        assert_eq!(held(&tokens), Some(proxy("b")), "for whoever asks next too");
+        tokens.refused(&mut key);
+        assert_eq!(held(&tokens), Some(proxy("a")), "all were refused");
+        tokens.pass(&web, 3, proxy("b"));
+        assert_eq!(held(&tokens), Some(proxy("b")), "it passed again");
+        tokens.withdraw(&web, 3);
+        assert_eq!(held(&tokens), Some(proxy("a")));
+        assert!(!tokens.refused(&mut tokens.key(&Topic::Roots)));
     }
 
     #[tokio::test]

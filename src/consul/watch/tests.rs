@@ -308,6 +308,9 @@ async fn a_leaf_is_asked_for_with_the_token_of_a_proxy() {
     leaf_tokens.pass(&web, 2, Credential::Proxy("b".into()));
     leaf_tokens.withdraw(&web, 1);
     while next().await != "b" {}
+    // Nor does one that passed, when the one before is refused.
+    leaf_tokens.pass(&web, 3, Credential::Proxy("c".into()));
+    while next().await != "c" {}
     let reason = until(&watches, |catalog| catalog.trouble(&Topic::Leaf(web.clone())).is_some()).await;
     assert!(reason.trouble(&Topic::Leaf(web)).unwrap().contains("403"));
 }

@@ -4,8 +4,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    consul::wire::read::{item, nullable, port, shown},
-    model::{chain::Protocol, note::Note, registration::ExposedPath},
+    consul::wire::read::{nullable, port, read_item, shown},
+    model::{
+        chain::Protocol,
+        note::Note,
+        registration::{ExposedId, ExposedPath, ExposedPaths, Unread},
+    },
 };
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -30,8 +34,8 @@ struct WirePath {
 }
 
 impl WireExpose {
-    /// The paths; one that cannot be served becomes a note and costs only itself.
-    pub(crate) fn paths(self, about: &str, notes: &mut Vec<Note>) -> Vec<ExposedPath> {
+    /// The paths, of each that cannot be served the note.
+    pub(crate) fn paths(self, about: &str, notes: &mut Vec<Note>) -> ExposedPaths {
         if self.checks {
             notes.push(Note::new(
                 about,
@@ -39,22 +43,28 @@ impl WireExpose {
                 "list the paths of its checks under Expose.Paths",
             ));
         }
-        let mut paths = Vec::with_capacity(self.paths.len());
-        for value in self.paths {
+        let read = |value: Value| {
             let about = format!("{about}, exposed path {}", shown(value["Path"].as_str().unwrap_or("?")));
-            let Some(wire) = item::<WirePath>(value, &about, notes) else { continue };
-            match path(wire, &about) {
-                Ok(path) => paths.push(path),
-                Err(note) => notes.push(note),
-            }
-        }
-        paths
+            let id = id(&value);
+            read_item(value, &about).and_then(|wire| path(wire, &about)).map_err(|note| Unread { id, note })
+        };
+        self.paths.into_iter().map(read).collect()
     }
+}
+
+/// Which path it is, whatever is wrong with the rest of it.
+fn id(value: &Value) -> Option<ExposedId> {
+    let path = value["Path"].as_str().filter(|path| is_path(path))?.to_owned();
+    Some(ExposedId { path, listener_port: value["ListenerPort"].as_i64().and_then(port)? })
+}
+
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && !text.chars().any(char::is_control)
 }
 
 fn path(wire: WirePath, about: &str) -> Result<ExposedPath, Note> {
     let note = |problem: String, remedy: &str| Note::new(about, problem, remedy);
-    if !wire.path.starts_with('/') || wire.path.chars().any(char::is_control) {
+    if !is_path(&wire.path) {
         return Err(note("it is no path".into(), "write it with its leading slash, as in /health"));
     }
     let named = |name: &str, number: i64| {
@@ -73,9 +83,8 @@ fn path(wire: WirePath, about: &str) -> Result<ExposedPath, Note> {
         }
     };
     Ok(ExposedPath {
-        listener_port: named("ListenerPort", wire.listener_port)?,
         local_port: named("LocalPathPort", wire.local_path_port)?,
-        path: wire.path,
+        id: ExposedId { listener_port: named("ListenerPort", wire.listener_port)?, path: wire.path },
         protocol,
     })
 }

@@ -9,6 +9,7 @@ use crate::{
     consul::wire::{
         Read, WireError,
         read::{is_set, nullable, shown, whole},
+        refused::{self, OF_MESH},
     },
     model::{
         mesh::{MeshDefaults, TlsParams, TlsVersion},
@@ -30,6 +31,8 @@ struct WireMesh {
     tls: WireTls,
     #[serde(default, rename = "HTTP", deserialize_with = "nullable")]
     http: WireHttp,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
 }
 
 #[derive(Default, Deserialize)]
@@ -59,6 +62,8 @@ struct WireHttp {
     sanitize: bool,
     #[serde(rename = "Incoming", deserialize_with = "nullable")]
     incoming: BTreeMap<String, Value>,
+    #[serde(flatten)]
+    rest: BTreeMap<String, Value>,
 }
 
 /// What the entry tells every proxy.
@@ -79,6 +84,14 @@ pub fn mesh(body: &[u8]) -> Result<Read<MeshDefaults>, WireError> {
             "leave HTTP.Incoming out, or do not count on it",
         ));
     }
+    for (field, _) in wire.http.rest.iter().filter(|(_, value)| is_set(value)) {
+        notes.push(Note::new(
+            ABOUT,
+            format!("HTTP.{} is unknown and has no effect", shown(field)),
+            format!("leave HTTP.{} out, or do not count on it", shown(field)),
+        ));
+    }
+    refused::note(&wire.rest, &OF_MESH, ABOUT, &mut notes);
     let defaults = MeshDefaults {
         incoming: wire.tls.incoming.params("TLS.Incoming", &mut notes),
         outgoing: wire.tls.outgoing.params("TLS.Outgoing", &mut notes),

@@ -26,17 +26,15 @@ pub(crate) fn items(body: &[u8]) -> Result<Vec<Value>, WireError> {
 
 /// One item; what is wrong with it becomes a note about it.
 pub(crate) fn item<T: DeserializeOwned>(value: Value, about: &str, notes: &mut Vec<Note>) -> Option<T> {
-    match serde_json::from_value(value) {
-        Ok(item) => Some(item),
-        Err(error) => {
-            notes.push(Note::new(
-                about,
-                format!("it has another shape than Consul gives: {}", reason(&error)),
-                "correct or remove it in Consul",
-            ));
-            None
-        }
-    }
+    read_item(value, about).map_err(|note| notes.push(note)).ok()
+}
+
+/// One item, or what is wrong with it.
+pub(crate) fn read_item<T: DeserializeOwned>(value: Value, about: &str) -> Result<T, Note> {
+    serde_json::from_value(value).map_err(|error| {
+        let problem = format!("it has another shape than Consul gives: {}", reason(&error));
+        Note::new(about, problem, "correct or remove it in Consul")
+    })
 }
 
 /// Why something has another shape, without quoting what it is: a setting may hold a private key.

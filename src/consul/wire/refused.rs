@@ -99,6 +99,31 @@ pub(crate) const OF_SETTINGS: [Refused; 1] = [Refused {
     remedy: "leave it out: they are sent with their cluster or listener",
 }];
 
+/// Fields of the mesh entry.
+pub(crate) const OF_MESH: [Refused; 3] = [
+    Refused {
+        field: "Peering",
+        within: Some("PeerThroughMeshGateways"),
+        harmless: &[],
+        instead: "no peer is served",
+        remedy: "leave Peering out, and join datacenters by WAN federation",
+    },
+    Refused {
+        field: "TransparentProxy",
+        within: Some("MeshDestinationsOnly"),
+        harmless: &[],
+        instead: "no traffic is captured, so none is kept from leaving the mesh",
+        remedy: "leave TransparentProxy out, and keep applications from other addresses by a firewall",
+    },
+    Refused {
+        field: "ValidateClusters",
+        within: None,
+        harmless: &[],
+        instead: "Envoy checks the clusters that routes name as it does by itself",
+        remedy: "leave ValidateClusters out: clusters are sent before what leads to them",
+    },
+];
+
 /// Fields of a compiled chain.
 pub(crate) const OF_CHAINS: [Refused; 1] = [EXTENSIONS];
 
@@ -140,6 +165,18 @@ mod tests {
 
     fn lines(notes: &[Note]) -> String {
         notes.iter().map(Note::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The notes on a registration, on its upstreams too.
+    fn registered(body: Value) -> String {
+        match registration::registration(body.to_string().as_bytes()) {
+            Ok((registration, mut notes)) => {
+                let unread = registration.upstreams.into_iter().filter_map(Result::err);
+                notes.extend(unread.map(|unread| unread.note));
+                lines(&notes)
+            }
+            Err(error) => error.to_string(),
+        }
     }
 
     fn read<T>(
@@ -214,11 +251,8 @@ mod tests {
         let upstream = |fields: Value| {
             let mut upstream = json!({"DestinationName": "db", "LocalBindPort": 5000});
             upstream.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
-            read(
-                registration::registration,
-                json!({"Kind": "connect-proxy", "ID": "web-proxy", "Service": "web-proxy",
-                "Port": 20000, "Proxy": {"DestinationServiceName": "web", "Upstreams": [upstream]}}),
-            )
+            registered(json!({"Kind": "connect-proxy", "ID": "web-proxy", "Service": "web-proxy",
+                "Port": 20000, "Proxy": {"DestinationServiceName": "web", "Upstreams": [upstream]}}))
         };
         let several = json!([
             {"Node": {"Node": "n", "Address": "10.0.0.1"}, "Service": {"ID": "a", "Service": "a", "Port": 80}},

@@ -11,7 +11,7 @@ use crate::{
         expose::WireExpose,
         instance::{WireAddress, kind},
         read::{
-            WireGateway, bad_name, host_port, is_id, is_name, is_set, item, nullable, port, shown, whole,
+            WireGateway, bad_name, host_port, is_id, is_name, is_set, nullable, port, read_item, shown, whole,
         },
         refused::{self, OF_PROXIES, OF_SETTINGS},
     },
@@ -19,7 +19,9 @@ use crate::{
         instance::ServiceKind,
         name::{Datacenter, ProxyId, ServiceId, ServiceName},
         note::Note,
-        registration::{Destination, LocalAddress, Registration, UnixSocket, Upstream, UpstreamKind},
+        registration::{
+            Destination, LocalAddress, Registration, UnixSocket, Unread, Upstream, UpstreamId, UpstreamKind,
+        },
         settings::Settings,
     },
 };
@@ -109,8 +111,8 @@ struct WireUpstream {
     mesh_gateway: WireGateway,
 }
 
-/// The registration; upstreams that cannot be honoured become notes. Impossible names of the service itself make the
-/// whole answer unusable, since there is nothing to hang a proxy on.
+/// The registration; of upstreams that cannot be honoured it has the notes. Impossible names of the service itself
+/// make the whole answer unusable, since there is nothing to hang a proxy on.
 pub fn registration(body: &[u8]) -> Result<Read<Registration>, WireError> {
     let wire: WireService = whole(body)?;
     if !is_name(&wire.service) || !is_id(&wire.id) {
@@ -197,17 +199,38 @@ fn destination(
     Some(Destination { service: ServiceName::from(&proxy.destination_service_name), id, local })
 }
 
-fn upstreams(values: Vec<Value>, notes: &mut Vec<Note>) -> Vec<Upstream> {
-    let mut upstreams = Vec::with_capacity(values.len());
-    for value in values {
+fn upstreams(values: Vec<Value>, notes: &mut Vec<Note>) -> Vec<Result<Upstream, Unread<UpstreamId>>> {
+    let read = |value: Value| {
         let about = format!("upstream {}", shown(value["DestinationName"].as_str().unwrap_or("?")));
-        let Some(wire) = item::<WireUpstream>(value, &about, notes) else { continue };
-        match upstream(wire, &about, notes) {
-            Ok(upstream) => upstreams.push(upstream),
-            Err(note) => notes.push(note),
-        }
+        let id = upstream_id(&value);
+        let upstream = read_item(value, &about).and_then(|wire| upstream(wire, &about, notes));
+        upstream.map_err(|note| Unread { id, note })
+    };
+    values.into_iter().map(read).collect()
+}
+
+/// Which upstream it is, whatever is wrong with the rest of it.
+fn upstream_id(value: &Value) -> Option<UpstreamId> {
+    let text = |field: &str| match &value[field] {
+        Value::Null => Some(""),
+        field => field.as_str(),
+    };
+    let name = text("DestinationName").filter(|name| is_name(name))?;
+    let destination = destination_kind(text("DestinationType")?, name)?;
+    let datacenter = text("Datacenter").filter(|dc| dc.is_empty() || is_name(dc))?;
+    Some(UpstreamId { destination, datacenter: named_datacenter(datacenter) })
+}
+
+fn destination_kind(kind: &str, name: &str) -> Option<UpstreamKind> {
+    match kind {
+        "" | "service" => Some(UpstreamKind::Service(ServiceName::from(name))),
+        "prepared_query" => Some(UpstreamKind::PreparedQuery(name.to_owned())),
+        _ => None,
     }
-    upstreams
+}
+
+fn named_datacenter(name: &str) -> Option<Datacenter> {
+    Some(name).filter(|name| !name.is_empty()).map(Datacenter::from)
 }
 
 fn upstream(wire: WireUpstream, about: &str, notes: &mut Vec<Note>) -> Result<Upstream, Note> {
@@ -226,23 +249,18 @@ fn upstream(wire: WireUpstream, about: &str, notes: &mut Vec<Note>) -> Result<Up
             "register a service of its own for that port, and leave DestinationPort out",
         ));
     }
-    let destination = match wire.destination_type.as_str() {
-        _ if !is_name(&wire.destination_name) => {
-            return Err(bad_name(about, "destination name", &wire.destination_name));
-        }
-        "" | "service" => UpstreamKind::Service(ServiceName::from(&wire.destination_name)),
-        "prepared_query" => UpstreamKind::PreparedQuery(wire.destination_name.clone()),
-        other => {
-            let problem = format!("the destination type `{}` is unknown", shown(other));
-            return Err(Note::new(about, problem, "set DestinationType to service"));
-        }
-    };
+    if !is_name(&wire.destination_name) {
+        return Err(bad_name(about, "destination name", &wire.destination_name));
+    }
+    let destination = destination_kind(&wire.destination_type, &wire.destination_name).ok_or_else(|| {
+        let problem = format!("the destination type `{}` is unknown", shown(&wire.destination_type));
+        Note::new(about, problem, "set DestinationType to service")
+    })?;
     if !wire.datacenter.is_empty() && !is_name(&wire.datacenter) {
         return Err(bad_name(about, "datacenter name", &wire.datacenter));
     }
     Ok(Upstream {
-        destination,
-        datacenter: Some(&wire.datacenter).filter(|dc| !dc.is_empty()).map(Datacenter::from),
+        id: UpstreamId { destination, datacenter: named_datacenter(&wire.datacenter) },
         bind: bind(&wire, about)?,
         gateway_mode: wire.mesh_gateway.mode(about, notes),
         settings: Settings(wire.config),

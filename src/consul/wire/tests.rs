@@ -1,5 +1,7 @@
 //! Recorded answers in, typed topics out.
 
+mod proxies;
+
 use std::{fs, path::Path};
 
 use super::*;
@@ -9,7 +11,7 @@ use crate::model::{
     instance::{Health, HostPort, ServiceKind},
     intention::{Action, Party},
     name::{Datacenter, ServiceName},
-    registration::{LocalAddress, UpstreamKind},
+    registration::{LocalAddress, UpstreamId, UpstreamKind},
 };
 
 fn recorded(name: &str) -> Vec<u8> {
@@ -35,51 +37,6 @@ fn an_unreadable_policy_is_told_from_deny() {
     assert_eq!((facts.default_policy, notes), (DefaultPolicy::Unreadable, vec![]));
     let (facts, notes) = agent::agent(body, Some("deny")).unwrap();
     assert_eq!((facts.default_policy, notes), (DefaultPolicy::Deny, vec![]));
-}
-
-#[test]
-fn a_sidecar_tells_its_upstreams() {
-    let (proxy, notes) = registration::registration(&recorded("agent-service-dashboard.json")).unwrap();
-    assert_eq!(notes, []);
-    assert_eq!((proxy.kind, proxy.address.as_str(), proxy.port), (ServiceKind::ConnectProxy, "", 20000));
-    assert_eq!(proxy.gateway_mode, Some(GatewayMode::Remote));
-    assert_eq!(proxy.settings.number("local_connect_timeout_ms"), Some(1234));
-    let destination = proxy.destination.unwrap();
-    assert_eq!(destination.service.as_str(), "dashboard");
-    assert_eq!(destination.local, Some(LocalAddress::Port(HostPort::new("127.0.0.1", 9002))));
-    let [counting, query] = &proxy.upstreams[..] else { panic!("two upstreams") };
-    assert_eq!(counting.destination, UpstreamKind::Service("counting".into()));
-    assert_eq!(counting.datacenter, Some("secondary".into()));
-    assert_eq!(counting.bind, LocalAddress::Port(HostPort::new("127.0.0.1", 9001)));
-    assert_eq!(counting.gateway_mode, Some(GatewayMode::Local));
-    assert_eq!(query.destination, UpstreamKind::PreparedQuery("geo-counting".into()));
-    assert_eq!(query.bind, LocalAddress::Port(HostPort::new("127.0.0.9", 9005)));
-}
-
-#[test]
-fn null_settings_and_upstreams_are_empty() {
-    let (proxy, notes) = registration::registration(&recorded("agent-service-counting.json")).unwrap();
-    assert_eq!(notes, []);
-    assert!(proxy.upstreams.is_empty() && proxy.settings.0.is_empty());
-    assert_eq!(proxy.gateway_mode, None);
-    assert_eq!(proxy.tagged["wan"], HostPort::new("203.0.113.7", 20001));
-    let (gateway, _) = registration::registration(&recorded("agent-service-gateway.json")).unwrap();
-    assert_eq!((gateway.kind, gateway.destination), (ServiceKind::MeshGateway, None));
-    assert_eq!(gateway.meta["consul-wan-federation"], "1");
-}
-
-#[test]
-fn a_bad_upstream_hides_no_other() {
-    let body = br#"{"Kind":"connect-proxy","ID":"w","Service":"w","Port":1,"Proxy":{"DestinationServiceName":"web","Config":null,
-        "Upstreams":[{"DestinationName":"a","LocalBindPort":70000},{"DestinationName":"b/c","LocalBindPort":1},
-        {"DestinationName":"sock","LocalBindSocketPath":"x"},{"DestinationName":7},
-        {"DestinationName":"ok","LocalBindPort":2,"MeshGateway":{"Mode":"sideways"}}]}}"#;
-    let (proxy, notes) = registration::registration(body).unwrap();
-    assert_eq!(proxy.upstreams.len(), 1);
-    let shown: Vec<String> = notes.iter().map(ToString::to_string).collect();
-    assert_eq!(shown.len(), 5, "{shown:#?}");
-    assert!(shown[0].contains("70000") && shown[1].contains("b/c") && shown[2].contains("socket path"));
-    assert!(shown[4].contains("sideways"));
 }
 
 #[test]

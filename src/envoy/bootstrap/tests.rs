@@ -1,16 +1,16 @@
+mod statistics;
+
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
+    process::{Command, Stdio},
 };
 
 use super::{
     extras::{Extras, Pages},
     *,
 };
-use crate::{envoy::admin::Admin, model::settings::Settings};
+use crate::model::settings::Settings;
 
 fn sidecar() -> BootstrapParams {
     BootstrapParams {
@@ -47,6 +47,19 @@ fn with(json: Value, pages: &Pages) -> BootstrapParams {
     let (extras, problems) = Extras::read(&settings(json), pages, &env);
     assert_eq!(problems, Vec::<String>::new());
     BootstrapParams { extras, ..sidecar() }
+}
+
+fn cluster(name: &str) -> Value {
+    json!({"name": name, "alt_stat_name": name, "type": "STATIC",
+           "load_assignment": {"cluster_name": name, "endpoints": []}})
+}
+
+fn listener(stat_prefix: &str) -> Value {
+    json!({"name": stat_prefix,
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
+        "filter_chains": [{"filters": [{"name": "tcp", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+            "stat_prefix": stat_prefix, "cluster": "local_app"}}]}]})
 }
 
 fn metrics() -> BootstrapParams {
@@ -193,171 +206,4 @@ fn addresses_are_read_or_refused_with_an_example() {
         let problem = remote.parse::<XdsAddress>().unwrap_err();
         assert!(problem.contains("plain text") && problem.contains(DEFAULT_XDS_SOCKET), "{problem}");
     }
-}
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-const DOMAIN: &str = "11111111-2222-3333-4444-555555555555.consul";
-
-fn cluster(name: &str) -> Value {
-    json!({"name": name, "alt_stat_name": name, "type": "STATIC",
-           "load_assignment": {"cluster_name": name, "endpoints": []}})
-}
-
-fn listener(stat_prefix: &str) -> Value {
-    json!({"name": stat_prefix,
-        "address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}},
-        "filter_chains": [{"filters": [{"name": "tcp", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
-            "stat_prefix": stat_prefix, "cluster": "local_app"}}]}]})
-}
-
-fn http_listener(stat_prefix: &str) -> Value {
-    let mut json = listener(stat_prefix);
-    json["filter_chains"][0]["filters"][0]["typed_config"] = json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": stat_prefix, "route_config": {}, "http_filters": [{"name": "router", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]});
-    json
-}
-
-/// Starts a real Envoy with this sidecar's bootstrap and these static resources instead of an agent.
-async fn start(folder: &Path) -> (Running, Admin) {
-    let mut json = bootstrap(&BootstrapParams { admin: "127.0.0.1:0".parse().unwrap(), ..sidecar() });
-    json.as_object_mut().unwrap().remove("dynamic_resources");
-    let clusters = [
-        format!("counting.default.dc2.internal.{DOMAIN}"),
-        format!("0a1b2c3d~v2.counting.default.dc2.internal.{DOMAIN}"),
-        format!("dc3.internal.{DOMAIN}"),
-        "local_app".into(),
-        "server.dc4.consul".into(),
-    ];
-    json["static_resources"]["clusters"]
-        .as_array_mut()
-        .unwrap()
-        .extend(clusters.iter().map(|name| cluster(name)));
-    json["static_resources"]["listeners"] = json!([
-        listener("upstream.counting.default.dc2"),
-        http_listener("upstream.api.default.dc1"),
-        listener("public_listener"),
-    ]);
-    let (config, address) = (folder.join("envoy.json"), folder.join("admin"));
-    fs::write(&config, json.to_string()).unwrap();
-    let child = Command::new(envoy())
-        .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "error", "--config-path"])
-        .arg(&config)
-        .arg("--admin-address-path")
-        .arg(&address)
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
-    let running = Running(child);
-    for _ in 0..200 {
-        // The file is the only sign that Envoy gives of the port it chose.
-        match fs::read_to_string(&address) {
-            Ok(at) if at.contains(':') => {
-                let admin = Admin::new(format!("http://{at}"));
-                if admin.get("/ready").await.is_ok() {
-                    return (running, admin);
-                }
-            }
-            _ => {}
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("Envoy did not start");
-}
-
-/// Consul's tags on the line of `metric` that has `marker` in it.
-fn tags(metrics: &str, metric: &str, marker: &str) -> BTreeMap<String, String> {
-    let line = metrics
-        .lines()
-        .find(|line| line.starts_with(&format!("{metric}{{")) && line.contains(marker))
-        .unwrap_or_else(|| panic!("no {metric} with {marker} in\n{metrics}"));
-    let labels = &line[metric.len() + 1..line.rfind('}').unwrap()];
-    labels
-        .split("\",")
-        .filter_map(|label| label.split_once("=\""))
-        .filter_map(|(name, value)| {
-            let name = name.strip_prefix("consul_")?;
-            Some((name.to_owned(), value.trim_end_matches('"').to_owned()))
-        })
-        .collect()
-}
-
-fn expected(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    let source = [("source_datacenter", "dc1"), ("source_namespace", "default"), ("source_service", "web")];
-    pairs.iter().chain(&source).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-}
-
-#[tokio::test]
-async fn a_real_envoys_metrics_carry_consuls_tags() {
-    let folder = tempfile::tempdir().unwrap();
-    let (_envoy, admin) = start(folder.path()).await;
-    let metrics = String::from_utf8(admin.get("/stats/prometheus").await.unwrap().to_vec()).unwrap();
-    let connections = "envoy_cluster_upstream_cx_total";
-
-    let full = format!("counting.default.dc2.internal.{DOMAIN}");
-    let plain = [
-        ("destination_service", "counting"),
-        ("destination_namespace", "default"),
-        ("destination_datacenter", "dc2"),
-        ("destination_routing_type", "internal"),
-        ("destination_trust_domain", DOMAIN),
-        ("destination_target", "counting.default.dc2"),
-        ("destination_full_target", &full),
-    ];
-    assert_eq!(tags(&metrics, connections, &format!("\"{full}\"")), expected(&plain));
-
-    let full = format!("0a1b2c3d~v2.counting.default.dc2.internal.{DOMAIN}");
-    let customised = [
-        &plain[..5],
-        &[
-            ("destination_custom_hash", "0a1b2c3d"),
-            ("destination_service_subset", "v2"),
-            ("destination_target", "v2.counting.default.dc2"),
-            ("destination_full_target", &full),
-        ],
-    ]
-    .concat();
-    assert_eq!(tags(&metrics, connections, &format!("\"{full}\"")), expected(&customised));
-
-    let full = format!("dc3.internal.{DOMAIN}");
-    let datacenter = [
-        ("destination_datacenter", "dc3"),
-        ("destination_routing_type", "internal"),
-        ("destination_trust_domain", DOMAIN),
-        ("destination_full_target", &full),
-    ];
-    assert_eq!(tags(&metrics, connections, &format!("\"{full}\"")), expected(&datacenter));
-    assert_eq!(tags(&metrics, connections, "local_app"), expected(&[]));
-
-    let upstream =
-        [("upstream_service", "counting"), ("upstream_namespace", "default"), ("upstream_datacenter", "dc2")];
-    assert_eq!(tags(&metrics, "envoy_tcp_downstream_cx_total", "upstream_service"), expected(&upstream));
-    let upstream =
-        [("upstream_service", "api"), ("upstream_namespace", "default"), ("upstream_datacenter", "dc1")];
-    assert_eq!(tags(&metrics, "envoy_http_downstream_cx_total", "\"api\""), expected(&upstream));
-    assert!(metrics.contains("local_cluster=\"web\""));
-}
-
-#[tokio::test]
-async fn the_admin_client_reads_statistics_by_their_full_names() {
-    let folder = tempfile::tempdir().unwrap();
-    let (_envoy, admin) = start(folder.path()).await;
-    let name = format!("cluster.counting.default.dc2.internal.{DOMAIN}.upstream_cx_total");
-    assert_eq!(admin.stat(&name).await.unwrap(), Some(0));
-    assert_eq!(admin.stat("no.such_statistic").await.unwrap(), None);
-    assert_eq!(admin.stat("server.state").await.unwrap(), Some(0), "0 is live");
-    let connections = admin.stats(r"^cluster\..*\.upstream_cx_total$").await.unwrap();
-    assert_eq!(connections.len(), 6);
-    let dump = admin.json("/config_dump").await.unwrap();
-    assert_eq!(dump["configs"][0]["bootstrap"]["node"]["id"], "web-1-sidecar-proxy");
 }

@@ -9,7 +9,10 @@ use crate::{
         reader::Reader,
         sidecar::{Sidecar, public},
     },
-    model::{note::Note, registration::ExposedPath},
+    model::{
+        note::Note,
+        registration::{ExposedId, ExposedPath, ExposedPaths},
+    },
     xds::resource::{
         Resource,
         address::Address,
@@ -18,14 +21,14 @@ use crate::{
 };
 
 /// The paths that count: the proxy's own, else those of its service's defaults, else those of all proxies.
-pub(super) fn paths<'a>(sidecar: &Sidecar<'a>, reader: &mut Reader<'a>) -> Option<&'a [ExposedPath]> {
+pub(super) fn paths<'a>(sidecar: &Sidecar<'a>, reader: &mut Reader<'a>) -> Option<&'a ExposedPaths> {
     let (global, own) = reader.defaults(&sidecar.destination.service)?;
     let sources = [&sidecar.registration.exposed, &own.exposed, &global.exposed];
-    Some(sources.into_iter().find(|paths| !paths.is_empty()).map_or(&[], |paths| paths))
+    Some(sources.into_iter().find(|paths| !paths.is_empty()).unwrap_or(&sidecar.registration.exposed))
 }
 
 /// The id of a path's unit.
-pub(super) fn id(path: &ExposedPath) -> String {
+pub(super) fn id(path: &ExposedId) -> String {
     format!("{}:{}", path.path, path.listener_port)
 }
 
@@ -36,7 +39,7 @@ pub(super) fn build(
     reader: &mut Reader<'_>,
 ) -> Made {
     let settings = sidecar.settings(reader)?;
-    let address = SocketAddr::new(public::bind_ip(&settings, sidecar.registration), path.listener_port);
+    let address = SocketAddr::new(public::bind_ip(&settings, sidecar.registration), path.id.listener_port);
     if !taken.insert(address.into()) {
         return Some(Err(clash(sidecar, path, address)));
     }
@@ -56,9 +59,9 @@ pub(super) fn build(
 }
 
 fn serve(path: &ExposedPath, address: SocketAddr, cluster: &str) -> Resource {
-    let filter = name::exposed_filter(path);
+    let filter = name::exposed_filter(&path.id);
     Resource::Listener(Listener {
-        name: name::exposed_listener(path, address),
+        name: name::exposed_listener(&path.id, address),
         stat_prefix: None,
         address: address.into(),
         direction: Direction::Inbound,
@@ -68,13 +71,13 @@ fn serve(path: &ExposedPath, address: SocketAddr, cluster: &str) -> Resource {
             name: filter.clone(),
             server_names: BTreeSet::new(),
             tls: None,
-            filters: vec![listener::exposed(path.protocol, &filter, &path.path, cluster)],
+            filters: vec![listener::exposed(path.protocol, &filter, &path.id.path, cluster)],
         }],
     })
 }
 
 /// The note on a path that is written again with the same port.
-pub(super) fn twice(sidecar: &Sidecar<'_>, path: &ExposedPath) -> Note {
+pub(super) fn twice(sidecar: &Sidecar<'_>, path: &ExposedId) -> Note {
     sidecar.note(
         &format!("exposed path {}", path.path),
         format!("is written more than once for the port {}; the first one counts", path.listener_port),
@@ -84,7 +87,7 @@ pub(super) fn twice(sidecar: &Sidecar<'_>, path: &ExposedPath) -> Note {
 
 fn clash(sidecar: &Sidecar<'_>, path: &ExposedPath, address: SocketAddr) -> Note {
     sidecar.note(
-        &format!("exposed path {}", path.path),
+        &format!("exposed path {}", path.id.path),
         format!("listens on {address}, which another listener of this proxy has"),
         "give it a ListenerPort of its own",
     )

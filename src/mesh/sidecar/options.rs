@@ -33,7 +33,7 @@ pub(super) struct Reading<'a> {
 /// override of the service, then the defaults; for its gateway mode the proxy's own in between. What Consul has merged
 /// already stays as it is.
 pub(super) fn merged(sidecar: &Sidecar<'_>, wanted: &Upstream, reader: &mut Reader<'_>) -> Option<Upstream> {
-    let UpstreamKind::Service(service) = &wanted.destination else { return Some(wanted.clone()) };
+    let UpstreamKind::Service(service) = &wanted.id.destination else { return Some(wanted.clone()) };
     let (_, own) = reader.defaults(&sidecar.destination.service)?;
     let (all, specific) = (&own.upstreams.all, own.upstreams.by_service.get(service));
     let mut settings = all.settings.clone();

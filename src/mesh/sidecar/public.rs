@@ -136,10 +136,16 @@ pub(super) fn local_app(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>, notes: &
     // Its note is the public listener's.
     let http2 = protocol(sidecar, &settings, &mut Vec::new()).is_http2();
     let mut reading = Reading { sidecar, about: "local application", settings: &settings, notes };
-    if let Some(cluster) = hatch::local_app(&mut reading) {
-        return Some(Ok(of_local_app(cluster)));
+    let custom = hatch::local_app(&mut reading);
+    let ours = application(sidecar, &settings, name::LOCAL_APP, None, http2).map(of_local_app);
+    let Some(custom) = custom else { return Some(ours) };
+    if custom.key().name == name::LOCAL_APP {
+        return Some(Ok(of_local_app(custom)));
     }
-    Some(application(sidecar, &settings, name::LOCAL_APP, None, http2).map(of_local_app))
+    // A listener that the user wrote leads to it. Ours leads here, if that listener cannot be had, as do exposed paths.
+    let mut parts = ours.unwrap_or_else(|_| no_local_app());
+    parts.resources.push(custom);
+    Some(Ok(parts))
 }
 
 /// The application of which no address was ever known: callers are still authorized, and then find nobody.

@@ -68,7 +68,7 @@ pub(super) fn build(
         Err(note) => return Some(Err(note)),
     };
     let making = Making { sidecar, wanted, id, bind };
-    match &wanted.destination {
+    match &wanted.id.destination {
         UpstreamKind::Service(service) => chain::build(&making, service, reader, notes),
         UpstreamKind::PreparedQuery(query) => {
             let made = query::build(&making, query, reader, notes)?;
@@ -123,7 +123,7 @@ impl<'a> Making<'a> {
 
     /// The datacenter that the upstream names, else the proxy's own.
     fn datacenter(&self) -> &'a Datacenter {
-        self.wanted.datacenter.as_ref().unwrap_or(self.local())
+        self.wanted.id.datacenter.as_ref().unwrap_or(self.local())
     }
 
     /// The upstream's own protocol, if it sets one.

@@ -85,6 +85,21 @@ fn what_listens_stays_until_its_successor_is_known() {
 }
 
 #[test]
+fn all_upstreams_stay_while_it_is_not_known_which_one_is_unread() {
+    let names = |whole: Assembled| whole.resources.into_keys().map(|key| key.name).collect::<Vec<_>>();
+    let told = || (Unit::Upstreams, Outcome::Ready(Parts::default()));
+    let untold = || (Unit::Upstreams, Outcome::Refused(Parts::default()));
+    let mut world = World::default();
+    world.assemble(built([told(), (upstream("a"), ready("a")), (upstream("b"), ready("b"))]));
+    let refused = (upstream("b"), Outcome::Refused(Parts::default()));
+    assert_eq!(names(world.assemble(built([told(), refused]))), ["b"]);
+    for _ in 0..2 {
+        assert_eq!(names(world.assemble(built([untold(), (upstream("c"), ready("c"))]))), ["b", "c"]);
+    }
+    assert_eq!(names(world.assemble(built([told(), (upstream("c"), ready("c"))]))), ["c"]);
+}
+
+#[test]
 fn what_lacks_something_unknown_is_partial_for_as_long_as_it_stays() {
     let mut parts = Parts {
         resources: vec![cluster::passthrough("a", Discovery::Eds, 1, None)],

@@ -14,8 +14,8 @@ use crate::model::{
     mesh::{MeshDefaults, TlsParams, TlsVersion},
     query::QueryResult,
     registration::{
-        Defaults, Destination, ExposedPath, LocalAddress, Registration, UnixSocket, Upstream, UpstreamConfig,
-        UpstreamDefaults, UpstreamKind,
+        Defaults, Destination, ExposedId, ExposedPath, LocalAddress, Registration, UnixSocket, Unread,
+        Upstream, UpstreamConfig, UpstreamDefaults, UpstreamId, UpstreamKind,
     },
     resolver::ServiceResolver,
     settings::Settings,
@@ -70,8 +70,7 @@ fn agent() -> AgentFacts {
 fn registration() -> Registration {
     let socket = UnixSocket { path: "@abstract".into(), mode: Some(0o600) };
     let upstream = |destination, bind| Upstream {
-        destination,
-        datacenter: Some("dc2".into()),
+        id: UpstreamId { destination, datacenter: Some("dc2".into()) },
         bind,
         gateway_mode: Some(GatewayMode::Local),
         settings: settings(),
@@ -92,15 +91,18 @@ fn registration() -> Registration {
         gateway_mode: None,
         settings: settings(),
         upstreams: vec![
-            upstream(UpstreamKind::Service("db".into()), LocalAddress::Port(HostPort::new("127.0.0.1", 1))),
-            upstream(UpstreamKind::PreparedQuery("near".into()), LocalAddress::Socket(socket)),
+            Ok(upstream(
+                UpstreamKind::Service("db".into()),
+                LocalAddress::Port(HostPort::new("127.0.0.1", 1)),
+            )),
+            Ok(upstream(UpstreamKind::PreparedQuery("near".into()), LocalAddress::Socket(socket))),
+            Err(Unread { id: None, note: note() }),
         ],
-        exposed: vec![ExposedPath {
-            path: "/health".into(),
-            listener_port: 1,
+        exposed: vec![Ok(ExposedPath {
+            id: ExposedId { path: "/health".into(), listener_port: 1 },
             local_port: 2,
             protocol: Protocol::Http2,
-        }],
+        })],
     }
 }
 

@@ -23,6 +23,9 @@ pub struct StatusBoard {
 
 /// What a stream lets the board see.
 pub(super) trait Shown: Send + Sync {
+    /// The proxy it is of.
+    fn proxy(&self) -> &str;
+
     /// What it looks like now.
     fn status(&self) -> StreamStatus;
 }
@@ -35,9 +38,15 @@ impl StatusBoard {
 
     /// The open streams, oldest first, each as it is at this moment. A stream appears with its first request.
     pub fn streams(&self) -> Vec<Arc<StreamStatus>> {
+        self.streams_of(|_| true)
+    }
+
+    /// The same of those proxies alone.
+    pub(super) fn streams_of(&self, is_wanted: impl Fn(&str) -> bool) -> Vec<Arc<StreamStatus>> {
         // Streams come and go while each is looked at.
         let open: Vec<Arc<dyn Shown>> = self.open().values().cloned().collect();
-        open.into_iter().map(|stream| Arc::new(stream.status())).collect()
+        let wanted = open.into_iter().filter(|stream| is_wanted(stream.proxy()));
+        wanted.map(|stream| Arc::new(stream.status())).collect()
     }
 
     /// Wakes on every change of any stream; the value says nothing but that there was one.

@@ -1,7 +1,7 @@
 //! Client status discovery: what every connected client was sent, took and refused, in the standard form (rule 47).
 //! Names and versions only; contents are told to nobody but the client they are for.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, pin::Pin};
 
 use envoy_types::pb::{
     envoy::{
@@ -55,8 +55,7 @@ impl ClientStatusDiscoveryService for ClientStatus {
     ) -> Result<Response<Self::StreamClientStatusStream>, Status> {
         let carrier = request.extensions().get::<Carrier>().cloned();
         let board = self.board.clone();
-        let answers =
-            request.into_inner().map(move |asked| asked.map(|asked| report(&board.streams(), &asked)));
+        let answers = request.into_inner().map(move |asked| asked.map(|asked| report(&board, &asked)));
         let leaving = async move {
             match carrier {
                 Some(carrier) => carrier.leave.wait().await,
@@ -70,14 +69,15 @@ impl ClientStatusDiscoveryService for ClientStatus {
         &self,
         request: Request<ClientStatusRequest>,
     ) -> Result<Response<ClientStatusResponse>, Status> {
-        Ok(Response::new(report(&self.board.streams(), request.get_ref())))
+        Ok(Response::new(report(&self.board, request.get_ref())))
     }
 }
 
 /// One client for each node, whatever the number of its streams.
-fn report(streams: &[Arc<StreamStatus>], asked: &ClientStatusRequest) -> ClientStatusResponse {
+fn report(board: &StatusBoard, asked: &ClientStatusRequest) -> ClientStatusResponse {
+    let streams = board.streams_of(|node_id| is_asked_for(node_id, &asked.node_matchers));
     let mut clients: BTreeMap<&str, ClientConfig> = BTreeMap::new();
-    for stream in streams.iter().filter(|stream| is_asked_for(&stream.proxy, &asked.node_matchers)) {
+    for stream in &streams {
         let client = clients
             .entry(&stream.proxy)
             .or_insert_with(|| ClientConfig { node: Some(node(stream)), ..ClientConfig::default() });
@@ -122,7 +122,8 @@ fn resources(of_type: &TypeStatus) -> impl Iterator<Item = GenericXdsConfig> {
         type_url: type_url.clone(),
         name: resource.name.clone(),
         version_info: resource.sent.clone().unwrap_or_default(),
-        last_updated: of_type.sent_at_ms.filter(|_| resource.sent.is_some()).map(timestamp),
+        // When the others of the type were sent is not known one by one.
+        last_updated: of_type.sent_at_ms.filter(|_| resource.state == ResourceState::Sent).map(timestamp),
         error_state: refusal(resource, of_type.last_nack.as_ref()),
         ..standing(resource.state)
     })
@@ -143,13 +144,17 @@ fn standing(state: ResourceState) -> GenericXdsConfig {
     }
 }
 
-/// The last refusal of the type, if it was about this resource.
+/// What is known of the refusal of a resource: nothing once the client has taken it. The reason is that of the last
+/// refusal of the type, if that was about it. The version is that of now as long as it stands refused; while a newer one
+/// is on its way, which one was refused is not told.
 fn refusal(resource: &ResourceStatus, nack: Option<&Nack>) -> Option<UpdateFailureState> {
-    let nack = nack.filter(|nack| nack.resources.contains(&resource.name))?;
-    Some(UpdateFailureState {
-        last_update_attempt: Some(timestamp(nack.at_ms)),
-        details: nack.message.clone(),
-        version_info: resource.intended.clone().unwrap_or_default(),
+    let is_rejected = resource.state == ResourceState::Rejected;
+    let is_settled = resource.state == ResourceState::Synced;
+    let nack = nack.filter(|nack| !is_settled && nack.resources.contains(&resource.name));
+    (is_rejected || nack.is_some()).then(|| UpdateFailureState {
+        last_update_attempt: nack.map(|nack| timestamp(nack.at_ms)),
+        details: nack.map(|nack| nack.message.clone()).unwrap_or_default(),
+        version_info: resource.intended.clone().filter(|_| is_rejected).unwrap_or_default(),
         ..UpdateFailureState::default()
     })
 }
@@ -158,5 +163,57 @@ fn timestamp(ms: u64) -> Timestamp {
     Timestamp {
         seconds: i64::try_from(ms / MILLIS_PER_SECOND).unwrap_or(i64::MAX),
         nanos: i32::try_from(ms % MILLIS_PER_SECOND).unwrap_or_default() * NANOS_PER_MILLI,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(state: ResourceState) -> ResourceStatus {
+        let version = |text: &str| Some(text.to_owned());
+        ResourceStatus { name: "db".into(), intended: version("v2"), sent: version("v1"), state }
+    }
+
+    fn nack(of: &str) -> Nack {
+        Nack { message: "no".into(), resources: vec![of.into()], at_ms: 9_000 }
+    }
+
+    #[test]
+    fn a_refusal_is_told_with_what_was_refused_and_only_while_it_stands() {
+        let told = |state, nack: Option<&Nack>| {
+            refusal(&resource(state), nack).map(|refusal| (refusal.version_info, refusal.details))
+        };
+        let (ours, others) = (nack("db"), nack("web"));
+        let text = |version: &str, details: &str| Some((version.to_owned(), details.to_owned()));
+        assert_eq!(told(ResourceState::Rejected, Some(&ours)), text("v2", "no"));
+        assert_eq!(told(ResourceState::Rejected, Some(&others)), text("v2", ""));
+        assert_eq!(told(ResourceState::Sent, Some(&ours)), text("", "no"), "the newer one was not refused");
+        assert_eq!(told(ResourceState::Waiting, Some(&others)), None);
+        assert_eq!(told(ResourceState::Synced, Some(&ours)), None);
+    }
+
+    #[test]
+    fn a_status_is_worked_out_only_for_who_is_asked_for() {
+        struct Never(&'static str);
+        impl crate::xds::server::board::Shown for Never {
+            fn proxy(&self) -> &str {
+                self.0
+            }
+
+            fn status(&self) -> StreamStatus {
+                unreachable!("{} was not asked for", self.0)
+            }
+        }
+        let board = StatusBoard::new();
+        let mut place = board.place(1, std::sync::Arc::new(Never("web")));
+        place.show();
+        let exactly = StringMatcher {
+            match_pattern: Some(MatchPattern::Exact("db".into())),
+            ..StringMatcher::default()
+        };
+        let matcher = NodeMatcher { node_id: Some(exactly), ..NodeMatcher::default() };
+        let asked = ClientStatusRequest { node_matchers: vec![matcher], ..ClientStatusRequest::default() };
+        assert_eq!(report(&board, &asked), ClientStatusResponse::default());
     }
 }

@@ -40,6 +40,10 @@ impl Showing {
 }
 
 impl Shown for Showing {
+    fn proxy(&self) -> &str {
+        self.proxy.as_str()
+    }
+
     fn status(&self) -> StreamStatus {
         let opened = self.opened;
         StreamStatus {

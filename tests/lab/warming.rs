@@ -1,0 +1,77 @@
+//! Clusters warm until they have their endpoints: never for lack of something that the agent had.
+//!
+//! Envoy holds an ACK back while a cluster warms, so the time from a response to its ACK is the time of warming and what
+//! Envoy's main thread took to get there: 4 ms of work for each cluster, and on a busy machine the waits for a processor.
+
+use anyhow::{Context, ensure};
+
+use crate::lab::rig::{ENVOYS, Rig};
+
+/// The limits that are printed, in seconds, as the agent's histogram has them. The last is the one to keep.
+const LIMITS: [&str; 4] = ["0.01", "0.02", "0.05", "0.1"];
+
+/// A late ACK is no lack if Envoy's main thread had to wait for a processor this long.
+const EXCUSE_MS: u64 = 50;
+
+/// Looks at all that was acknowledged since it last looked.
+pub(super) async fn no_cluster_lacked_anything(rig: &mut Rig) -> anyhow::Result<()> {
+    for node in ENVOYS {
+        let now = Seen::now(rig, node).await?;
+        let before = rig.seen.insert(node.to_owned(), now);
+        let (late, waited_ms) = now.since(before);
+        println!("  {node}: {late} ACKs took more than 100 ms, Envoy waited {waited_ms} ms for a processor");
+        ensure!(
+            late * EXCUSE_MS <= waited_ms,
+            "{node}: {late} ACKs took more than 100 ms, and Envoy had a processor all but {waited_ms} ms"
+        );
+        // What Envoy counts when it gives up waiting, after 15 s.
+        let given_up = rig.envoy(node)?.stats(r"\.init_fetch_timeout$").await?;
+        ensure!(!given_up.is_empty(), "{node}: Envoy has no such statistic");
+        ensure!(given_up.values().all(|n| *n == 0), "{node}: something warmed in vain: {given_up:?}");
+    }
+    Ok(())
+}
+
+/// What has been seen of an Envoy and its agent.
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
+    agent: u32,
+    /// ACKs that took long, of clusters and listeners, in the life of the agent.
+    late: u64,
+    envoy: u32,
+    /// How long its main thread could run and did not, in its life.
+    waited_ms: u64,
+}
+
+impl Seen {
+    async fn now(rig: &Rig, node: &str) -> anyhow::Result<Self> {
+        let (agent, envoy) = (rig.lab.pid(node, "causeway")?, rig.lab.pid(node, "envoy")?);
+        let schedstat = std::fs::read_to_string(format!("/proc/{envoy}/task/{envoy}/schedstat"))?;
+        let waited_ns: u64 = schedstat.split(' ').nth(1).context("the second figure")?.parse()?;
+        let metrics = String::from_utf8(rig.causeway(node, "/metrics").await?)?;
+        let mut late = 0;
+        for kind in ["CDS", "LDS"] {
+            let upto = |limit: &str| -> anyhow::Result<u64> {
+                let series =
+                    format!("causeway_xds_ack_delay_seconds_bucket{{le=\"{limit}\",type=\"{kind}\"}}");
+                let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
+                Ok(line.with_context(|| format!("{series} in\n{metrics}"))?.trim().parse()?)
+            };
+            let (slow, all) = (upto("5.0")?, upto("+Inf")?);
+            let counts = LIMITS.iter().map(|limit| Ok(format!("{} within {limit} s", upto(limit)?)));
+            let counts = counts.collect::<anyhow::Result<Vec<_>>>()?.join(", ");
+            println!("  {node}: of {all} {kind} ACKs {counts}");
+            ensure!(slow == all, "{node}: {} {kind} ACKs took more than 5 s", all - slow);
+            late += all - upto(LIMITS[LIMITS.len() - 1])?;
+        }
+        Ok(Self { agent, late, envoy, waited_ms: waited_ns / 1_000_000 })
+    }
+
+    /// Late ACKs and waits since then; all of those of a process that has started since.
+    fn since(self, before: Option<Self>) -> (u64, u64) {
+        let late = before.filter(|before| before.agent == self.agent).map_or(0, |before| before.late);
+        let waited_ms =
+            before.filter(|before| before.envoy == self.envoy).map_or(0, |before| before.waited_ms);
+        (self.late - late, self.waited_ms - waited_ms)
+    }
+}
