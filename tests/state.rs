@@ -10,7 +10,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use causeway::{
@@ -30,7 +30,10 @@ use causeway::{
         status::ResourceState,
     },
 };
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt as _, net::TcpListener, process::Child};
@@ -93,10 +96,15 @@ impl Mesh {
 
     /// Kills the agent and Consul as `kill -9` does, and starts the agent alone.
     fn restart_without_consul(&mut self) {
+        self.restart_after(Consul::kill);
+    }
+
+    /// Kills the agent, does something to Consul, and starts the agent.
+    fn restart_after(&mut self, act: impl FnOnce(&mut Consul)) {
         let Agent { mut process, home } = self.agent.take().unwrap();
         process.signal(Signal::SIGKILL);
         process.ended();
-        self.consul.kill();
+        act(&mut self.consul);
         self.agent = Some(Agent::with(home, &self.consul.address(), &self.settings, &[]));
         self.agent().until_ready();
     }
@@ -274,6 +282,30 @@ async fn an_agent_that_starts_while_consul_is_away_serves_what_it_served() {
         json!([upstream_to("api", mesh.host, mesh.upstream.port()), upstream_to("db", mesh.host, port)]);
     mesh.consul.register(&changed);
     until("a change reaches Envoy", || TcpStream::connect((mesh.host, port)).ok());
+    mesh.until_flowing(&[&web, &api]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consul_that_takes_connections_and_says_nothing_is_not_waited_for_long() {
+    let mut mesh = Mesh::start(host(5), "").await;
+    let (web, api) = (mesh.envoy("web"), mesh.envoy("api"));
+    mesh.until_synced();
+    mesh.until_flowing(&[&web, &api]);
+    mesh.until_kept();
+    drop(web);
+
+    let tell =
+        |consul: &Consul, signal| kill(Pid::from_raw(consul.pid().try_into().unwrap()), signal).unwrap();
+    let killed_at = lifecycle::now();
+    mesh.restart_after(|consul| tell(consul, Signal::SIGSTOP));
+    let web = mesh.envoy("web");
+    mesh.until_flowing(&[&web, &api]);
+    println!("from kill -9 to traffic of a new Envoy, with a stopped Consul: {:?}", killed_at.elapsed());
+    let given_up = Duration::from_secs(10);
+    assert!(killed_at.elapsed() < given_up, "a request is given up after {given_up:?}");
+    mesh.until_synced();
+    tell(&mesh.consul, Signal::SIGCONT);
+    until("nothing is from disk", || (mesh.metric("causeway_consul_topics_from_disk") == 0).then_some(()));
     mesh.until_flowing(&[&web, &api]);
 }
 
