@@ -1,6 +1,8 @@
 //! What was last known, on real parts: an agent that starts while Consul is away serves what it served, to Envoys that
 //! were there and to new ones.
 
+mod files;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -8,8 +10,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpStream},
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::UNIX_EPOCH,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use causeway::{
@@ -19,29 +20,28 @@ use causeway::{
         self, Options, Proxy,
         world::{Assembled, World},
     },
-    model::catalog::{Catalog, Topics},
-    state::{format::Kind, keep::Keep, record, store::Store},
+    model::{
+        catalog::{Catalog, Topics},
+        name::ProxyId,
+    },
+    state::{format::Kind, store::Store},
     xds::{
         snapshot::{Draft, Snapshot},
         status::ResourceState,
     },
 };
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt as _, net::TcpListener, process::Child};
 
 use crate::{
-    golden,
-    rig::{
-        parts::{Agent, Consul, Home, PATIENCE, Process, causeway, free_ports, until},
-        stream::Stream,
-    },
+    rig::parts::{Agent, Consul, Home, PATIENCE, free_ports, until},
     xds_envoy,
 };
-
-/// Nobody listens there.
-const NO_CONSUL: &str = "http://127.59.0.9:9";
 
 fn host(last: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, 59, 0, last)
@@ -96,10 +96,15 @@ impl Mesh {
 
     /// Kills the agent and Consul as `kill -9` does, and starts the agent alone.
     fn restart_without_consul(&mut self) {
+        self.restart_after(Consul::kill);
+    }
+
+    /// Kills the agent, does something to Consul, and starts the agent.
+    fn restart_after(&mut self, act: impl FnOnce(&mut Consul)) {
         let Agent { mut process, home } = self.agent.take().unwrap();
         process.signal(Signal::SIGKILL);
         process.ended();
-        self.consul.kill();
+        act(&mut self.consul);
         self.agent = Some(Agent::with(home, &self.consul.address(), &self.settings, &[]));
         self.agent().until_ready();
     }
@@ -151,8 +156,9 @@ impl Mesh {
     /// Waits until all that is known is on disk, and makes just what is intended.
     fn until_kept(&self) {
         until("what is served is on disk", || {
-            let kept = Store::new(&self.state()).load(true, now_s()).topics;
-            let is_kept = |proxy: &str| versions(&kept, proxy) == self.intended(proxy);
+            let kept = catalog_of(&Store::new(&self.state()).load(true, now_s()).topics);
+            let is_kept =
+                |proxy: &str| versions(&kept, &proxy.into(), Options::default()) == self.intended(proxy);
             ["web-sidecar-proxy", "api-sidecar-proxy"].into_iter().all(is_kept).then_some(())
         });
     }
@@ -178,15 +184,18 @@ impl Mesh {
     }
 }
 
-/// What these topics make of a proxy, with versions.
-fn versions(topics: &Topics, proxy: &str) -> Vec<String> {
+/// The catalog of these topics alone.
+fn catalog_of(topics: &Topics) -> Catalog {
     let mut catalog = Catalog::default();
     for (topic, heard) in topics {
         catalog.hear(topic.clone(), heard.clone());
     }
-    let Proxy::Built(built) = mesh::build(&catalog, &proxy.into(), Options::default()) else {
-        return Vec::new();
-    };
+    catalog
+}
+
+/// What is made of a proxy, with versions.
+fn versions(catalog: &Catalog, proxy: &ProxyId, options: Options) -> Vec<String> {
+    let Proxy::Built(built) = mesh::build(catalog, proxy, options) else { return Vec::new() };
     let Assembled { resources, partial, complete, .. } = World::default().assemble(built);
     let snapshot = Snapshot::empty().next(Draft { resources, partial, complete });
     snapshot.iter().map(|it| format!("{} {} {}", it.key.kind.short(), it.key.name, it.version)).collect()
@@ -277,6 +286,30 @@ async fn an_agent_that_starts_while_consul_is_away_serves_what_it_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consul_that_takes_connections_and_says_nothing_is_not_waited_for_long() {
+    let mut mesh = Mesh::start(host(5), "").await;
+    let (web, api) = (mesh.envoy("web"), mesh.envoy("api"));
+    mesh.until_synced();
+    mesh.until_flowing(&[&web, &api]);
+    mesh.until_kept();
+    drop(web);
+
+    let tell =
+        |consul: &Consul, signal| kill(Pid::from_raw(consul.pid().try_into().unwrap()), signal).unwrap();
+    let killed_at = lifecycle::now();
+    mesh.restart_after(|consul| tell(consul, Signal::SIGSTOP));
+    let web = mesh.envoy("web");
+    mesh.until_flowing(&[&web, &api]);
+    println!("from kill -9 to traffic of a new Envoy, with a stopped Consul: {:?}", killed_at.elapsed());
+    let given_up = Duration::from_secs(10);
+    assert!(killed_at.elapsed() < given_up, "a request is given up after {given_up:?}");
+    mesh.until_synced();
+    tell(&mesh.consul, Signal::SIGCONT);
+    until("nothing is from disk", || (mesh.metric("causeway_consul_topics_from_disk") == 0).then_some(()));
+    mesh.until_flowing(&[&web, &api]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_private_keys_a_new_envoy_waits_for_its_certificates() {
     let mut mesh = Mesh::start(host(2), "state.persist_keys = false").await;
     let (web, api) = (mesh.envoy("web"), mesh.envoy("api"));
@@ -313,92 +346,4 @@ async fn without_private_keys_a_new_envoy_waits_for_its_certificates() {
     assert!(TcpStream::connect(mesh.upstream).is_err(), "it does not listen for what it could not send on");
     mesh.consul.run();
     mesh.until_flowing(&[&web, &api]);
-}
-
-#[test]
-fn files_that_cannot_be_used_are_moved_aside() {
-    let home = Home::new(host(3));
-    let dir = home.path("state");
-    fs::create_dir(&dir).unwrap();
-    fs::write(dir.join("catalog.state"), "causeway-state 1 catalog 0 garbage\n").unwrap();
-    fs::write(dir.join("keys.state"), "causeway-state 99 keys\n").unwrap();
-    fs::create_dir(dir.join("tokens.state")).unwrap();
-    let more = format!("state.dir = \"{}\"", dir.display());
-    let mut agent = Agent::with(home, NO_CONSUL, &more, &[]);
-    for (file, why) in [
-        ("catalog.state.damaged-", "its checksum is another"),
-        ("keys.state.newer-", "a newer Causeway wrote it"),
-        ("tokens.state.foreign-", "it is no plain file"),
-    ] {
-        agent.log().line(&["WARN", file, why, "moved aside"]);
-        assert!(names(&dir).iter().any(|name| name.starts_with(file)), "{file}: {:?}", names(&dir));
-    }
-    assert_eq!(agent.get("/healthz").status, 200);
-    assert_eq!(agent.get("/readyz").status, 503, "it knows nothing");
-    agent.process.signal(Signal::SIGTERM);
-    assert!(agent.process.ended().success());
-    assert!(
-        names(&dir).is_superset(&["catalog.state", "keys.state", "tokens.state"].map(String::from).into())
-    );
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_full_disk_is_told_of_once_and_the_agent_serves_on() {
-    let consul = Consul::start(host(4), json!({}));
-    consul.register(&service("web", host(4), 8080, 21_000, json!([])));
-    let home = Home::new(host(4));
-    let dir = home.path("state");
-    let file = home.write(&consul.address(), &format!("state.dir = \"{}\"", dir.display()));
-    // No file may have a byte: what write(2) says then is of the same kind as on a full disk.
-    let mut limited = Command::new("sh");
-    limited.args(["-c", "trap '' XFSZ; ulimit -S -f 0; exec \"$@\"", "sh"]).arg(causeway().get_program());
-    limited.args(["agent", "--config"]).arg(file).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
-    let agent = Agent { process: Process::start(limited.stdout(Stdio::null())), home };
-    agent.log().line(&["agent ready"]);
-    agent.log().line(&["WARN", "last known good not written", "make room there"]);
-    let socket = agent.home.socket();
-    let mut stream = Stream::over_unix(&socket, "web-sidecar-proxy").await.unwrap();
-    stream.until(&["local_app"]).await.unwrap();
-    assert_eq!(metric(&agent, "causeway_state_failing"), 1);
-    assert_eq!(names(&dir), BTreeSet::new(), "nothing half written is left");
-
-    let pid = agent.process.pid().to_string();
-    let freed = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited"]).status().unwrap();
-    assert!(freed.success());
-    agent.log().line(&["INFO", "last known good is written again"]);
-    assert_eq!(agent.log().text().matches("last known good not written").count(), 1);
-    assert_eq!(metric(&agent, "causeway_state_failing"), 0);
-    let kept = Store::new(&dir).load(true, now_s()).topics;
-    assert!(kept.keys().any(|topic| topic.to_string() == "registration/web-sidecar-proxy"), "{kept:?}");
-}
-
-/// Every answer that a real Consul gave for the golden cases comes back from disk as it was.
-#[test]
-fn what_consul_says_comes_back_from_disk_as_it_was() {
-    let mut count = 0;
-    for (name, case) in golden::all_cases() {
-        let Ok((catalog, ..)) = golden::hear(&case) else { panic!("{name}") };
-        let shelf = Topics::new();
-        let keep = Keep::of(&catalog, &shelf, 0);
-        let (mut topics, skipped) = record::read_topics(&record::write_topics(&keep));
-        assert_eq!(skipped.count, 0, "{name}: {skipped}");
-        topics.extend(record::read_leaves(&record::write_leaves(&keep), 0).0);
-        assert_same(&name, &catalog, &topics);
-        count += topics.len();
-    }
-    println!("{count} answers");
-    assert!(count > 300, "{count}");
-}
-
-fn assert_same(name: &str, catalog: &Catalog, read: &Topics) {
-    for (topic, heard) in catalog.topics() {
-        let is_absent = serde_json::to_value(&*heard.answer).unwrap() == json!({ "registration": null });
-        match read.get(topic) {
-            Some(read) => assert!(
-                read.answer == heard.answer && read.notes == heard.notes && read.is_from_disk(),
-                "{name}: {topic}"
-            ),
-            None => assert!(is_absent, "{name}: {topic} is not kept"),
-        }
-    }
 }

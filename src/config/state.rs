@@ -55,8 +55,8 @@ const PERSIST_KEYS: Key = Key {
     kind: Kind::Flag,
     example: "true",
     meaning: "whether leaf certificates are kept, with their private keys, until they expire",
-    more: "Without them an Envoy that starts during an outage waits for its certificates; one that runs keeps those it has. \
-           `false` removes what was kept",
+    more: "Without them an Envoy that starts during an outage is given only what needs no certificate: it listens neither \
+           for its service nor for upstreams until Consul answers. One that runs keeps all it has. `false` removes what was kept",
     value: |config| Value::Flag(config.state.persist_keys),
     ..Key::TEXT
 };

@@ -73,6 +73,7 @@ impl Keeper {
         self.pace.changed(self.elapsed());
         loop {
             let due = self.pace.due().map(|at| self.started + at);
+            self.metrics.pending.set(i64::from(due.is_some()));
             tokio::select! {
                 () = stop.wait() => break,
                 changed = sources.catalog.changed() => if changed.is_err() { break },
@@ -162,6 +163,13 @@ impl Job {
                 Kind::Catalog => record::write_topics(&keep),
                 Kind::Tokens => record::write_tokens(&self.tokens),
             };
+            let is_nothing = match kind {
+                Kind::Tokens => self.tokens.passed.is_empty(),
+                Kind::Keys | Kind::Catalog => body.is_empty(),
+            };
+            if is_nothing && !self.store.has(kind) {
+                continue;
+            }
             written = match (written, self.store.write(kind, self.now_s, &body)) {
                 (Ok(before), Ok(bytes)) => Ok(before + bytes),
                 (Ok(_), Err(error)) => Err(error),
