@@ -127,8 +127,7 @@ impl Subscription {
             // There are no words for the absence of what was not named.
             Variant::StateOfTheWorld => state.names.contains(*name),
         };
-        let names = self.names_in_view(kind).into_iter().filter(is_answerable);
-        let absent = names.filter(|name| self.snapshot.get(&Key::new(kind, *name)).is_none());
+        let absent = self.absent_in_view(kind).into_iter().filter(is_answerable);
         // What a client has and cannot be taken from it can at least be told not to exist, if it brought that or asks.
         let is_brought =
             |name: &str| self.cannot_remove(kind) && (state.is_inherited(name) || state.asked.contains(name));
@@ -141,11 +140,10 @@ impl Subscription {
     /// is gone; of what an earlier stream left only a complete snapshot can tell.
     pub(super) fn gone(&self, kind: Kind) -> impl Iterator<Item = String> {
         let state = self.state(kind);
-        let names = self.names_in_view(kind).into_iter();
+        let names = self.absent_in_view(kind).into_iter();
         let held = names.filter(|name| state.is_subscribed(name) && state.may_hold(name));
         let is_from_before = |name: &str| state.records.get(name).is_some_and(Record::is_from_before);
-        let told = held.filter(|name| self.snapshot.is_complete() || !is_from_before(name));
-        let gone = told.filter(|name| self.snapshot.get(&Key::new(kind, *name)).is_none());
+        let gone = held.filter(|name| self.snapshot.is_complete() || !is_from_before(name));
         gone.map(str::to_owned).collect::<Vec<_>>().into_iter()
     }
 

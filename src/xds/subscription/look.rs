@@ -63,15 +63,17 @@ impl Subscription {
         }
     }
 
-    /// The names in view that are asked for or on record, sorted.
-    pub(super) fn names_in_view(&self, kind: Kind) -> BTreeSet<&str> {
+    /// The names in view that are asked for or on record and of which there is no resource, sorted: mostly none.
+    pub(super) fn absent_in_view(&self, kind: Kind) -> Vec<&str> {
+        let is_absent = |name: &&str| self.snapshot.get(&Key::new(kind, *name)).is_none();
         let state = self.state(kind);
         match &state.look {
             Look::Everywhere => {
                 let asked = state.asked.iter().chain(&state.owed).map(String::as_str);
-                asked.chain(state.names.iter().chain(state.records.keys()).map(|name| &**name)).collect()
+                let known = state.names.iter().chain(state.records.keys()).map(|name| &**name);
+                asked.chain(known).collect::<BTreeSet<&str>>().into_iter().filter(is_absent).collect()
             }
-            Look::At(names) => names.iter().map(String::as_str).collect(),
+            Look::At(names) => names.iter().map(String::as_str).filter(is_absent).collect(),
         }
     }
 
@@ -94,11 +96,10 @@ impl Subscription {
         let state = self.state(kind);
         let present = self.entries_in_view(kind).into_iter().filter(|entry| state.is_due(entry));
         let present = present.map(|entry| entry.key.name.as_str());
-        let absent = self.names_in_view(kind).into_iter().filter(|name| {
-            state.is_subscribed(name)
-                && (state.may_hold(name) || state.awaits_absence(name))
-                && self.snapshot.get(&Key::new(kind, *name)).is_none()
-        });
+        let absent = self
+            .absent_in_view(kind)
+            .into_iter()
+            .filter(|name| state.is_subscribed(name) && (state.may_hold(name) || state.awaits_absence(name)));
         present.chain(absent).map(str::to_owned).collect()
     }
 
