@@ -53,12 +53,9 @@ impl Settings {
     /// What is under `key`. Consul merges its own structs into these settings and so spells `max_connections` also as
     /// `MaxConnections`: case and underscores do not count.
     fn value(&self, key: &str) -> Option<&Value> {
-        let plain = |text: &str| -> String {
-            text.chars().filter(|c| *c != '_').map(|c| c.to_ascii_lowercase()).collect()
-        };
         self.0.get(key).or_else(|| {
-            let wanted = plain(key);
-            self.0.iter().find(|(key, _)| plain(key) == wanted).map(|(_, value)| value)
+            let is_it = |other: &str| plain(other).eq(plain(key));
+            self.0.iter().find(|(other, _)| is_it(other)).map(|(_, value)| value)
         })
     }
 
@@ -77,6 +74,11 @@ impl Settings {
         merged.extend(self.0.iter().map(|(key, value)| (key.clone(), value.clone())));
         Self(merged)
     }
+}
+
+/// What counts of a key. Looked up hundreds of times for each sidecar, so nothing is copied.
+fn plain(key: &str) -> impl Iterator<Item = u8> {
+    key.bytes().filter(|byte| *byte != b'_').map(|byte| byte.to_ascii_lowercase())
 }
 
 /// A Go duration (`1h2m3.5s`, `100ms`) in milliseconds, rounded down; `None` if it is no duration or negative.
