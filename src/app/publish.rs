@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use crate::{
     app::interest::{Interests, Wanted},
     consul::watch::Watches,
-    lifecycle::{self, Stop},
+    lifecycle::{self, Stop, pace::Pace},
     mesh::{
         self, Options, Proxy,
         built::Built,
@@ -39,7 +39,7 @@ pub(super) struct Report {
     /// What could not be honoured.
     pub(super) notes: BTreeSet<Note>,
     /// The topics it is built from.
-    pub(super) needs: BTreeSet<Topic>,
+    pub(super) needs: Arc<BTreeSet<Topic>>,
 }
 
 /// What the publisher tells of each proxy.
@@ -63,7 +63,7 @@ struct Serving {
     offers: watch::Sender<Offer>,
     world: World,
     snapshot: Arc<Snapshot>,
-    needs: BTreeSet<Topic>,
+    needs: Arc<BTreeSet<Topic>>,
     /// None until it is built for the first time.
     report: Option<Arc<Report>>,
     waiting_for: BTreeSet<Topic>,
@@ -93,8 +93,16 @@ impl Publisher {
 
     /// Runs until stopped, or until the catalog ends.
     pub(super) async fn run(mut self, stop: Stop) {
+        let mut pace = Pace::default();
         loop {
+            let began = lifecycle::now();
             let forget_at = self.refresh().await;
+            pace.worked(began, lifecycle::now());
+            // A large gateway is built anew with whatever came meanwhile, not for each of its thousands of answers.
+            tokio::select! {
+                () = stop.wait() => return,
+                () = pace.rested() => {}
+            }
             tokio::select! {
                 () = stop.wait() => return,
                 changed = self.catalog.changed() => if changed.is_err() { return },
@@ -125,8 +133,8 @@ impl Publisher {
             }
             if options != last_options || !serving.is_current(&changed) {
                 let needs = serving.rebuild(&proxy, &catalog, options);
-                if needs != serving.needs {
-                    serving.needs = needs.clone();
+                if needs != *serving.needs {
+                    serving.needs = Arc::new(needs.clone());
                     self.watches.want(&owner(&proxy), needs).await;
                 }
                 serving.report = Some(Arc::new(serving.report()));
@@ -158,7 +166,7 @@ impl Serving {
             offers,
             world: World::default(),
             snapshot: Arc::new(Snapshot::empty()),
-            needs: BTreeSet::new(),
+            needs: Arc::default(),
             report: None,
             waiting_for: BTreeSet::new(),
             notes: BTreeSet::new(),
@@ -191,8 +199,8 @@ impl Serving {
         }
     }
 
-    fn publish(&mut self, proxy: &ProxyId, built: Built, catalog: &Catalog) -> BTreeSet<Topic> {
-        let needs = built.needs.clone();
+    fn publish(&mut self, proxy: &ProxyId, mut built: Built, catalog: &Catalog) -> BTreeSet<Topic> {
+        let needs = std::mem::take(&mut built.needs);
         let Assembled { resources, partial, waiting_for, complete, mut notes } = self.world.assemble(built);
         notes.extend(heard_notes(catalog, &needs));
         notes.extend(disk_note(catalog, proxy, &needs));

@@ -2,7 +2,8 @@
 //! Where a datacenter's topics are many, their pollers follow a census of it (`guide`).
 //!
 //! A changed answer is published at once, together with all others that are already waiting; there is no timer between
-//! Consul's answer and the publication. A topic that nobody wants any more is followed for [`LINGER`] and then forgotten,
+//! Consul's answer and the publication, but that publications of a very large catalog keep a [`Pace`]. A topic that
+//! nobody wants any more is followed for [`LINGER`] and then forgotten,
 //! so that a proxy that reconnects finds everything as it was.
 
 use std::{
@@ -28,7 +29,7 @@ use crate::{
         poller::{self, Desk, News, Report, Turns},
         shelf::Shelf,
     },
-    lifecycle::{self, Stop, Task},
+    lifecycle::{self, Stop, Task, pace::Pace},
     model::{
         catalog::{Answer, Catalog, Heard, Topic, Topics},
         name::Datacenter,
@@ -100,6 +101,8 @@ pub fn start_with(
         },
         published,
         shelved,
+        has_news: false,
+        pace: Pace::default(),
     };
     let task = lifecycle::spawn("consul.watch", owner.run(wishes, reports, stop));
     (Watches { wishes: wishes_in, catalog, shelf }, task)
@@ -134,6 +137,10 @@ struct Owner {
     desk: Desk,
     published: watch::Sender<Arc<Catalog>>,
     shelved: watch::Sender<Arc<Topics>>,
+    /// The catalog is not what was published last.
+    has_news: bool,
+    /// Of publications: each is a copy of all that is known.
+    pace: Pace,
 }
 
 struct Followed {
@@ -151,8 +158,8 @@ impl Owner {
         mut reports: mpsc::Receiver<Report>,
         stop: Stop,
     ) {
+        let mut next_end = None;
         loop {
-            let next_end = self.followed.values().filter_map(|followed| followed.until).min();
             tokio::select! {
                 () = stop.wait() => return,
                 Some(report) = reports.recv() => {
@@ -162,14 +169,19 @@ impl Owner {
                     }
                     self.publish(has_changed);
                 }
+                () = self.pace.rested(), if self.has_news => self.publish(true),
                 Some(wish) = wishes.recv() => {
                     self.wish(wish);
                     while let Ok(wish) = wishes.try_recv() {
                         self.wish(wish);
                     }
                     self.follow_wanted();
+                    next_end = self.next_end();
                 }
-                () = until(next_end) => self.forget_unwanted(lifecycle::now()),
+                () = until(next_end) => {
+                    self.forget_unwanted(lifecycle::now());
+                    next_end = self.next_end();
+                }
                 () = until(self.shelf.due()) => self.tend_shelf(lifecycle::now()),
                 Some(ended) = self.pollers.join_next() => {
                     if !ended.as_ref().is_err_and(JoinError::is_cancelled) {
@@ -230,6 +242,11 @@ impl Owner {
         }
     }
 
+    /// When the first topic is to be forgotten that nobody wants.
+    fn next_end(&self) -> Option<Instant> {
+        self.followed.values().filter_map(|followed| followed.until).min()
+    }
+
     fn forget_unwanted(&mut self, now: Instant) {
         let (catalog, shelf) = (&mut self.catalog, &mut self.shelf);
         let before = self.followed.len();
@@ -255,8 +272,9 @@ impl Owner {
         let Some(followed) = self.followed.get_mut(&report.topic) else { return false };
         let was_silent = followed.is_silent;
         followed.is_silent = matches!(report.news, News::Lost(_));
+        let was_from_disk = followed.is_from_disk;
         let now = lifecycle::now();
-        let topic = &report.topic;
+        let topic = report.topic;
         let has_changed = match report.news {
             News::Heard(heard) => {
                 if was_silent {
@@ -267,20 +285,24 @@ impl Owner {
                     let _ = self.desk.local.set(facts.datacenter.clone());
                 }
                 followed.is_from_disk = false;
-                if self.shelf.answered(topic, &heard.answer, now) {
+                if self.shelf.answered(&topic, &heard.answer, now) {
                     self.forget_foreign();
                 }
-                self.catalog.hear(report.topic, heard)
+                self.catalog.hear(topic.clone(), heard)
             }
             News::Lost(reason) => {
                 tracing::warn!(%topic, error = %reason, "Consul gives no answer; the last one stays in use");
-                if let Some(heard) = self.shelf.lost(topic, now) {
+                if let Some(heard) = self.shelf.lost(&topic, now) {
                     self.restore(topic.clone(), heard);
                 }
-                self.catalog.lose(topic, reason)
+                self.catalog.lose(&topic, reason)
             }
         };
-        self.count_silent();
+        // Counting goes through all topics: not at each of thousands of answers.
+        let is = self.followed.get(&topic).map(|followed| (followed.is_silent, followed.is_from_disk));
+        if is != Some((was_silent, was_from_disk)) {
+            self.count_silent();
+        }
         has_changed
     }
 
@@ -318,10 +340,15 @@ impl Owner {
         }
     }
 
-    fn publish(&self, has_changed: bool) {
-        if has_changed {
+    /// Publishes what has changed, at once or when it is time again.
+    fn publish(&mut self, has_changed: bool) {
+        self.has_news |= has_changed;
+        let began = lifecycle::now();
+        if self.has_news && self.pace.is_rested(began) {
+            self.has_news = false;
             self.desk.metrics.publications.inc();
             self.published.send_replace(Arc::new(self.catalog.clone()));
+            self.pace.worked(began, lifecycle::now());
         }
     }
 
