@@ -10,6 +10,8 @@
     reason = "a measurement that cannot be made ends with a panic"
 )]
 
+#[path = "fanout/answer.rs"]
+mod answer;
 #[path = "kit/catalog.rs"]
 mod catalog;
 #[path = "fanout/clients.rs"]
@@ -18,6 +20,8 @@ mod clients;
 mod figures;
 #[path = "fanout/floor.rs"]
 mod floor;
+#[path = "fanout/http2.rs"]
+mod http2;
 #[path = "fanout/server.rs"]
 mod server;
 

@@ -1,16 +1,14 @@
-//! The clients: one connection each, as Envoys have, with as little around it as can be, since they share the
-//! machine with what is measured.
+//! The clients: one connection each, as Envoys have, and one thread for all of them. They share the machine with what is
+//! measured and take as little of it as can be: a read, a look at the type and the nonce, and a write of the answer.
 
 use std::{
     collections::{BTreeMap, HashMap},
     io::{self, BufRead as _},
-    path::PathBuf,
-    pin::Pin,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::UNIX_EPOCH,
 };
 
@@ -20,19 +18,15 @@ use causeway::{
 };
 use envoy_types::pb::envoy::{
     config::core::v3::Node,
-    service::discovery::v3::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse,
-        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-    },
+    service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message as _;
 use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::UnixStream,
-    sync::{Semaphore, mpsc},
-};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::Semaphore;
+
+use crate::{answer::Answered, http2::Call};
+
+const PATH: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 /// Connections made at once; the kernel's queue for a Unix socket is no longer than this everywhere.
 const CONNECTING: usize = 64;
@@ -73,7 +67,7 @@ fn say(said: Said) {
 
 /// Runs until standard input ends; a line on it starts the count.
 pub(crate) fn run(orders: Orders) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (clients, kinds) = (orders.clients, known(&orders));
     let tally = Arc::new(Tally { clients, ..Tally::default() });
     let _tasks = runtime.block_on(async {
@@ -151,13 +145,14 @@ impl Client {
         loop {
             let response = stream.next().await;
             self.tally.arrived();
-            resources += response.resources.len();
-            let is_answered = !response.removed_resources.is_empty();
+            let response = Answered::read(&response);
+            resources += response.resources;
+            let is_answered = response.removed > 0;
             if !is_ready && (is_answered || resources >= self.orders.resources) {
                 is_ready = true;
-                self.tally.ready(stream.bytes.load(Ordering::Relaxed));
+                self.tally.ready(stream.call.bytes);
             }
-            stream.ack(response).await;
+            stream.ack(response.type_url, response.nonce).await;
         }
     }
 }
@@ -176,126 +171,48 @@ async fn learn(orders: &Orders, kinds: &[(Kind, Vec<String>)]) -> HashMap<String
     }
     let mut versions: HashMap<String, HashMap<String, String>> = HashMap::new();
     while versions.values().map(HashMap::len).sum::<usize>() < orders.resources {
-        let response = stream.next().await;
+        let response = DeltaDiscoveryResponse::decode(&*stream.next().await).unwrap();
         let of_kind = versions.entry(response.type_url.clone()).or_default();
         of_kind.extend(response.resources.iter().map(|r| (r.name.clone(), r.version.clone())));
-        stream.ack(response).await;
+        stream.ack(&response.type_url, &response.nonce).await;
     }
     versions
 }
 
 /// One delta ADS stream.
 struct Stream {
-    requests: mpsc::Sender<DeltaDiscoveryRequest>,
-    responses: tonic::Streaming<DeltaDiscoveryResponse>,
-    /// Read from the connection so far.
-    bytes: Arc<AtomicU64>,
-    _connection: Task<()>,
+    call: Call,
+    /// Until it is told, with the first request.
+    node: Option<Node>,
 }
 
 impl Stream {
-    async fn open(socket: &PathBuf, node: &str) -> Self {
-        let bytes = Arc::new(AtomicU64::new(0));
-        let unix = Counted { unix: UnixStream::connect(socket).await.unwrap(), bytes: bytes.clone() };
-        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(unix));
-        let (send, connection) = handshake.await.unwrap();
-        let connection = lifecycle::spawn("connection", async move {
-            let _ = connection.await;
-        });
-        let service = tower::service_fn(move |request| send.clone().send_request(request));
-        let origin = http::Uri::from_static("http://xds");
-        let mut client = AggregatedDiscoveryServiceClient::with_origin(service, origin);
-        let (requests, outgoing) = mpsc::channel(8);
-        let node = Some(Node { id: node.to_owned(), ..Node::default() });
-        let outgoing = WithNode { node, requests: ReceiverStream::new(outgoing) };
-        let responses = client.delta_aggregated_resources(outgoing).await.unwrap().into_inner();
-        Self { requests, responses, bytes, _connection: connection }
+    async fn open(socket: &Path, node: &str) -> Self {
+        let node = Node { id: node.to_owned(), ..Node::default() };
+        Self { call: Call::open(socket, PATH).await, node: Some(node) }
     }
 
-    async fn ask(&self, kind: Kind, names: Vec<String>, versions: HashMap<String, String>) {
+    async fn ask(&mut self, kind: Kind, names: Vec<String>, versions: HashMap<String, String>) {
         let request = DeltaDiscoveryRequest {
+            node: self.node.take(),
             type_url: kind.type_url().to_owned(),
             resource_names_subscribe: names,
             initial_resource_versions: versions,
             ..DeltaDiscoveryRequest::default()
         };
-        self.requests.send(request).await.unwrap();
+        self.call.send(&request).await;
     }
 
-    async fn next(&mut self) -> DeltaDiscoveryResponse {
-        self.responses.message().await.unwrap().expect("the server goes on")
+    async fn next(&mut self) -> Vec<u8> {
+        self.call.next().await
     }
 
-    async fn ack(&self, response: DeltaDiscoveryResponse) {
+    async fn ack(&mut self, type_url: &str, nonce: &str) {
         let request = DeltaDiscoveryRequest {
-            type_url: response.type_url,
-            response_nonce: response.nonce,
+            type_url: type_url.to_owned(),
+            response_nonce: nonce.to_owned(),
             ..DeltaDiscoveryRequest::default()
         };
-        self.requests.send(request).await.unwrap();
-    }
-}
-
-/// Requests, the first of which says who asks.
-struct WithNode {
-    node: Option<Node>,
-    requests: ReceiverStream<DeltaDiscoveryRequest>,
-}
-
-impl tokio_stream::Stream for WithNode {
-    type Item = DeltaDiscoveryRequest;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = Pin::new(&mut self.requests).poll_next(context);
-        next.map(|request| request.map(|request| DeltaDiscoveryRequest { node: self.node.take(), ..request }))
-    }
-}
-
-/// A connection whose incoming bytes are counted.
-struct Counted {
-    unix: UnixStream,
-    bytes: Arc<AtomicU64>,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.unix).poll_read(context, buffer);
-        self.bytes.fetch_add(u64::try_from(buffer.filled().len() - before).unwrap(), Ordering::Relaxed);
-        polled
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.unix).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.unix).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.unix).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.unix).poll_write_vectored(context, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.unix.is_write_vectored()
+        self.call.send(&request).await;
     }
 }

@@ -36,13 +36,10 @@ use crate::{
 const UPSTREAMS: usize = 100;
 /// Between two looks at whether all answers are in.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
-/// Worker threads of the agent.
-const WORKERS: usize = 2;
 
 /// Does what is asked.
 pub(crate) fn run(asked: Asked) -> Found {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build().unwrap();
+    let runtime = lifecycle::runtime::runtime().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("xds.sock");
     let mut sidecar = Sidecar::new();
