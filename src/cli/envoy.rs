@@ -26,6 +26,7 @@ use serde_json::Value;
 use tracing::{info, warn};
 
 pub use self::args::EnvoyArgs;
+pub(super) use self::launch::token_in_bootstrap;
 use self::{
     choose::{LocalService, MESH_GATEWAY, choose},
     consul::{ConsulAgent, HttpAgent, LocalAgent},

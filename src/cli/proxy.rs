@@ -13,7 +13,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
@@ -25,7 +25,7 @@ use self::{
 };
 use crate::{
     api::wire::{ProxyConfig, Status},
-    cli::{consul_flags, duration, instance, print},
+    cli::{duration, envoy::token_in_bootstrap, instance, print},
     config::consul::ConsulSettings,
     envoy::{admin::Admin, bootstrap::Endpoint},
     fetch::{self, path_segment},
@@ -117,8 +117,7 @@ struct AgentFlags {
 /// Which Envoy, for the commands that speak with it.
 #[derive(Args, Clone, Debug)]
 struct EnvoyFlags {
-    /// The proxy's service id, to have Consul send others elsewhere. Consul is reached as the CONSUL_* variables say,
-    /// with the credential `consul-token` of systemd where they name no token
+    /// The proxy's service id, to have Consul send others elsewhere. Consul is reached as the CONSUL_* variables say
     id: Option<String>,
     /// The same, as the name of a systemd instance: \xNN stands for a byte
     #[arg(long, value_name = "NAME", conflicts_with = "id", value_parser = instance::unescape)]
@@ -126,6 +125,9 @@ struct EnvoyFlags {
     /// Envoy's admin interface
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:19000", value_parser = admin_address)]
     admin: String,
+    /// The folder of its bootstrap, whose token is used where no variable gives one
+    #[arg(long, value_name = "DIR")]
+    bootstrap_dir: Option<PathBuf>,
 }
 
 impl EnvoyFlags {
@@ -136,8 +138,14 @@ impl EnvoyFlags {
     /// Consul's side of the proxy that was named; none if none was.
     fn maintenance(&self, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Option<Maintenance>> {
         let Some(id) = self.id.as_ref().or(self.instance.as_ref()) else { return Ok(None) };
-        let settings = ConsulSettings::from_env(env).map_err(|problems| anyhow!(problems.join("\n")))?;
-        Maintenance::of(id, consul_flags::with_credential(settings, env)?).map(Some)
+        let mut settings = ConsulSettings::from_env(env).map_err(|problems| anyhow!(problems.join("\n")))?;
+        if let Some(folder) = &self.bootstrap_dir
+            && settings.token.is_none()
+            && settings.token_file.is_none()
+        {
+            settings.token = token_in_bootstrap(folder, id)?;
+        }
+        Maintenance::of(id, settings).map(Some)
     }
 }
 

@@ -46,12 +46,12 @@ WantedBy=multi-user.target
 UNIT = """\
 [Unit]
 Description={about}
+StartLimitIntervalSec=0
 [Service]
 Environment={environment}
 ExecStart={command}
 Restart=always
 RestartSec=1
-StartLimitIntervalSec=0
 {more}
 [Install]
 WantedBy=multi-user.target
@@ -64,8 +64,9 @@ def instance(proxy):
 
 
 def file_of(proxy, suffix):
-    """A proxy's file of settings or its token."""
-    return f"/etc/causeway/envoy/{ODD_INSTANCE if proxy == ODD else proxy}.{suffix}"
+    """A proxy's file of settings or its token. systemd takes the former's name for a pattern, without backslashes."""
+    name = ODD_INSTANCE if proxy == ODD else proxy
+    return f"/etc/causeway/envoy/{name.replace(chr(92), '') if suffix == 'env' else name}.{suffix}"
 
 
 class World:
