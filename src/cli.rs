@@ -1,14 +1,16 @@
 //! The command line: what `causeway` understands, one file per command. It turns arguments into calls and results
 //! into exit codes; it decides nothing else.
 //!
-//! Exit codes: 0 done, 1 an error, 2 wrong usage, [`EXIT_BAD_CONFIG`], [`EXIT_NO_INPUT`].
+//! Exit codes: 0 done, 1 an error, 2 wrong usage, [`EXIT_BAD_CONFIG`], [`EXIT_NO_INPUT`], [`EXIT_UNAVAILABLE`].
 
 pub mod agent;
 pub mod check_config;
 pub mod completions;
 pub mod consul_flags;
 pub mod demo;
+pub mod duration;
 pub mod envoy;
+pub mod instance;
 pub mod lab;
 pub mod manual;
 pub mod proxy;
@@ -27,6 +29,9 @@ pub const EXIT_BAD_CONFIG: u8 = 64;
 
 /// A file that was named cannot be read.
 pub const EXIT_NO_INPUT: u8 = 66;
+
+/// What is needed from elsewhere is not to be had now; asking again later may help.
+pub const EXIT_UNAVAILABLE: u8 = 69;
 
 /// The agent shares its machine with the services it is for: two threads carry its work on any of them.
 const WORKER_THREADS: usize = 2;
@@ -76,11 +81,14 @@ pub fn main(commit: &str) -> ExitCode {
     match start(cli, command) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&format!("causeway: {error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(1, &error),
     }
+}
+
+/// Tells an error as [`main`] does, and makes the exit code that stands for it.
+pub fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
+    complain(&format!("causeway: {error:#}"));
+    ExitCode::from(code)
 }
 
 fn start(cli: Cli, line: clap::Command) -> anyhow::Result<ExitCode> {
@@ -100,7 +108,7 @@ async fn run(command: Command, line: clap::Command) -> anyhow::Result<ExitCode> 
         Command::Agent(args) => Box::pin(agent::run(args)).await,
         Command::CheckConfig(args) => check_config::run(args).await,
         Command::Envoy(args) => Box::pin(envoy::run(*args, &config::process_env)).await,
-        Command::Proxy(args) => proxy::run(args).await,
+        Command::Proxy(args) => proxy::run(args, &config::process_env).await,
         Command::Lab(args) => Box::pin(lab::run(args)).await,
         Command::Completions(args) => completions::run(&args, line),
         Command::Demo(args) => demo::run(args).await,

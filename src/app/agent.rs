@@ -1,6 +1,8 @@
 //! The agent: starts the tasks in the order in which they depend on each other, and ends them in the other.
 
-use std::{path::PathBuf, sync::Arc};
+mod manager;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -9,10 +11,11 @@ use crate::{
     api,
     app::{
         access::{Access, AskConsul},
+        agent::manager::Manager,
         interest::Interests,
         metrics,
         publish::Publisher,
-        sources::{AgentSources, readiness},
+        sources::AgentSources,
     },
     config::{self, Config, ConfigError, xds::XdsSettings},
     consul::{
@@ -54,10 +57,17 @@ pub enum AgentError {
     Ended(SupervisorEnd),
 }
 
+impl AgentError {
+    /// Whether a file that the configuration names cannot be used: another start would find it the same.
+    pub fn is_about_a_file(&self) -> bool {
+        matches!(self, Self::Consul(ClientError::TokenFile { .. } | ClientError::Tls(_)))
+    }
+}
+
 /// Runs the agent until a signal stops it or a critical task ends. `file` is read again on SIGHUP.
 pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry>) -> Result<(), AgentError> {
     let signals = Signals::listen().map_err(AgentError::Signals)?;
-    let notify = Notify::from_env(&config::process_env);
+    let manager = Manager::new(Notify::from_env(&config::process_env));
     let metrics = metrics::register();
     let client = Client::new(config.consul.clone())?;
     let listeners = bind(&config.xds)?;
@@ -72,7 +82,7 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     watches.want(OWNER, [Topic::Agent].into()).await;
     let interests = Interests::new();
     let (publisher, reports) = Publisher::new(watches.clone(), interests.clone(), watch_options);
-    let recheck = std::time::Duration::from_millis(config.xds.token_recheck_ms);
+    let recheck = Duration::from_millis(config.xds.token_recheck_ms);
     let access = Access::new(interests, AskConsul::new(client), leaf_tokens, recheck, watches.catalog());
     let board = StatusBoard::default();
     let catalog = watches.catalog();
@@ -98,22 +108,22 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     supervisor.start("xds.serve", server.serve(listeners, stop.clone()));
     supervisor.start("access.follow", access.follow(stop.clone()));
     supervisor.start("http.serve", api::serve(http, Arc::new(sources), stop.clone()));
-    supervisor.start("systemd.ready", tell_ready(notify.clone(), ready, catalog, stop.clone()));
-    supervisor.start("systemd.watchdog", notify.clone().watch(stop.clone()));
+    supervisor.start("systemd.ready", manager.clone().tell_ready(ready, catalog, stop.clone()));
+    supervisor.start("systemd.watchdog", manager.watchdog(stop.clone()));
     let reload = Reload {
         file,
         config: config.clone(),
         telemetry,
         options,
-        notify: notify.clone(),
+        manager: manager.clone(),
         catalog: watches.catalog(),
     };
     supervisor.start("config.reload", reload.run(signals.reloads(), stop));
     info!(http = %config.http.listen, xds = %shown(&config.xds), consul = %config.consul.address, "agent started");
 
     let end = supervisor.run(&signals.stop()).await;
-    notify.stopping();
-    let deadline = std::time::Duration::from_millis(config.shutdown.drain_ms);
+    let deadline = Duration::from_millis(config.shutdown.drain_ms);
+    manager.stopping(deadline);
     for task in supervisor.drain(deadline, &signals.hurry()).await {
         warn!(task, "did not end in time and was aborted");
     }
@@ -157,30 +167,13 @@ async fn ended(mut task: lifecycle::Task<()>) -> Result<(), lifecycle::TaskFaile
     task.join().await
 }
 
-/// Tells systemd and health checks once the agent is ready, then goes on until the stop.
-async fn tell_ready(
-    notify: Notify,
-    told: watch::Sender<bool>,
-    mut catalog: watch::Receiver<Arc<Catalog>>,
-    stop: Stop,
-) {
-    tokio::select! {
-        () = stop.wait() => return,
-        ready = catalog.wait_for(|catalog| readiness(catalog).ready) => if ready.is_err() { return },
-    }
-    notify.ready("serving");
-    told.send_replace(true);
-    info!("agent ready");
-    stop.wait().await;
-}
-
 /// Reads the configuration again on SIGHUP.
 struct Reload {
     file: Option<PathBuf>,
     config: Config,
     telemetry: Arc<Telemetry>,
     options: watch::Sender<Options>,
-    notify: Notify,
+    manager: Manager,
     catalog: watch::Receiver<Arc<Catalog>>,
 }
 
@@ -191,15 +184,12 @@ impl Reload {
                 () = stop.wait() => return,
                 changed = reloads.changed() => if changed.is_err() { return stop.wait().await },
             }
-            self.notify.reloading();
+            self.manager.reloading();
             match config::load(self.file.as_deref(), &config::process_env) {
                 Ok(new) => self.apply(&new),
                 Err(error) => self.keep(&error),
             }
-            // Before Consul was heard the agent is not ready, and a reload does not make it so.
-            if readiness(&self.catalog.borrow()).ready {
-                self.notify.ready("serving");
-            }
+            self.manager.reloaded(&self.catalog.borrow());
         }
     }
 

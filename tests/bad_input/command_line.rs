@@ -59,18 +59,18 @@ fn a_sidecar_that_is_not_one_is_not_guessed() {
     assert_says(&one.out, &["\"id\": \"web-sidecar-proxy\""]);
 
     let unknown = bootstrap("wbe");
-    assert_eq!(unknown.code, Some(1), "{unknown:?}");
+    assert_eq!(unknown.code, Some(69), "{unknown:?}");
     assert_says(&unknown.err, &["`wbe`", "sidecar_service", "service ids that have a sidecar here: web"]);
 
     consul.register(&json!({"Name": "bare", "Port": 8081}));
     let none = bootstrap("bare");
-    assert_eq!(none.code, Some(1), "{none:?}");
+    assert_eq!(none.code, Some(69), "{none:?}");
     assert_says(&none.err, &["no sidecar is registered for service id `bare`", "consul services register"]);
 
     consul.register(&json!({"Kind": "connect-proxy", "Name": "web-proxy", "ID": "web-second", "Port": 21009,
         "Proxy": {"DestinationServiceName": "web", "DestinationServiceID": "web"}}));
     let two = bootstrap("web");
-    assert_eq!(two.code, Some(1), "{two:?}");
+    assert_eq!(two.code, Some(69), "{two:?}");
     assert_says(&two.err, &["web-sidecar-proxy", "web-second", "`--proxy-id ID`"]);
     let chosen = run(&["envoy", "--proxy-id", "web-second", "--bootstrap", "--http-addr", &consul_url]);
     assert_eq!(chosen.code, Some(0), "{chosen:?}");
@@ -78,7 +78,7 @@ fn a_sidecar_that_is_not_one_is_not_guessed() {
 
     drop(consul);
     let away = bootstrap("web");
-    assert_eq!(away.code, Some(1), "{away:?}");
+    assert_eq!(away.code, Some(69), "{away:?}");
     assert_says(&away.err, &[&consul_url, "check that the agent runs"]);
 }
 

@@ -1,0 +1,102 @@
+//! What the service manager is told, and when.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::{
+    app::sources::readiness,
+    lifecycle::{Stop, notify::Notify},
+    model::catalog::Catalog,
+};
+
+/// How long the start waits for Consul. Longer would hold up a boot or whoever starts the agent, and what serves can
+/// be counted as started: Envoys may connect and wait.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the end of the process takes after the drain.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// The way to the service manager, and whether it counts the agent as started.
+#[derive(Clone, Debug)]
+pub(super) struct Manager {
+    notify: Notify,
+    has_started: watch::Sender<bool>,
+}
+
+impl Manager {
+    pub(super) fn new(notify: Notify) -> Self {
+        Self { notify, has_started: watch::Sender::new(false) }
+    }
+
+    /// Tells health checks once Consul was heard, and the service manager then or when its patience is over; goes on
+    /// until the stop.
+    pub(super) async fn tell_ready(
+        self,
+        told: watch::Sender<bool>,
+        mut catalog: watch::Receiver<Arc<Catalog>>,
+        stop: Stop,
+    ) {
+        self.notify.status(&status(&catalog.borrow()));
+        let mut patience = Some(PATIENCE);
+        let is_heard = loop {
+            tokio::select! {
+                () = stop.wait() => return,
+                ready = catalog.wait_for(|catalog| readiness(catalog).ready) => break ready.is_ok(),
+                () = over(patience) => {}
+            }
+            patience = None;
+            let status = status(&catalog.borrow());
+            warn!("started without Consul: {status}");
+            self.started(&status);
+        };
+        if !is_heard {
+            return;
+        }
+        self.started(&status(&catalog.borrow()));
+        told.send_replace(true);
+        info!("agent ready");
+        stop.wait().await;
+    }
+
+    pub(super) fn reloading(&self) {
+        self.notify.reloading();
+    }
+
+    /// Ends a reload. Before the agent has started a reload does not make it so.
+    pub(super) fn reloaded(&self, catalog: &Catalog) {
+        if *self.has_started.borrow() {
+            self.notify.ready(&status(catalog));
+        }
+    }
+
+    pub(super) fn stopping(&self, drain: Duration) {
+        self.notify.stopping(drain + MARGIN);
+    }
+
+    pub(super) fn watchdog(&self, stop: Stop) -> impl Future<Output = ()> + use<> {
+        self.notify.clone().watch(stop)
+    }
+
+    fn started(&self, status: &str) {
+        self.has_started.send_replace(true);
+        self.notify.ready(status);
+    }
+}
+
+async fn over(patience: Option<Duration>) {
+    match patience {
+        Some(patience) => tokio::time::sleep(patience).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn status(catalog: &Catalog) -> String {
+    let readiness = readiness(catalog);
+    if readiness.ready {
+        "serving".into()
+    } else {
+        format!("waiting for {}", readiness.waiting_for.join(", "))
+    }
+}
