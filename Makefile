@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-vm verify layers goldens dependencies fix bench tools
+.PHONY: help lab test test-vm verify layers goldens dependencies fix bench deb tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ fix: ## format, apply lint fixes, rewrite the goldens
 
 bench: tools ## measurements, beside the figures to reach
 	cargo bench --locked
+
+deb: ## the Debian package under target/debian/ (tools/deb tells of DEB_PROFILE and DEB_VERSION)
+	@tools/deb
 
 tools: ## the real Consul and Envoy under .tools/ (tools/install --help tells from where)
 	@command -v python3 >/dev/null || { echo "make tools: no python3: apt-get install python3-venv" >&2; exit 1; }

@@ -5,12 +5,14 @@
 
 pub mod agent;
 pub mod check_config;
+pub mod completions;
 pub mod consul_flags;
 pub mod demo;
 pub mod duration;
 pub mod envoy;
 pub mod instance;
 pub mod lab;
+pub mod manual;
 pub mod proxy;
 
 use std::{
@@ -18,7 +20,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config;
 
@@ -55,14 +57,28 @@ enum Command {
     Envoy(Box<envoy::EnvoyArgs>),
     Proxy(proxy::ProxyArgs),
     Lab(lab::Args),
+    Completions(completions::Args),
     #[command(hide = true)]
     Demo(demo::Args),
+    #[command(hide = true)]
+    Manual(manual::Args),
+}
+
+/// The command line of a program that was built from this commit, of which `--version` tells.
+pub fn command(commit: &str) -> clap::Command {
+    let version = format!("{} ({commit})", env!("CARGO_PKG_VERSION"));
+    // clap keeps names for as long as the process lives, and this is made once.
+    Cli::command().version(&*version.leak())
 }
 
 /// Reads the arguments of this process, does what they say, and tells how it ended.
-pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match start(cli) {
+pub fn main(commit: &str) -> ExitCode {
+    let command = command(commit);
+    let cli = match Cli::from_arg_matches(&command.clone().get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.format(&mut command.clone()).exit(),
+    };
+    match start(cli, command) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => fail(1, &error),
@@ -75,15 +91,15 @@ pub fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+fn start(cli: Cli, line: clap::Command) -> anyhow::Result<ExitCode> {
     // Fails only when a provider is there already, which is then the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
-    runtime.block_on(run(cli.command))
+    runtime.block_on(run(cli.command, line))
 }
 
-async fn run(command: Command) -> anyhow::Result<ExitCode> {
+async fn run(command: Command, line: clap::Command) -> anyhow::Result<ExitCode> {
     if !matches!(command, Command::Agent(_)) {
         // The agent's log is configured; that of the other commands is what they tell the person who typed them.
         tracing_subscriber::fmt().with_writer(io::stderr).without_time().with_target(false).init();
@@ -94,7 +110,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Envoy(args) => Box::pin(envoy::run(*args, &config::process_env)).await,
         Command::Proxy(args) => proxy::run(args, &config::process_env).await,
         Command::Lab(args) => Box::pin(lab::run(args)).await,
+        Command::Completions(args) => completions::run(&args, line),
         Command::Demo(args) => demo::run(args).await,
+        Command::Manual(args) => manual::run(&args, line),
     }
 }
 
@@ -122,8 +140,6 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
