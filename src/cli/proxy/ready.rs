@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::Args;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -12,7 +12,10 @@ use crate::{
         EnvoyFlags, duration,
         maintenance::{Holder, Maintenance},
     },
-    envoy::admin::Admin,
+    envoy::{
+        admin::{Admin, AdminError},
+        work,
+    },
     lifecycle,
 };
 
@@ -42,24 +45,32 @@ pub(super) struct ReadyArgs {
 pub(super) async fn run(args: ReadyArgs, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<ExitCode> {
     let maintenance = args.envoy.maintenance(env)?;
     let until = args.wait.map(|wait| lifecycle::now() + wait);
-    until_live(&args.envoy.admin(), until).await?;
+    until_serving(&args.envoy.admin(), until).await?;
     if let Some(maintenance) = maintenance {
         end(&maintenance, until).await?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn until_live(admin: &Admin, until: Option<Instant>) -> anyhow::Result<()> {
-    while let Err(error) = admin.get("/ready").await {
+async fn until_serving(admin: &Admin, until: Option<Instant>) -> anyhow::Result<()> {
+    loop {
+        let problem = match serves(admin).await {
+            Ok(true) => break,
+            Ok(false) => anyhow!("Envoy has no listener yet"),
+            Err(error) => error.into(),
+        };
         if is_over(until) {
-            return Err(
-                anyhow::Error::new(error).context("Envoy does not serve; `causeway proxy status` says why")
-            );
+            return Err(problem.context("Envoy does not serve; `causeway proxy status` says why"));
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     info!("Envoy serves");
     Ok(())
+}
+
+async fn serves(admin: &Admin) -> Result<bool, AdminError> {
+    admin.get("/ready").await?;
+    Ok(work::serves(&admin.stats(work::LISTENERS).await?))
 }
 
 async fn end(maintenance: &Maintenance, until: Option<Instant>) -> anyhow::Result<()> {
