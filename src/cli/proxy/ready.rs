@@ -43,10 +43,10 @@ pub(super) struct ReadyArgs {
 }
 
 pub(super) async fn run(args: ReadyArgs, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<ExitCode> {
-    let maintenance = args.envoy.maintenance(env)?;
     let until = args.wait.map(|wait| lifecycle::now() + wait);
     until_serving(&args.envoy.admin(), until).await?;
-    if let Some(maintenance) = maintenance {
+    // The bootstrap with its token is there only now.
+    if let Some(maintenance) = args.envoy.maintenance(env)? {
         end(&maintenance, until).await?;
     }
     Ok(ExitCode::SUCCESS)
