@@ -105,7 +105,7 @@ def unknown_proxy(world):
     """Told at once and again at the end of each patience, not more; it heals when the proxy is registered."""
     vm = world.machine
     unit = instance("nobody-knows-it")
-    vm.write(file_of("nobody-knows-it", "env"), "ENVOY_ADMIN=127.0.0.1:19009\nCAUSEWAY_FLAGS=--retry-for 4s\n")
+    vm.write(file_of("nobody-knows-it", "env"), "ENVOY_ADMIN=127.0.0.1:19009\nRETRY_FOR=4s\n")
     vm.write(file_of("nobody-knows-it", "token"), world.tokens["web-1-proxy"], 0o600)
     cursor = mark(vm)
     try:
