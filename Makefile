@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-vm verify layers goldens dependencies fix bench deb tools
+.PHONY: help lab test test-vm verify layers goldens dependencies package scripts fix bench deb tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,11 +26,11 @@ test-vm: tools ## as root: the units and the package, in a Debian booted in a co
 	cargo build --locked
 	tests/vm/run
 
-verify: ## formatting, lints, docs, layers, goldens, dependencies; writes nothing
+verify: ## formatting, lints, docs, layers, goldens, dependencies, package; writes nothing
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
-	@$(MAKE) --no-print-directory layers goldens dependencies
+	@$(MAKE) --no-print-directory layers goldens dependencies package scripts
 
 layers:
 	cargo test --locked --test it -- architecture:: --nocapture
@@ -38,7 +38,7 @@ layers:
 goldens:
 	@if ! git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \
 	  echo "goldens: not run: git cannot read this tree"; \
-	elif dirty=$$(git status --porcelain -- tests/golden docs/metrics.md) && [ -z "$$dirty" ]; then \
+	elif dirty=$$(git status --porcelain -- tests/golden tests/package docs/metrics.md) && [ -z "$$dirty" ]; then \
 	  echo "goldens: clean"; \
 	else \
 	  printf 'goldens: changed and not committed; look at the difference, then commit or restore:\n%s\n' "$$dirty"; exit 1; \
@@ -47,6 +47,16 @@ goldens:
 dependencies:
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check; \
 	else echo "dependencies: not run: cargo-deny is not installed"; fi
+
+package:
+	@if command -v dh >/dev/null && command -v lintian >/dev/null; then \
+	  DEB_PROFILE=dev DEB_DIR=target/debian/checked tools/deb --lint; \
+	else echo "package: not run: debhelper and lintian are not both installed"; fi
+
+scripts:
+	@if command -v shellcheck >/dev/null; then \
+	  shellcheck .ci/run tools/deb debian/causeway.postinst debian/causeway.postrm debian/causeway.preinst debian/causeway.prerm; \
+	else echo "scripts: not run: shellcheck is not installed"; fi
 
 fix: ## format, apply lint fixes, rewrite the goldens
 	cargo fmt
@@ -57,7 +67,7 @@ bench: tools ## measurements, beside the figures to reach
 	cargo bench --locked
 
 deb: ## the Debian package under target/debian/ (tools/deb tells of DEB_PROFILE and DEB_VERSION)
-	@tools/deb
+	@tools/deb $$(if command -v lintian >/dev/null; then echo --lint; else echo "lintian: not run: not installed" >&2; fi)
 
 tools: ## the real Consul and Envoy under .tools/ (tools/install --help tells from where)
 	@command -v python3 >/dev/null || { echo "make tools: no python3: apt-get install python3-venv" >&2; exit 1; }

@@ -110,7 +110,7 @@ async fn run(command: Command, line: clap::Command) -> anyhow::Result<ExitCode> 
         Command::Envoy(args) => Box::pin(envoy::run(*args, &config::process_env)).await,
         Command::Proxy(args) => proxy::run(args, &config::process_env).await,
         Command::Lab(args) => Box::pin(lab::run(args)).await,
-        Command::Completions(args) => completions::run(&args, line),
+        Command::Completions(args) => completions::run(&args, &line),
         Command::Demo(args) => demo::run(args).await,
         Command::Manual(args) => manual::run(&args, line),
     }

@@ -12,6 +12,7 @@ mod golden_envoy;
 mod lab;
 mod many_services;
 mod metrics_golden;
+mod package;
 mod rig;
 mod xds_envoy;
 mod xds_failover;

@@ -1,5 +1,7 @@
 //! The command line: help, versions, and proxies that cannot be chosen.
 
+use std::process::Command;
+
 use causeway::cli::Cli;
 use clap::CommandFactory;
 use serde_json::json;
@@ -30,12 +32,20 @@ fn every_commands_help_has_an_example() {
 }
 
 #[test]
-fn the_version_is_that_of_the_package() {
+fn the_version_is_that_of_the_package_and_of_the_commit() {
     let ended = run(&["--version"]);
-    assert_eq!(
-        (ended.code, ended.out),
-        (Some(0), concat!("causeway ", env!("CARGO_PKG_VERSION"), "\n").into())
-    );
+    let commit = ended
+        .out
+        .strip_prefix(concat!("causeway ", env!("CARGO_PKG_VERSION"), " ("))
+        .and_then(|rest| rest.strip_suffix(")\n"));
+    let Some(commit) = commit else { panic!("{ended:?}") };
+    let git = ["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "--short=12", "HEAD"];
+    // A build of a source archive has no git, and is told its commit, or knows none.
+    let Ok(said) = Command::new("git").args(git).output() else { return };
+    if said.status.success() && option_env!("CAUSEWAY_COMMIT").is_none() {
+        let head = String::from_utf8_lossy(&said.stdout);
+        assert_eq!(commit.trim_end_matches("-dirty"), head.trim(), "{ended:?}");
+    }
 }
 
 #[test]

@@ -8,6 +8,9 @@ use clap_mangen::{
     roff::{Roff, bold, roman},
 };
 
+/// Equal sources give equal pages. Nothing at all would let the next word take the date's place.
+const NO_DATE: &str = " ";
+
 /// The page's name without its section: `causeway-proxy-status`.
 pub(crate) fn name(command: &clap::Command) -> String {
     command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned()
@@ -18,6 +21,7 @@ pub(crate) fn page(command: &clap::Command, parent: Option<&str>) -> String {
     let source = format!("causeway {}", env!("CARGO_PKG_VERSION"));
     let man = Man::new(command.clone())
         .title(name(command).to_uppercase())
+        .date(NO_DATE)
         .source(source)
         .manual("Causeway manual");
     let mut out = Vec::new();
@@ -89,6 +93,9 @@ fn sections(text: &str) -> Vec<Section> {
             _ if line.starts_with(' ') => section.lines.push(Line::Kept(line.trim_start().into())),
             _ => section.lines.push(Line::Prose(line.into())),
         }
+    }
+    for section in &mut sections {
+        section.lines.truncate(1 + section.lines.iter().rposition(|line| *line != Line::Break).unwrap_or(0));
     }
     sections
 }

@@ -24,6 +24,7 @@ fn examples_keep_their_lines_and_exit_codes_have_a_section() {
     let page = text_of("causeway-agent.1");
     let expected = ".SH EXAMPLES\n.RS 4\n.nf\ncauseway agent \\-\\-config /etc/causeway/agent.toml\n";
     assert!(page.contains(expected), "{page}");
+    assert!(page.contains("agent.toml\n.fi\n.RE\n"), "an empty line ends the examples: {page}");
     assert!(page.contains(".SH \"EXIT STATUS\"\n0 stopped by a signal, 1 failed"), "{page}");
 }
 
@@ -36,6 +37,10 @@ fn pages_lead_to_their_neighbours() {
 
 #[test]
 fn a_page_names_the_version_at_its_foot() {
-    let foot = format!("\"causeway {}\" \"Causeway manual\"", env!("CARGO_PKG_VERSION"));
-    assert!(text_of("causeway-agent.1").lines().any(|line| line.starts_with(".TH") && line.ends_with(&foot)));
+    let head = format!(
+        ".TH CAUSEWAY-AGENT 1 \" \" \"causeway {}\" \"Causeway manual\"\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    let page = text_of("causeway-agent.1");
+    assert!(page.contains(&head), "{page}");
 }
