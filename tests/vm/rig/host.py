@@ -16,7 +16,8 @@ RELEASE = "bookworm"
 PACKAGES = ["systemd", "systemd-sysv", "dbus", "iproute2", "procps", "init-system-helpers", "adduser"]
 
 NEEDED = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux",
-          "unshare": "util-linux", "setpriv": "util-linux", "dpkg-deb": "dpkg"}
+          "unshare": "util-linux", "setpriv": "util-linux", "openssl": "openssl",
+          "dpkg-buildpackage": "dpkg-dev", "dh": "debhelper"}
 
 
 class Failure(Exception):
