@@ -117,6 +117,15 @@ fn others_are_sent_elsewhere_until_envoy_serves_again() {
 }
 
 #[test]
+fn nobody_waits_for_an_envoy_that_has_ended() {
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let ended = run(&["proxy", "ready", "--admin", "127.59.0.1:9", "--pid", &gone.id().to_string()]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("Envoy does not serve"), "{ended:?}");
+}
+
+#[test]
 fn what_is_left_after_the_wait_is_told_and_consul_is_not_needed() {
     let envoy = Envoy::start(Shown { requests: 2, ..Shown::default() });
     let admin = envoy.admin();

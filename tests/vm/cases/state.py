@@ -16,11 +16,16 @@ def start_without_consul(world):
     def without(_):
         until("Consul is away", lambda: world.machine.sh("pgrep -x consul | wc -l").stdout.strip() == "1", 10)
         world.machine.sh("systemctl restart causeway")
-        status = world.machine.sh("causeway proxy status", check=False).stdout
-        if "web-1-proxy" not in status:
-            raise Failure(f"the agent knows nothing: {status}")
+        until("the Envoys are served", lambda: "web-1-proxy" in status(world), 10)
 
-    return under_load(world, "systemctl stop consul", without, "systemctl start consul")
+    try:
+        return under_load(world, "systemctl stop consul", without, "systemctl start consul")
+    finally:
+        world.machine.sh("systemctl start consul")
+
+
+def status(world):
+    return world.machine.sh("causeway proxy status", check=False).stdout
 
 
 def damaged_state_file(world):
