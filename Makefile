@@ -1,9 +1,9 @@
-# `make help` lists what there is. Nothing here needs root.
+# `make help` lists what there is. Only test-vm needs root.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help lab test verify layers goldens dependencies package scripts fix bench deb tools
+.PHONY: help lab test test-vm verify layers goldens dependencies package scripts fix bench deb tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ test: tools ## all tests, real Consul and Envoy included (the layers are read by
 	  { print; fflush() } \
 	  /^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	  END { printf "\n%d tests passed, %d failed, %d ignored\n", passed, failed, ignored }'
+
+test-vm: tools ## as root: the units and the package, in a Debian booted in a container
+	cargo build --locked
+	tests/vm/run
 
 verify: ## formatting, lints, docs, layers, goldens, dependencies, package; writes nothing
 	cargo fmt --check

@@ -3,6 +3,7 @@
 mod access;
 pub mod agent;
 mod interest;
+mod keep;
 pub mod metrics;
 mod publish;
 mod sources;

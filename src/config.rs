@@ -12,6 +12,7 @@ pub mod http;
 pub mod log;
 pub mod mesh;
 pub mod shutdown;
+pub mod state;
 pub mod telemetry;
 pub mod xds;
 
@@ -19,7 +20,7 @@ use std::path::Path;
 
 use crate::config::{
     consul::ConsulSettings, http::HttpSettings, log::LogSettings, mesh::MeshSettings, reader::Document,
-    shutdown::ShutdownSettings, telemetry::TelemetrySettings, xds::XdsSettings,
+    shutdown::ShutdownSettings, state::StateSettings, telemetry::TelemetrySettings, xds::XdsSettings,
 };
 pub use crate::config::{
     problem::{ConfigError, Place, Problem},
@@ -46,6 +47,8 @@ pub struct Config {
     pub mesh: MeshSettings,
     /// `[shutdown]`
     pub shutdown: ShutdownSettings,
+    /// `[state]`
+    pub state: StateSettings,
 }
 
 /// Reads settings from TOML over the environment. The environment is the base (`CONSUL_*`), the file's keys win over
@@ -64,6 +67,7 @@ pub fn parse(text: &str, env: Env<'_>) -> Result<Config, Vec<Problem>> {
         telemetry: telemetry::read(&mut document),
         mesh: mesh::read(&mut document),
         shutdown: shutdown::read(&mut document),
+        state: state::read(&mut document, env),
     };
     if config.xds.tcp.is_some_and(|tcp| tcp.port() != 0 && tcp == config.http.listen) {
         document.section("xds").refuse(

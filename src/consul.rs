@@ -13,6 +13,7 @@ mod guide;
 pub mod index;
 pub mod metrics;
 pub(crate) mod poller;
+pub mod shelf;
 pub mod topic;
 pub mod watch;
 pub mod wire;

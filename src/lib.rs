@@ -12,6 +12,7 @@ pub mod lab;
 pub mod lifecycle;
 pub mod mesh;
 pub mod model;
+pub mod state;
 pub mod telemetry;
 pub mod tls;
 pub mod xds;

@@ -60,6 +60,14 @@ const LAYERS: &[Layer] = &[
     layer("envoy::report", &["model", "xds::resource", "xds::status"], PURE),
     layer("envoy", &["envoy::bootstrap", "envoy::report", "fault", "fetch", "model", "xds::resource", "xds::status"], SHELL),
 
+    // The last known good on disk. Knows neither Consul nor Envoy.
+    layer("state::format", &["model"], PURE),
+    layer("state::tokens", &["model"], PURE),
+    layer("state::pace", &["model"], PURE),
+    layer("state::keep", &["model"], PURE),
+    layer("state::record", &["model", "state::keep", "state::tokens"], PURE),
+    layer("state", STATE, SHELL), // 0005: what was last known is served while Consul is away
+
     // Doors and drivers.
     layer("api", &["config", "fault", "lifecycle", "model", "telemetry", "xds::status"], SHELL),
     layer("lab", &["api", "config", "consul", "envoy", "fault", "fetch", "lifecycle", "model", "tls"], SHELL),
@@ -82,8 +90,22 @@ const XDS_SHELL: &[&str] = &[
     "xds::subscription",
     "xds::version",
 ];
-const APP: &[&str] =
-    &["api", "config", "consul", "envoy", "fault", "lifecycle", "mesh", "model", "telemetry", "tls", "xds"];
+const STATE: &[&str] =
+    &["lifecycle", "model", "state::format", "state::keep", "state::pace", "state::record", "state::tokens"];
+const APP: &[&str] = &[
+    "api",
+    "config",
+    "consul",
+    "envoy",
+    "fault",
+    "lifecycle",
+    "mesh",
+    "model",
+    "state",
+    "telemetry",
+    "tls",
+    "xds",
+];
 const CLI: &[&str] = &[
     "api",
     "app",

@@ -103,8 +103,8 @@ fn answers(case: &Case) -> Result<BTreeMap<String, Answered>, String> {
     Ok(answers)
 }
 
-/// Asks for what is needed until nothing more is, then builds. The problems are those of the case's own files.
-pub(crate) fn make(case: &Case) -> Result<Made, Vec<String>> {
+/// What is heard when all that is needed is asked for, and what was asked. The problems are those of the case's files.
+pub(crate) fn hear(case: &Case) -> Result<(Catalog, BTreeSet<Topic>, Vec<String>), Vec<String>> {
     let mut answers = answers(case).map_err(|problem| vec![problem])?;
     let (mut catalog, mut asked) = (Catalog::default(), BTreeSet::new());
     let mut problems = Vec::new();
@@ -122,6 +122,12 @@ pub(crate) fn make(case: &Case) -> Result<Made, Vec<String>> {
         }
     }
     problems.extend(answers.keys().map(|name| format!("consul/{name} is never asked for")));
+    Ok((catalog, asked, problems))
+}
+
+/// Asks for what is needed until nothing more is, then builds.
+pub(crate) fn make(case: &Case) -> Result<Made, Vec<String>> {
+    let (catalog, asked, mut problems) = hear(case)?;
     let mut made = match mesh::build(&catalog, &case.proxy, case.options) {
         Proxy::Unknown { needs } => Made::nothing([], needs),
         Proxy::Absent { .. } => Made::nothing(

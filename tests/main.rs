@@ -6,6 +6,7 @@ mod architecture;
 mod bad_input;
 mod compatibility;
 mod consul;
+mod drain;
 mod golden;
 mod golden_envoy;
 mod lab;

@@ -125,7 +125,10 @@ fn write_topics(out: &mut String, status: &Status) -> fmt::Result {
     for topic in &status.topics {
         write!(out, "<tr><td><code>{}</code><td>", Text(&topic.topic))?;
         match (&topic.trouble, topic.known) {
-            (Some(trouble), true) => write!(out, "<span class=bad>stale: {}</span>", Text(trouble))?,
+            (Some(trouble), true) => {
+                let from = if topic.from_disk { "from disk" } else { "stale" };
+                write!(out, "<span class=bad>{from}: {}</span>", Text(trouble))?;
+            }
             (Some(trouble), false) => write!(out, "<span class=bad>unknown: {}</span>", Text(trouble))?,
             (None, true) => out.push_str("<span class=good>known</span>"),
             (None, false) => out.push_str("<span class=dim>asked, not answered yet</span>"),

@@ -77,7 +77,7 @@ impl Sources for Fake {
                 notes: vec!["upstream x: a & b; mend it".into()],
                 streams: vec![stream],
             }],
-            topics: vec![TopicStatus { topic: "roots".into(), known: true, trouble: None }],
+            topics: vec![TopicStatus { topic: "roots".into(), known: true, from_disk: false, trouble: None }],
         }
     }
 

@@ -56,6 +56,9 @@ pub struct TopicStatus {
     pub topic: String,
     /// Whether it was ever answered.
     pub known: bool,
+    /// Its value was kept on disk by an earlier run of the agent, and this one has heard none.
+    #[serde(default)]
+    pub from_disk: bool,
     /// Why nothing newer is known, if the source went silent or never answered.
     pub trouble: Option<String>,
 }

@@ -37,6 +37,7 @@ use crate::{
         name::{ProxyId, ServiceName},
         secret::SecretText,
     },
+    state::{memory::TokenMemory, tokens::TokenMark},
     xds::server::{Attached, ProxySource},
 };
 
@@ -51,6 +52,7 @@ struct Shared {
     interests: Interests,
     examiner: Box<dyn Examiner>,
     leaf_tokens: LeafTokens,
+    memory: TokenMemory,
     recheck: Duration,
     catalog: watch::Receiver<Arc<Catalog>>,
     gates: Mutex<Gates>,
@@ -64,10 +66,6 @@ struct Gates {
 
 /// A proxy, and the mark of the token that its streams present. It has no `Debug`, so that it is shown nowhere.
 type GateKey = (ProxyId, TokenMark);
-
-/// A token's hash: tells tokens apart without holding them.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct TokenMark([u8; blake3::OUT_LEN]);
 
 /// Who knows what a token may do.
 pub(super) trait Examiner: Send + Sync {
@@ -105,16 +103,18 @@ impl Examiner for AskConsul {
 }
 
 impl Access {
-    /// Nobody has passed yet. A token in use is checked again every `recheck`.
+    /// Nobody has passed yet, but for those that the memory vouches for while Consul cannot be asked. A token in use is
+    /// checked again every `recheck`.
     pub(super) fn new(
         interests: Interests,
         examiner: impl Examiner + 'static,
         leaf_tokens: LeafTokens,
+        memory: TokenMemory,
         recheck: Duration,
         catalog: watch::Receiver<Arc<Catalog>>,
     ) -> Self {
         let (examiner, gates) = (Box::new(examiner), Mutex::default());
-        Self(Arc::new(Shared { interests, examiner, leaf_tokens, recheck, catalog, gates }))
+        Self(Arc::new(Shared { interests, examiner, leaf_tokens, memory, recheck, catalog, gates }))
     }
 
     /// Tells every gate what its token must have a right to, as the catalog changes. Runs until stopped, or until the
@@ -167,7 +167,7 @@ impl ProxySource for Access {
         let token = token.filter(|token| !token.is_empty());
         let is_presented = token.is_some();
         let token = token.unwrap_or_else(|| SecretText::from(rights::ANONYMOUS));
-        let key = (proxy.clone(), TokenMark(*blake3::hash(token.expose().as_bytes()).as_bytes()));
+        let key = (proxy.clone(), self.0.memory.mark(&token));
         let now = lifecycle::now();
         let mut gates = self.0.gates();
         let open = gates.by_key.get(&key).filter(|gate| gate.leads_to(&source) && !gate.is_outdated(now));

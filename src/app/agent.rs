@@ -13,12 +13,14 @@ use crate::{
         access::{Access, AskConsul},
         agent::manager::Manager,
         interest::Interests,
+        keep::LastKnownGood,
         metrics,
         publish::Publisher,
         sources::AgentSources,
     },
     config::{self, Config, ConfigError, xds::XdsSettings},
     consul::{
+        self,
         acl::leaf::LeafTokens,
         client::{Client, ClientError},
     },
@@ -74,16 +76,23 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     let http = api::bind(config.http.listen).await?;
     let (options, watch_options) = watch::channel(options(&config));
 
+    let mut kept = LastKnownGood::read(&config.state, metrics.state);
     let mut supervisor = Supervisor::new();
     let stop = supervisor.stop();
     let leaf_tokens = LeafTokens::of_proxies();
-    let (watches, catalog_task) =
-        crate::consul::watch::start_with(client.clone(), leaf_tokens.clone(), metrics.consul, stop.clone());
+    let (watches, catalog_task) = consul::watch::start_with(
+        client.clone(),
+        leaf_tokens.clone(),
+        std::mem::take(&mut kept.topics),
+        metrics.consul,
+        stop.clone(),
+    );
     watches.want(OWNER, [Topic::Agent].into()).await;
     let interests = Interests::new();
     let (publisher, reports) = Publisher::new(watches.clone(), interests.clone(), watch_options);
     let recheck = Duration::from_millis(config.xds.token_recheck_ms);
-    let access = Access::new(interests, AskConsul::new(client), leaf_tokens, recheck, watches.catalog());
+    let (examiner, memory) = (AskConsul::new(client), kept.memory.clone());
+    let access = Access::new(interests, examiner, leaf_tokens, memory, recheck, watches.catalog());
     let board = StatusBoard::default();
     let catalog = watches.catalog();
     let sources = AgentSources {
@@ -96,6 +105,7 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     };
 
     supervisor.start("catalog.watch", ended(catalog_task));
+    kept.keep(&watches, &mut supervisor, stop.clone());
     supervisor.start("mesh.publish", publisher.run(stop.clone()));
     let (ready, is_ready) = watch::channel(false);
     let server = Server {

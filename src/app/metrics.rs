@@ -1,6 +1,9 @@
 //! Every metric of the agent, in one registry.
 
-use crate::{consul::metrics::ConsulMetrics, telemetry::metrics::Metrics, xds::metrics::XdsMetrics};
+use crate::{
+    consul::metrics::ConsulMetrics, state::metrics::StateMetrics, telemetry::metrics::Metrics,
+    xds::metrics::XdsMetrics,
+};
 
 /// The registry, and the areas' handles that count into it.
 #[derive(Debug)]
@@ -9,6 +12,8 @@ pub struct AgentMetrics {
     pub registry: Metrics,
     /// For the watches.
     pub consul: ConsulMetrics,
+    /// For what is kept on disk.
+    pub state: StateMetrics,
     /// For the xDS server.
     pub xds: XdsMetrics,
 }
@@ -17,6 +22,7 @@ pub struct AgentMetrics {
 pub fn register() -> AgentMetrics {
     let mut registry = Metrics::new();
     let consul = ConsulMetrics::register(registry.registry_mut());
+    let state = StateMetrics::register(registry.registry_mut());
     let xds = XdsMetrics::register(registry.registry_mut());
-    AgentMetrics { registry, consul, xds }
+    AgentMetrics { registry, consul, state, xds }
 }

@@ -19,7 +19,7 @@ use crate::{
         world::{Assembled, World},
     },
     model::{
-        catalog::{Catalog, Topic},
+        catalog::{Catalog, Heard, Topic},
         name::ProxyId,
         note::Note,
     },
@@ -195,6 +195,7 @@ impl Serving {
         let needs = built.needs.clone();
         let Assembled { resources, partial, waiting_for, complete, mut notes } = self.world.assemble(built);
         notes.extend(heard_notes(catalog, &needs));
+        notes.extend(disk_note(catalog, proxy, &needs));
         for note in notes.difference(&self.notes) {
             warn!(%proxy, "{note}");
         }
@@ -259,6 +260,18 @@ fn heard_notes(catalog: &Catalog, needs: &BTreeSet<Topic>) -> Vec<Note> {
         .filter_map(|topic| catalog.heard(topic))
         .flat_map(|heard| heard.notes.iter().cloned())
         .collect()
+}
+
+/// One for all that is served from disk.
+fn disk_note(catalog: &Catalog, proxy: &ProxyId, needs: &BTreeSet<Topic>) -> Option<Note> {
+    let is_from_disk = |topic: &Topic| catalog.heard(topic).is_some_and(Heard::is_from_disk);
+    needs.iter().any(is_from_disk).then(|| {
+        Note::new(
+            format!("proxy {proxy}"),
+            "is served by what was last known before the agent started, as far as Consul does not answer",
+            "bring Consul back; its answers replace what was read from disk",
+        )
+    })
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -18,7 +18,7 @@ use crate::{
     app::publish::{Report, Reports},
     lifecycle,
     model::{
-        catalog::{Catalog, Topic},
+        catalog::{Catalog, Heard, Topic},
         name::ProxyId,
     },
     telemetry::{logs::Telemetry, metrics::Metrics},
@@ -108,10 +108,11 @@ fn topics(catalog: &Catalog, reports: &Reports) -> Vec<TopicStatus> {
     all.into_iter()
         .map(|topic| {
             let heard = catalog.heard(topic);
-            let stale = heard.and_then(|heard| heard.stale.as_ref());
+            let stale = heard.and_then(|heard| Some(&heard.stale.as_ref()?.reason));
             TopicStatus {
                 topic: topic.to_string(),
                 known: heard.is_some(),
+                from_disk: heard.is_some_and(Heard::is_from_disk),
                 trouble: stale.or_else(|| catalog.trouble(topic)).map(ToString::to_string),
             }
         })

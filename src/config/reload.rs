@@ -51,6 +51,9 @@ impl Config {
             ("telemetry.otlp_endpoint", old.telemetry.otlp_endpoint != new.telemetry.otlp_endpoint),
             ("telemetry.service_name", old.telemetry.service_name != new.telemetry.service_name),
             ("shutdown.drain_ms", old.shutdown.drain_ms != new.shutdown.drain_ms),
+            ("state.dir", old.state.dir != new.state.dir),
+            ("state.persist_keys", old.state.persist_keys != new.state.persist_keys),
+            ("state.token_max_age_s", old.state.token_max_age != new.state.token_max_age),
         ];
         ReloadDiff { applied: changed(&reloadable), needs_restart: changed(&needs_restart) }
     }

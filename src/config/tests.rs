@@ -99,6 +99,10 @@ service_name = "agent"
 default_intention_policy = "allow"
 [shutdown]
 drain_ms = 0
+[state]
+dir = "/state"
+persist_keys = false
+token_max_age_s = 0
 "#;
     let mut config = parse(text, &no_env).expect("all of it is good");
     config.consul.token = Some("t".into());
@@ -109,7 +113,7 @@ drain_ms = 0
 fn all_keys_differ_and_two_of_them_reload() {
     let diff = Config::reload_diff(&Config::default(), &different());
     assert_eq!(diff.applied, ["log.level", "mesh.default_intention_policy"]);
-    assert_eq!(diff.needs_restart.len(), 20);
+    assert_eq!(diff.needs_restart.len(), 23);
     let running = Config::default().reloaded(&different());
     assert_eq!(Config::reload_diff(&running, &different()).applied, Vec::<&str>::new());
     assert_eq!(Config::reload_diff(&running, &different()).needs_restart, diff.needs_restart);

@@ -19,7 +19,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// A token that may read none of so many services of its own agent is of no use anyway.
 const TRIES: usize = 5;
 /// Stands for the node where it cannot be read.
-const UNKNOWN: &str = "unknown";
+pub(crate) const UNKNOWN: &str = "unknown";
 
 /// The agent's facts, with a note on what is assumed; `None` if the token may read no service of this agent.
 pub(crate) async fn agent_facts(client: &Client) -> Option<(AgentFacts, Vec<Note>)> {

@@ -14,6 +14,8 @@ const REQUESTS: &str = "causeway_consul_requests";
 const PUBLICATIONS: &str = "causeway_consul_publications";
 /// `causeway_consul_topics`
 const TOPICS: &str = "causeway_consul_topics";
+/// `causeway_consul_topics_from_disk`
+const TOPICS_FROM_DISK: &str = "causeway_consul_topics_from_disk";
 /// `causeway_consul_topics_silent`
 const TOPICS_SILENT: &str = "causeway_consul_topics_silent";
 
@@ -24,6 +26,7 @@ pub struct ConsulMetrics {
     pub(crate) publications: Counter,
     pub(crate) topics: Gauge,
     pub(crate) topics_silent: Gauge,
+    pub(crate) topics_from_disk: Gauge,
 }
 
 /// What can come of a request: a new value, the same one, none.
@@ -52,6 +55,11 @@ impl ConsulMetrics {
             TOPICS_SILENT,
             "Watched topics whose source does not answer: never heard of, or stale",
             metrics.topics_silent.clone(),
+        );
+        registry.register(
+            TOPICS_FROM_DISK,
+            "Watched topics of which an earlier run of the agent kept a value on disk that Consul has not replaced yet",
+            metrics.topics_from_disk.clone(),
         );
         // Every series is there from the start: a rate over its first increment is then one.
         for topic in KINDS {

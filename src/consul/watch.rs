@@ -26,10 +26,11 @@ use crate::{
         guide::{self, Guides},
         metrics::ConsulMetrics,
         poller::{self, Desk, News, Report, Turns},
+        shelf::Shelf,
     },
     lifecycle::{self, Stop, Task},
     model::{
-        catalog::{Answer, Catalog, Topic},
+        catalog::{Answer, Catalog, Heard, Topic, Topics},
         name::Datacenter,
     },
 };
@@ -49,6 +50,7 @@ const WISHES: usize = 64;
 pub struct Watches {
     wishes: mpsc::Sender<Wish>,
     catalog: watch::Receiver<Arc<Catalog>>,
+    shelf: watch::Receiver<Arc<Topics>>,
 }
 
 #[derive(Debug)]
@@ -60,25 +62,29 @@ struct Wish {
 /// Starts the watches. The task returns after `stop`; should it return before, the catalog is no longer kept and the
 /// agent must end. Everything is asked for with the client's own token.
 pub fn start(client: Client, metrics: ConsulMetrics, stop: Stop) -> (Watches, Task<()>) {
-    start_with(client, LeafTokens::own(), metrics, stop)
+    start_with(client, LeafTokens::own(), Topics::new(), metrics, stop)
 }
 
-/// The same, where leaf certificates are asked for with these tokens.
+/// The same, where leaf certificates are asked for with these tokens, and where topics of which Consul says nothing have
+/// the answers that were `kept`.
 pub fn start_with(
     client: Client,
     leaf_tokens: LeafTokens,
+    kept: Topics,
     metrics: ConsulMetrics,
     stop: Stop,
 ) -> (Watches, Task<()>) {
     let (wishes_in, wishes) = mpsc::channel(WISHES);
     let (reports_in, reports) = mpsc::channel(REPORTS);
     let (published, catalog) = watch::channel(Arc::new(Catalog::default()));
+    let (shelved, shelf) = watch::channel(Arc::new(kept.clone()));
     let turns = Turns::new(match client.settings().address {
         ConsulAddress::Https { .. } => HTTPS_POLLS,
         ConsulAddress::Http { .. } | ConsulAddress::Unix { .. } => client.settings().max_connections,
     });
     let owner = Owner {
         catalog: Catalog::default(),
+        shelf: Shelf::new(kept, lifecycle::now()),
         wanted: BTreeMap::new(),
         followed: BTreeMap::new(),
         guided: BTreeMap::new(),
@@ -93,9 +99,10 @@ pub fn start_with(
             local: Arc::default(),
         },
         published,
+        shelved,
     };
     let task = lifecycle::spawn("consul.watch", owner.run(wishes, reports, stop));
-    (Watches { wishes: wishes_in, catalog }, task)
+    (Watches { wishes: wishes_in, catalog, shelf }, task)
 }
 
 impl Watches {
@@ -109,10 +116,16 @@ impl Watches {
     pub fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
         self.catalog.clone()
     }
+
+    /// What is kept and not used.
+    pub fn shelf(&self) -> watch::Receiver<Arc<Topics>> {
+        self.shelf.clone()
+    }
 }
 
 struct Owner {
     catalog: Catalog,
+    shelf: Shelf,
     wanted: BTreeMap<String, BTreeSet<Topic>>,
     followed: BTreeMap<Topic, Followed>,
     /// Who takes the census of a datacenter with many topics.
@@ -120,6 +133,7 @@ struct Owner {
     pollers: JoinSet<()>,
     desk: Desk,
     published: watch::Sender<Arc<Catalog>>,
+    shelved: watch::Sender<Arc<Topics>>,
 }
 
 struct Followed {
@@ -127,6 +141,7 @@ struct Followed {
     /// When it is forgotten, if nobody wants it.
     until: Option<Instant>,
     is_silent: bool,
+    is_from_disk: bool,
 }
 
 impl Owner {
@@ -155,6 +170,7 @@ impl Owner {
                     self.follow_wanted();
                 }
                 () = until(next_end) => self.forget_unwanted(lifecycle::now()),
+                () = until(self.shelf.due()) => self.tend_shelf(lifecycle::now()),
                 Some(ended) = self.pollers.join_next() => {
                     if !ended.as_ref().is_err_and(JoinError::is_cancelled) {
                         tracing::error!(?ended, "a poller ended by itself, which is a fault of this program");
@@ -185,8 +201,10 @@ impl Owner {
         self.guide(&new);
         self.count_topics(&new);
         for topic in new {
+            self.shelf.asked(&topic, lifecycle::now());
             let poller = self.pollers.spawn(poller::follow(self.desk.clone(), topic.clone()));
-            self.followed.insert(topic, Followed { poller, until: None, is_silent: false });
+            self.followed
+                .insert(topic, Followed { poller, until: None, is_silent: false, is_from_disk: false });
         }
     }
 
@@ -213,12 +231,14 @@ impl Owner {
     }
 
     fn forget_unwanted(&mut self, now: Instant) {
-        let catalog = &mut self.catalog;
+        let (catalog, shelf) = (&mut self.catalog, &mut self.shelf);
         let before = self.followed.len();
         self.followed.retain(|topic, followed| {
             let is_over = followed.until.is_some_and(|until| until <= now);
             if is_over {
                 followed.poller.abort();
+                let silent = catalog.heard(topic).filter(|heard| heard.stale.is_some());
+                shelf.let_go(topic, silent.cloned(), now);
                 catalog.forget(topic);
             }
             !is_over
@@ -235,6 +255,7 @@ impl Owner {
         let Some(followed) = self.followed.get_mut(&report.topic) else { return false };
         let was_silent = followed.is_silent;
         followed.is_silent = matches!(report.news, News::Lost(_));
+        let now = lifecycle::now();
         let topic = &report.topic;
         let has_changed = match report.news {
             News::Heard(heard) => {
@@ -245,15 +266,56 @@ impl Owner {
                     // The datacenter of an agent never changes while it runs; a second value is the same.
                     let _ = self.desk.local.set(facts.datacenter.clone());
                 }
+                followed.is_from_disk = false;
+                if self.shelf.answered(topic, &heard.answer, now) {
+                    self.forget_foreign();
+                }
                 self.catalog.hear(report.topic, heard)
             }
             News::Lost(reason) => {
                 tracing::warn!(%topic, error = %reason, "Consul gives no answer; the last one stays in use");
+                if let Some(heard) = self.shelf.lost(topic, now) {
+                    self.restore(topic.clone(), heard);
+                }
                 self.catalog.lose(topic, reason)
             }
         };
         self.count_silent();
         has_changed
+    }
+
+    /// Gives out what waited for Consul long enough, and shows what is left.
+    fn tend_shelf(&mut self, now: Instant) {
+        let overdue = self.shelf.overdue(now);
+        let has_changed = !overdue.is_empty();
+        for (topic, heard) in overdue {
+            self.restore(topic, heard);
+        }
+        self.count_silent();
+        self.publish(has_changed);
+        if let Some(kept) = self.shelf.shown(now) {
+            self.shelved.send_replace(Arc::new(kept));
+        }
+    }
+
+    /// Uses a kept answer of a topic that Consul says nothing of.
+    fn restore(&mut self, topic: Topic, heard: Heard) {
+        if let Some(followed) = self.followed.get_mut(&topic) {
+            followed.is_from_disk = heard.is_from_disk();
+            self.catalog.hear(topic, heard);
+        }
+    }
+
+    /// Drops what is in use of another agent's answers.
+    fn forget_foreign(&mut self) {
+        tracing::warn!(
+            "values on disk are of another Consul agent, by its node or datacenter, and are dropped"
+        );
+        for (topic, followed) in &mut self.followed {
+            if std::mem::take(&mut followed.is_from_disk) {
+                self.catalog.forget(topic);
+            }
+        }
     }
 
     fn publish(&self, has_changed: bool) {
@@ -281,6 +343,13 @@ impl Owner {
     fn count_silent(&self) {
         let silent = self.followed.values().filter(|followed| followed.is_silent).count();
         self.desk.metrics.topics_silent.set(i64::try_from(silent).unwrap_or(i64::MAX));
+        let from_disk = self.followed.values().filter(|followed| followed.is_from_disk).count();
+        let from_disk = i64::try_from(from_disk).unwrap_or(i64::MAX);
+        match (self.desk.metrics.topics_from_disk.set(from_disk), from_disk) {
+            (0, 1..) => tracing::warn!("values from disk are in use, until Consul answers"),
+            (1.., 0) => tracing::info!("no value from disk is in use any more"),
+            _ => {}
+        }
     }
 }
 

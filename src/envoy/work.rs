@@ -1,4 +1,4 @@
-//! How much an Envoy still does for others, read from its statistics. Pure.
+//! Whether an Envoy serves and how much it has to do, read from its statistics. Pure.
 
 use std::collections::BTreeMap;
 
@@ -32,6 +32,15 @@ impl Work {
     pub fn is_none(self) -> bool {
         self == Self::default()
     }
+}
+
+/// The statistics that [`serves`] needs, as a filter for the admin interface.
+pub const LISTENERS: &str = "^listener_manager\\.total_listeners_(active|warming)$";
+
+/// Whether its listeners are there. Envoy calls itself live as soon as it heard that there are none yet.
+pub fn serves(stats: &BTreeMap<String, u64>) -> bool {
+    let count = |state: &str| stats.get(&format!("listener_manager.total_listeners_{state}")).copied();
+    count("active").is_some_and(|active| active > 0) && count("warming") == Some(0)
 }
 
 fn is_of(name: &str, area: &str, gauge: &str) -> bool {
@@ -71,6 +80,16 @@ mod tests {
             ("listener.10.0.0.5_20000.worker_0.downstream_cx_active", 3),
         ];
         assert!(work(&stats).is_none());
+    }
+
+    #[test]
+    fn it_serves_when_all_its_listeners_are_active() {
+        let with = |active: u64, warming: u64| {
+            let name = |state: &str| format!("listener_manager.total_listeners_{state}");
+            serves(&[(name("active"), active), (name("warming"), warming)].into())
+        };
+        assert_eq!([with(0, 0), with(0, 1), with(1, 1), with(2, 0)], [false, false, false, true]);
+        assert!(!serves(&BTreeMap::new()));
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl<'a> Reader<'a> {
 
     /// Why nothing newer is known of a topic, if asking fails.
     pub fn trouble(&self, topic: &Topic) -> Option<&'a str> {
-        let stale = self.catalog.heard(topic).and_then(|heard| heard.stale.as_deref());
+        let stale = self.catalog.heard(topic).and_then(|heard| Some(&*heard.stale.as_ref()?.reason));
         stale.or_else(|| self.catalog.trouble(topic).map(AsRef::as_ref))
     }
 

@@ -1,11 +1,11 @@
 //! What the local Consul agent says of itself.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::name::{Datacenter, NodeName};
 
 /// Facts of the local agent (`/v1/agent/self`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentFacts {
     /// The datacenter this agent is in.
     pub datacenter: Datacenter,
@@ -26,7 +26,7 @@ pub struct AgentFacts {
 }
 
 /// What happens to a connection that no intention matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DefaultPolicy {
     /// It is allowed: ACLs are off, or their default policy is `allow`.

@@ -1,6 +1,6 @@
 //! The mesh's certificates: the roots everybody trusts and the leaf a service presents.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{
     name::{ServiceName, TrustDomain},
@@ -9,7 +9,7 @@ use crate::model::{
 
 /// The CA roots (`/v1/agent/connect/ca/roots`). An answer with an empty trust domain is unknown, not empty: it
 /// never becomes a value of this type.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Roots {
     /// The trust domain, lower case.
     pub trust_domain: TrustDomain,
@@ -19,7 +19,7 @@ pub struct Roots {
 }
 
 /// A service's leaf certificate (`/v1/agent/connect/ca/leaf/:service`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaf {
     /// The service it is for.
     pub service: ServiceName,

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{
     agent::AgentFacts,
@@ -26,7 +26,7 @@ use crate::model::{
 };
 
 /// Something that can be asked of Consul and watched.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Topic {
     /// The local agent's facts.
@@ -86,7 +86,7 @@ pub enum Topic {
 }
 
 /// The answer to a topic; each variant answers the topic of the same name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// To [`Topic::Agent`].
@@ -126,8 +126,23 @@ pub struct Heard {
     pub answer: Arc<Answer>,
     /// Items of the answer that could not be understood.
     pub notes: Arc<[Note]>,
-    /// Why nothing newer is known, when the source went silent.
-    pub stale: Option<Arc<str>>,
+    /// Set when the source went silent, or was not heard yet.
+    pub stale: Option<Stale>,
+}
+
+/// Nothing newer is known of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// Why.
+    pub reason: Arc<str>,
+    /// The answer was kept on disk by an earlier run of the agent, and this one has heard none.
+    pub is_from_disk: bool,
+}
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
 }
 
 impl Heard {
@@ -135,7 +150,15 @@ impl Heard {
     pub fn fresh(answer: Answer) -> Self {
         Self { answer: Arc::new(answer), notes: Arc::from([]), stale: None }
     }
+
+    /// Whether an earlier run of the agent heard it, and this one nothing.
+    pub fn is_from_disk(&self) -> bool {
+        self.stale.as_ref().is_some_and(|stale| stale.is_from_disk)
+    }
 }
+
+/// Topics with what was last heard of them.
+pub type Topics = BTreeMap<Topic, Heard>;
 
 /// Everything heard so far. Cheap to clone; a new value is made for each change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -187,10 +210,11 @@ impl Catalog {
     /// topic stays unknown and the reason is kept to be shown. Returns whether anything changed.
     pub fn lose(&mut self, topic: &Topic, reason: Arc<str>) -> bool {
         match self.heard.get_mut(topic) {
-            Some(heard) if heard.stale.as_ref() == Some(&reason) => false,
             Some(heard) => {
-                heard.stale = Some(reason);
-                true
+                let stale = Some(Stale { reason, is_from_disk: heard.is_from_disk() });
+                let has_changed = heard.stale != stale;
+                heard.stale = stale;
+                has_changed
             }
             None => self.trouble.insert(topic.clone(), reason.clone()).as_ref() != Some(&reason),
         }

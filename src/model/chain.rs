@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{
     filter::WrittenFilter,
@@ -11,7 +11,7 @@ use crate::model::{
 
 /// What is asked of Consul's compiler. The overrides of a proxy are part of the question, because the answer to a
 /// plain GET is wrong for a proxy with a gateway mode or protocol of its own.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChainRequest {
     /// The service whose chain is wanted.
     pub service: ServiceName,
@@ -26,7 +26,7 @@ pub struct ChainRequest {
 }
 
 /// A compiled discovery chain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Chain {
     /// The service.
     pub service: ServiceName,
@@ -55,7 +55,7 @@ impl Chain {
 }
 
 /// A node of a chain.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChainNode {
     /// Chooses among routes by path, header or method.
@@ -67,7 +67,7 @@ pub enum ChainNode {
 }
 
 /// Where a chain ends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resolver {
     /// Id of the target.
     pub target: String,
@@ -84,7 +84,7 @@ pub struct Resolver {
 }
 
 /// How requests spread over endpoints, as far as a cluster says so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// One after the other, by weight.
@@ -108,7 +108,7 @@ pub enum Balance {
 }
 
 /// What a resolver resolves to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The service.
     pub service: ServiceName,
@@ -127,7 +127,7 @@ pub struct Target {
 }
 
 /// A named subset of a service's instances.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subset {
     /// Its name in the `service-resolver` entry.
     pub name: String,
@@ -138,7 +138,7 @@ pub struct Subset {
 }
 
 /// How a proxy reaches another datacenter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GatewayMode {
     /// It dials the instances' WAN addresses itself.
@@ -151,7 +151,7 @@ pub enum GatewayMode {
 }
 
 /// What is spoken with a service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// Bytes.

@@ -22,7 +22,7 @@ mod tests;
 
 use std::{fmt, sync::Arc};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::model::filter::check::Expression;
 
@@ -103,7 +103,8 @@ impl Eq for Filter {}
 
 /// A filter as somebody wrote it, read once: texts are parsed and patterns compiled where it enters, not where it is
 /// applied, which is at every build.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize)]
+#[serde(from = "String")]
 pub struct WrittenFilter {
     text: String,
     read: Result<Filter, FilterError>,

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::model::name::{NodeName, ServiceId, ServiceName};
 
 /// The kind of a catalog service.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ServiceKind {
     /// An ordinary service.
@@ -41,7 +41,7 @@ impl fmt::Display for ServiceKind {
 }
 
 /// One instance as a health query gives it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Instance {
     /// The node it runs on.
     pub node: NodeName,
@@ -69,7 +69,7 @@ pub struct Instance {
 }
 
 /// The worst status of a set of checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
     /// All pass (or there is none).
@@ -81,7 +81,7 @@ pub enum Health {
 }
 
 /// How much traffic an instance takes, by health. Consul's default is 1 and 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Weights {
     /// While its checks pass.
     pub passing: u32,
@@ -96,7 +96,7 @@ impl Default for Weights {
 }
 
 /// A host and a port.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct HostPort {
     /// IP address or DNS name.
     pub host: Host,
@@ -122,7 +122,7 @@ impl fmt::Display for HostPort {
 }
 
 /// An IP address or a DNS name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Host {
     /// An IP address.

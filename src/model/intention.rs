@@ -1,11 +1,11 @@
 //! Intentions: which service may call which.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::name::ServiceName;
 
 /// One intention, from the legacy API or from a `service-intentions` entry.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Intention {
     /// Who calls.
     pub source: Party,
@@ -16,7 +16,7 @@ pub struct Intention {
 }
 
 /// One side of an intention.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Party {
     /// Exactly this service.
     Service(ServiceName),
@@ -37,7 +37,7 @@ impl Party {
 }
 
 /// What an intention says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// The connection is allowed.

@@ -1,9 +1,9 @@
 //! What the whole mesh is told at once (Consul's `mesh` entry, 1.12 and later).
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The `mesh/mesh` entry. Its default is what holds without one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MeshDefaults {
     /// TLS of public listeners (`TLS.Incoming`).
     pub incoming: TlsParams,
@@ -15,7 +15,7 @@ pub struct MeshDefaults {
 }
 
 /// Versions and ciphers of TLS.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TlsParams {
     /// The oldest version.
     pub min: TlsVersion,
@@ -33,7 +33,7 @@ impl Default for TlsParams {
 }
 
 /// A version of TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum TlsVersion {
     /// 1.0.
     V1_0,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{
     instance::Instance,
@@ -10,7 +10,7 @@ use crate::model::{
 };
 
 /// What a prepared query found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryResult {
     /// The datacenter of all that was found: another than the one that was asked when the query failed over.
     pub datacenter: Datacenter,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::{
     chain::{GatewayMode, Protocol},
@@ -12,7 +12,7 @@ use crate::model::{
 };
 
 /// A proxy as registered with the local agent (`/v1/agent/service/:id`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Registration {
     /// Its service id.
     pub id: ProxyId,
@@ -41,7 +41,7 @@ pub struct Registration {
 }
 
 /// The service instance behind a sidecar.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Destination {
     /// Its service name.
     pub service: ServiceName,
@@ -52,7 +52,7 @@ pub struct Destination {
 }
 
 /// A service that a sidecar's application reaches on a local port.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upstream {
     /// What is reached.
     pub destination: UpstreamKind,
@@ -67,7 +67,7 @@ pub struct Upstream {
 }
 
 /// Where something listens on the proxy's machine, or is reached from it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum LocalAddress {
     /// A host and a TCP port.
@@ -87,7 +87,7 @@ impl fmt::Display for LocalAddress {
 }
 
 /// A Unix socket.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct UnixSocket {
     /// An absolute path of at most 107 bytes, or `@` and a name in Linux's abstract namespace.
     pub path: String,
@@ -96,7 +96,7 @@ pub struct UnixSocket {
 }
 
 /// One path of the application that anybody may fetch: a health check, metrics.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ExposedPath {
     /// The path, with its leading slash. No other is served.
     pub path: String,
@@ -109,7 +109,7 @@ pub struct ExposedPath {
 }
 
 /// What an upstream names.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UpstreamKind {
     /// A service.
@@ -119,7 +119,7 @@ pub enum UpstreamKind {
 }
 
 /// Central configuration of one scope: `proxy-defaults/global` or `service-defaults/<name>`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Defaults {
     /// `Protocol` (service-defaults) as written.
     pub protocol: Option<String>,
@@ -134,7 +134,7 @@ pub struct Defaults {
 }
 
 /// Settings of the upstreams that a service's sidecars have.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamDefaults {
     /// Of all upstreams (`Defaults`).
     pub all: UpstreamConfig,
@@ -143,7 +143,7 @@ pub struct UpstreamDefaults {
 }
 
 /// Central settings of an upstream.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UpstreamConfig {
     /// Its gateway mode, if set.
     pub gateway_mode: Option<GatewayMode>,

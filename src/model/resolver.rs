@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::chain::Subset;
 
 /// One `service-resolver` entry. Redirects and failover are decided by whoever dials, before a gateway sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceResolver {
     /// The subset that is meant where none is named.
     pub default_subset: Option<String>,

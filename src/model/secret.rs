@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What stands in place of a secret wherever one would be printed, as in Envoy's own dumps.
 pub const REDACTED: &str = "[redacted]";
@@ -39,5 +39,17 @@ impl fmt::Debug for SecretText {
 impl Serialize for SecretText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(REDACTED)
+    }
+}
+
+/// What was written is [`REDACTED`], and that is never read as a secret: text that must come back is written by whoever
+/// exposes it.
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == REDACTED {
+            return Err(serde::de::Error::custom("a secret was left out here"));
+        }
+        Ok(Self::from(text))
     }
 }

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// Opaque settings as users write them in Consul. Values keep their JSON shape until a reader asks for a type,
 /// since Consul lets the same number arrive as a number or as text.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Settings(pub BTreeMap<String, Value>);
 

@@ -13,7 +13,7 @@ use crate::{
     app::{
         access::{
             GateKey, Shared,
-            verdict::{Case, Standing, Subject, Ticket, is_same, offered},
+            verdict::{Case, Past, Standing, Subject, Ticket, is_same, offered},
         },
         interest::LINGER,
     },
@@ -162,7 +162,7 @@ impl Guard {
                 (service, right) = outcome(&mut exam) => {
                     exam = None;
                     self.tell(&right, &mut trouble);
-                    let right = right.as_ref().copied().map_err(String::as_str);
+                    let right = self.remember(&service, right.ok());
                     let next = case.checked(&service, right, fastrand::f64());
                     clock.check = next.map(|after| lifecycle::now() + after);
                 }
@@ -188,6 +188,19 @@ impl Guard {
         })
     }
 
+    /// What Consul said, which is remembered; or else what it said before.
+    fn remember(&self, service: &ServiceName, right: Option<Right>) -> Result<Right, Past> {
+        let (memory, mark) = (&self.shared.memory, &self.key.1);
+        match right {
+            Some(Right::Write) => memory.pass(mark, service),
+            Some(Right::Lacking | Right::NoSuchToken) => memory.strike(mark, service),
+            Some(Right::NoAcls) => {}
+            None if memory.vouches(mark, service) => return Err(Past::Passed),
+            None => return Err(Past::Unknown),
+        }
+        right.ok_or(Past::Unknown)
+    }
+
     /// Logs what a check came to, once.
     fn tell(&self, right: &Result<Right, String>, trouble: &mut Option<String>) {
         let proxy = &self.key.0;
@@ -200,7 +213,7 @@ impl Guard {
             }
             Err(error) if trouble.as_ref() == Some(error) => {}
             Err(error) => {
-                warn!(%proxy, %error, "token not checked; what passed stays so, all else waits");
+                warn!(%proxy, %error, "token not checked; what passed stays so or, if that was of late, passes again; all else waits");
                 *trouble = Some(error.clone());
             }
         }

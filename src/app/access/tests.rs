@@ -13,9 +13,11 @@ use crate::{
         instance::ServiceKind,
         registration::{Destination, Registration},
     },
+    state::tokens::Tokens as Kept,
     xds::{server::Offer, snapshot::Snapshot},
 };
 
+const DAY: Duration = Duration::from_secs(86_400);
 const RECHECK: Duration = Duration::from_secs(300);
 
 /// Tokens and what they may do; counts the questions.
@@ -48,6 +50,7 @@ struct Bench {
     access: Access,
     tokens: Tokens,
     leaf_tokens: LeafTokens,
+    memory: TokenMemory,
     interests: Interests,
     _catalog: watch::Sender<Arc<Catalog>>,
     _hold: Box<dyn Send + Sync>,
@@ -85,14 +88,25 @@ fn catalog(acls_enabled: bool) -> Catalog {
 }
 
 fn bench(acls_enabled: bool) -> Bench {
+    bench_with(acls_enabled, TokenMemory::new(None, DAY))
+}
+
+fn bench_with(acls_enabled: bool, memory: TokenMemory) -> Bench {
     let tokens = Tokens { rights: Arc::default(), count: Arc::default() };
     let (interests, leaf_tokens) = (Interests::new(), LeafTokens::of_proxies());
     leaf_tokens.tell(acls_enabled);
     let (_catalog, receiver) = watch::channel(Arc::new(catalog(acls_enabled)));
-    let access = Access::new(interests.clone(), tokens.clone(), leaf_tokens.clone(), RECHECK, receiver);
+    let access = Access::new(
+        interests.clone(),
+        tokens.clone(),
+        leaf_tokens.clone(),
+        memory.clone(),
+        RECHECK,
+        receiver,
+    );
     let (offers, hold) = interests.hold(&"p".into());
     offers.send_replace(Offer::Ready(Arc::new(Snapshot::empty())));
-    Bench { access, tokens, leaf_tokens, interests, _catalog, _hold: Box::new(hold) }
+    Bench { access, tokens, leaf_tokens, memory, interests, _catalog, _hold: Box::new(hold) }
 }
 
 impl Bench {
@@ -181,4 +195,40 @@ async fn without_acls_nobody_is_asked() {
     assert!(matches!(next(&mut stream).await, Offer::Ready(_)));
     assert_eq!(bench.tokens.count.load(Ordering::SeqCst), 0);
     assert!(bench.interests.subscribe().borrow().contains_key("p"));
+}
+
+/// What is remembered of one run, in the next one.
+fn next_run(memory: &TokenMemory) -> TokenMemory {
+    let kept: Kept = memory.subscribe().borrow().clone();
+    TokenMemory::new(Some(kept), DAY)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_passed_passes_after_a_restart_while_consul_cannot_tell() {
+    let first = bench(true);
+    first.tokens.set("good", Ok(Right::Write));
+    first.tokens.set("poor", Ok(Right::Lacking));
+    assert!(matches!(next(&mut first.attach(Some("good"))).await, Offer::Ready(_)));
+    assert!(matches!(next(&mut first.attach(Some("poor"))).await, Offer::Denied { .. }));
+
+    let second = bench_with(true, next_run(&first.memory));
+    for token in ["good", "poor", "new"] {
+        second.tokens.set(token, Err("connection refused"));
+    }
+    let mut good = second.attach(Some("good"));
+    assert!(matches!(next(&mut good).await, Offer::Ready(_)));
+    assert!(second.leaf_tokens.key(&Topic::Leaf("web".into())).held().is_some());
+    for token in ["poor", "new"] {
+        let mut stream = second.attach(Some(token));
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(matches!(*stream.offers.borrow_and_update(), Offer::Pending), "{token}");
+    }
+    // Consul is back and knows no such token: the stream is closed, and nothing vouches for it any more.
+    second.tokens.set("good", Ok(Right::NoSuchToken));
+    assert!(matches!(next(&mut good).await, Offer::Denied { unauthenticated: true, .. }));
+    let third = bench_with(true, next_run(&second.memory));
+    third.tokens.set("good", Err("connection refused"));
+    let mut stream = third.attach(Some("good"));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(matches!(*stream.offers.borrow_and_update(), Offer::Pending));
 }

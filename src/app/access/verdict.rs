@@ -71,6 +71,15 @@ pub(super) enum Ticket {
     Token(ServiceName),
 }
 
+/// What is remembered of a token of which Consul tells nothing now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Past {
+    /// Nothing, or nothing that still counts.
+    Unknown,
+    /// It passed when Consul was last asked, which was of late.
+    Passed,
+}
+
 /// One token's case.
 #[derive(Debug)]
 pub(super) struct Case {
@@ -127,22 +136,30 @@ impl Case {
     }
 
     /// Takes the outcome of a check of `service`; gives when the next one is due. A check that came to nothing changes
-    /// nothing: unknown is not no.
+    /// nothing: unknown is not no. What was never checked here passes by what is remembered of it, until Consul tells.
     pub(super) fn checked(
         &mut self,
         service: &ServiceName,
-        right: Result<Right, &str>,
+        right: Result<Right, Past>,
         jitter: f64,
     ) -> Option<Duration> {
-        let Ok(right) = right else {
-            let doubled = RETRY_FIRST.saturating_mul(1 << self.failures.min(16)).min(RETRY_CAP);
-            self.failures = self.failures.saturating_add(1);
-            return Some(doubled.mul_f64(0.5 + 0.5 * jitter));
+        let right = match right {
+            Ok(right) => right,
+            Err(past) => return Some(self.unchecked(service, past, jitter)),
         };
         self.failures = 0;
         self.standing = self.judge(service, right);
         // A tenth earlier at most, so that the tokens of one moment are not all checked in one.
         matches!(self.standing, Standing::Passed(_)).then(|| self.recheck.mul_f64(1.0 - 0.1 * jitter))
+    }
+
+    fn unchecked(&mut self, service: &ServiceName, past: Past, jitter: f64) -> Duration {
+        if past == Past::Passed && self.standing == Standing::Waiting {
+            self.standing = Standing::Passed(Ticket::Token(service.clone()));
+        }
+        let doubled = RETRY_FIRST.saturating_mul(1 << self.failures.min(16)).min(RETRY_CAP);
+        self.failures = self.failures.saturating_add(1);
+        doubled.mul_f64(0.5 + 0.5 * jitter)
     }
 
     fn judge(&self, service: &ServiceName, right: Right) -> Standing {
@@ -244,15 +261,26 @@ mod tests {
     #[test]
     fn unknown_is_not_no() {
         let mut case = case();
-        assert!(case.checked(&web(), Err("no leader"), 1.0).unwrap() <= RETRY_FIRST);
+        assert!(case.checked(&web(), Err(Past::Unknown), 1.0).unwrap() <= RETRY_FIRST);
         assert_eq!(case.standing(), &Standing::Waiting);
         case.checked(&web(), Ok(Right::Write), 0.0);
         for _ in 0..40 {
-            assert!(case.checked(&web(), Err("no leader"), 1.0).unwrap() <= RETRY_CAP);
+            assert!(case.checked(&web(), Err(Past::Unknown), 1.0).unwrap() <= RETRY_CAP);
         }
         assert_eq!(case.standing(), &Standing::Passed(Ticket::Token(web())));
         assert!(!case.concerns(Subject::Unknown), "what was registered before still counts");
         assert_eq!(case.service(), Some(&web()));
+    }
+
+    #[test]
+    fn what_passed_of_late_passes_while_consul_cannot_tell() {
+        let mut case = case();
+        assert!(case.checked(&web(), Err(Past::Passed), 1.0).unwrap() <= RETRY_FIRST, "Consul is asked on");
+        assert_eq!(case.standing(), &Standing::Passed(Ticket::Token(web())));
+        case.checked(&web(), Ok(Right::NoSuchToken), 0.0);
+        assert!(matches!(case.standing(), Standing::Denied { .. }), "Consul has the last word");
+        case.checked(&web(), Err(Past::Passed), 0.0);
+        assert!(matches!(case.standing(), Standing::Denied { .. }));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use crate::{
     app::sources::readiness,
     lifecycle::{Stop, notify::Notify},
-    model::catalog::Catalog,
+    model::catalog::{Catalog, Topic},
 };
 
 /// How long the start waits for Consul. Longer would hold up a boot or whoever starts the agent, and what serves can
@@ -54,9 +54,17 @@ impl Manager {
         if !is_heard {
             return;
         }
-        self.started(&status(&catalog.borrow()));
+        let mut now = status(&catalog.borrow());
+        self.started(&now);
         told.send_replace(true);
         info!("agent ready");
+        while changed(&mut catalog, &stop).await {
+            let next = status(&catalog.borrow());
+            if next != now {
+                self.notify.status(&next);
+                now = next;
+            }
+        }
         stop.wait().await;
     }
 
@@ -85,6 +93,14 @@ impl Manager {
     }
 }
 
+/// Whether there is another catalog; none comes after the stop.
+async fn changed(catalog: &mut watch::Receiver<Arc<Catalog>>, stop: &Stop) -> bool {
+    tokio::select! {
+        () = stop.wait() => false,
+        changed = catalog.changed() => changed.is_ok(),
+    }
+}
+
 async fn over(patience: Option<Duration>) {
     match patience {
         Some(patience) => tokio::time::sleep(patience).await,
@@ -94,9 +110,11 @@ async fn over(patience: Option<Duration>) {
 
 fn status(catalog: &Catalog) -> String {
     let readiness = readiness(catalog);
-    if readiness.ready {
-        "serving".into()
-    } else {
-        format!("waiting for {}", readiness.waiting_for.join(", "))
+    if !readiness.ready {
+        return format!("waiting for {}", readiness.waiting_for.join(", "));
+    }
+    match catalog.heard(&Topic::Agent).and_then(|heard| heard.stale.as_ref()) {
+        Some(reason) => format!("serving what was known last; waiting for the local Consul agent: {reason}"),
+        None => "serving".into(),
     }
 }

@@ -1,8 +1,8 @@
 //! `causeway proxy ready`: what follows an Envoy's start.
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, time::Duration};
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::Args;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -12,7 +12,10 @@ use crate::{
         EnvoyFlags, duration,
         maintenance::{Holder, Maintenance},
     },
-    envoy::admin::Admin,
+    envoy::{
+        admin::{Admin, AdminError},
+        work,
+    },
     lifecycle,
 };
 
@@ -21,7 +24,7 @@ Examples:
   causeway proxy ready --admin 127.0.0.1:19001 --wait 30s
   causeway proxy ready web-sidecar-proxy --admin 127.0.0.1:19001
 
-Exit codes: 0 when Envoy serves; 1 when it does not within --wait, or Consul cannot be told; 2 for a
+Exit codes: 0 when Envoy serves; 1 when it does not within --wait, has ended, or Consul cannot be told; 2 for a
 wrong command line.";
 
 /// Envoy is up within a tenth of a second; its configuration arrives in about as much.
@@ -37,24 +40,30 @@ pub(super) struct ReadyArgs {
     /// Give up after this long [default: never]
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     wait: Option<Duration>,
+    /// Give up when this process, Envoy or what is to become it, has ended
+    #[arg(long)]
+    pid: Option<u32>,
 }
 
 pub(super) async fn run(args: ReadyArgs, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<ExitCode> {
-    let maintenance = args.envoy.maintenance(env)?;
-    let until = args.wait.map(|wait| lifecycle::now() + wait);
-    until_live(&args.envoy.admin(), until).await?;
-    if let Some(maintenance) = maintenance {
-        end(&maintenance, until).await?;
+    let limit = Limit { until: args.wait.map(|wait| lifecycle::now() + wait), pid: args.pid };
+    until_serving(&args.envoy.admin(), limit).await?;
+    // The bootstrap with its token is there only now.
+    if let Some(maintenance) = args.envoy.maintenance(env)? {
+        end(&maintenance, limit).await?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn until_live(admin: &Admin, until: Option<Instant>) -> anyhow::Result<()> {
-    while let Err(error) = admin.get("/ready").await {
-        if is_over(until) {
-            return Err(
-                anyhow::Error::new(error).context("Envoy does not serve; `causeway proxy status` says why")
-            );
+async fn until_serving(admin: &Admin, limit: Limit) -> anyhow::Result<()> {
+    loop {
+        let problem = match serves(admin).await {
+            Ok(true) => break,
+            Ok(false) => anyhow!("Envoy has no listener yet"),
+            Err(error) => error.into(),
+        };
+        if limit.is_reached() {
+            return Err(problem.context("Envoy does not serve; `causeway proxy status` says why"));
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
@@ -62,7 +71,12 @@ async fn until_live(admin: &Admin, until: Option<Instant>) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn end(maintenance: &Maintenance, until: Option<Instant>) -> anyhow::Result<()> {
+async fn serves(admin: &Admin) -> Result<bool, AdminError> {
+    admin.get("/ready").await?;
+    Ok(work::serves(&admin.stats(work::LISTENERS).await?))
+}
+
+async fn end(maintenance: &Maintenance, limit: Limit) -> anyhow::Result<()> {
     let mut is_told = false;
     loop {
         match maintenance.end().await {
@@ -75,7 +89,7 @@ async fn end(maintenance: &Maintenance, until: Option<Instant>) -> anyhow::Resul
                 warn!("the proxy stays in maintenance, which somebody else began; `consul maint` tells more");
                 return Ok(());
             }
-            Err(error) if is_over(until) => bail!(error),
+            Err(error) if limit.is_reached() => bail!(error),
             Err(error) if !is_told => warn!("asking again: {error:#}"),
             Err(_) => {}
         }
@@ -84,6 +98,16 @@ async fn end(maintenance: &Maintenance, until: Option<Instant>) -> anyhow::Resul
     }
 }
 
-fn is_over(until: Option<Instant>) -> bool {
-    until.is_some_and(|until| lifecycle::now() >= until)
+/// When the wait is over.
+#[derive(Clone, Copy)]
+struct Limit {
+    until: Option<Instant>,
+    pid: Option<u32>,
+}
+
+impl Limit {
+    fn is_reached(self) -> bool {
+        let is_gone = self.pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        is_gone || self.until.is_some_and(|until| lifecycle::now() >= until)
+    }
 }

@@ -61,7 +61,11 @@ pub(super) fn table(status: &Status) -> String {
         text.push_str("\nSilent sources:\n");
     }
     for topic in troubled {
-        let held = if topic.known { "last value kept" } else { "never answered" };
+        let held = match (topic.known, topic.from_disk) {
+            (true, true) => "value from disk",
+            (true, false) => "last value kept",
+            (false, _) => "never answered",
+        };
         line(
             &mut text,
             2,

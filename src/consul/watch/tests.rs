@@ -291,7 +291,8 @@ async fn a_leaf_is_asked_for_with_the_token_of_a_proxy() {
     let (leaf_tokens, web) = (LeafTokens::of_proxies(), ServiceName::from("web"));
     let (_source, stop) = Stop::pair();
     let client = Client::new(settings).unwrap();
-    let (watches, _task) = start_with(client, leaf_tokens.clone(), ConsulMetrics::default(), stop);
+    let (watches, _task) =
+        start_with(client, leaf_tokens.clone(), Topics::new(), ConsulMetrics::default(), stop);
     watches.want("one", BTreeSet::from([Topic::Leaf(web.clone()), Topic::Roots])).await;
     assert_eq!(tokens.recv().await.unwrap(), "own", "the roots are everyone's");
     leaf_tokens.tell(true);

@@ -1,6 +1,6 @@
 """The checks, in the order in which they run. Each leaves the machine as it found it, or raises."""
 
-from cases import badinput, calm, faults, package, secrets, standing
+from cases import badinput, calm, faults, package, secrets, standing, state
 
 CASES = [
     *standing.CASES,
@@ -8,5 +8,6 @@ CASES = [
     *calm.CASES,
     *faults.CASES,
     *badinput.CASES,
+    *state.CASES,
     *package.CASES,
 ]

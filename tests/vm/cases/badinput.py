@@ -3,6 +3,7 @@
 import contextlib
 import time
 
+from rig import expired
 from rig.host import Failure, until
 from rig.setup import healthy, quote
 from rig.world import file_of, instance
@@ -101,11 +102,32 @@ def unreadable_certificate(world):
         vm.path("/etc/causeway/secret.pem").unlink()
 
 
+def expired_certificate(world):
+    """Consul's has expired: told, waited out, no restart; Envoys keep what they have."""
+    vm = world.machine
+    text = '[consul]\naddress = "https://127.0.0.1:8501"\nca_file = "/etc/causeway/consul-ca.pem"\n'
+    try:
+        with expired.server(vm.init(), 8501) as certificate, changed(world, CONFIG, text):
+            vm.write("/etc/causeway/consul-ca.pem", certificate)
+            cursor = mark(vm)
+            vm.sh("systemctl restart causeway")
+            said = until("the journal tells of it", lambda: next(
+                (line for line in since(vm, "causeway", cursor).splitlines() if "expired" in line), None), 15)
+            state = [show(world, "causeway", name) for name in ("ActiveState", "NRestarts")]
+            if state != ["active", "0"]:
+                raise Failure(f"{state}: {since(vm, 'causeway', cursor)}")
+            if "waiting for the local Consul agent" not in show(world, "causeway", "StatusText"):
+                raise Failure(f"systemctl status says {show(world, 'causeway', 'StatusText')}")
+    finally:
+        vm.sh("rm -f /etc/causeway/consul-ca.pem")
+    return said.strip()[:160]
+
+
 def unknown_proxy(world):
     """Told at once and again at the end of each patience, not more; it heals when the proxy is registered."""
     vm = world.machine
     unit = instance("nobody-knows-it")
-    vm.write(file_of("nobody-knows-it", "env"), "ENVOY_ADMIN=127.0.0.1:19009\nCAUSEWAY_FLAGS=--retry-for 4s\n")
+    vm.write(file_of("nobody-knows-it", "env"), "ENVOY_ADMIN=127.0.0.1:19009\nRETRY_FOR=4s\n")
     vm.write(file_of("nobody-knows-it", "token"), world.tokens["web-1-proxy"], 0o600)
     cursor = mark(vm)
     try:
@@ -171,4 +193,4 @@ def since(vm, unit, cursor):
 
 
 CASES = [bad_configuration, no_configuration, bad_configuration_at_reload, missing_credential, no_credentials_at_all,
-         unreadable_certificate, unknown_proxy, wrong_flags_of_an_instance, a_token_without_rights]
+         unreadable_certificate, expired_certificate, unknown_proxy, wrong_flags_of_an_instance, a_token_without_rights]

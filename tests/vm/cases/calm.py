@@ -14,6 +14,7 @@ def under_load(world, *steps):
     try:
         until("both paths are used", lambda: all(load.answers.values()) or load.failures, 10)
         for step in steps:
+            load.tell(step)
             if callable(step):
                 step(load)
             else:

@@ -17,5 +17,9 @@ mkdir -p /run/systemd
 mount -t tmpfs tmpfs /run/systemd
 mkdir /sys/fs/cgroup/supervisor
 echo $$ >/sys/fs/cgroup/supervisor/cgroup.procs
-exec systemd-nspawn --boot --directory="$merged" --machine="$name" --register=no --keep-unit --private-network \
-  --quiet --console=pipe --resolv-conf=off --timezone=off --link-journal=no
+# Of a reboot it tells by this exit code, for whoever keeps its unit.
+rebooted=133
+while code=0 && { systemd-nspawn --boot --directory="$merged" --machine="$name" --register=no --keep-unit \
+  --private-network --quiet --console=pipe --resolv-conf=off --timezone=off --link-journal=no || code=$?; }; do
+  [ "$code" -eq "$rebooted" ] || exit "$code"
+done

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +16,8 @@ RELEASE = "bookworm"
 PACKAGES = ["systemd", "systemd-sysv", "dbus", "iproute2", "procps", "init-system-helpers", "adduser"]
 
 NEEDED = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux",
-          "unshare": "util-linux", "setpriv": "util-linux", "dpkg-deb": "dpkg"}
+          "unshare": "util-linux", "setpriv": "util-linux", "openssl": "openssl",
+          "dpkg-buildpackage": "dpkg-dev", "dh": "debhelper"}
 
 
 class Failure(Exception):
@@ -54,15 +54,29 @@ def missing():
     """Everything that keeps the test from running here, each with its remedy."""
     found = []
     if os.geteuid() != 0:
-        found.append("it needs root, to boot a container")
+        return ["it needs root, to boot a container"]
     packages = sorted({package for tool, package in NEEDED.items() if not shutil.which(tool)})
     if packages:
         found.append(f"as root: apt-get install {' '.join(packages)}")
-    if cgroup2() is None:
-        found.append("no cgroup2 hierarchy is mounted; mount one: mount -t cgroup2 cgroup2 /sys/fs/cgroup")
+    if not packages:
+        found += confined()
     if not (HOME / "base").exists() and not mirror():
         found.append("apt's configuration names no Debian mirror to fetch a Debian tree from")
     return found
+
+
+def confined():
+    """What a container or a kernel without these keeps root from doing."""
+    if cgroup2() is None:
+        return ["no cgroup2 hierarchy is mounted for writing; on a machine of its own: mount -t cgroup2 none DIR"]
+    try:
+        run(["unshare", "-m", "-C", "-p", "-f", "--mount-proc", "true"])
+        run(["unshare", "-m", "sh", "-c", "mkdir -p /run/systemd && mount -t tmpfs none /run/systemd"])
+    except Failure as failure:
+        return [f"root may not mount or make namespaces here, as in a container without privileges: {failure}"]
+    if "overlay" not in Path("/proc/filesystems").read_text():
+        return ["the kernel knows no overlay file systems; load the module: modprobe overlay"]
+    return []
 
 
 def cgroup2():
@@ -126,8 +140,3 @@ def binary(name):
 def say(text):
     print(text, flush=True)
 
-
-if __name__ == "__main__":
-    problems = missing()
-    print("\n".join(problems))
-    sys.exit(1 if problems else 0)

@@ -66,6 +66,7 @@ class Load:
     def __init__(self, pid, urls):
         self.failures, self.answers, self.by = [], {url: 0 for url in urls}, {}
         self.pauses = {url: 0.0 for url in urls}
+        self.began, self.steps = time.monotonic(), []
         self.lock, self.is_over = threading.Lock(), threading.Event()
         self.threads = [threading.Thread(target=self.work, args=(pid, url)) for url in urls]
         for thread in self.threads:
@@ -82,7 +83,7 @@ class Load:
                 self.took(url, body, time.monotonic() - last)
             except Failure as failure:
                 with self.lock:
-                    self.failures.append(str(failure))
+                    self.failures.append((time.monotonic() - self.began, str(failure)))
                 time.sleep(0.01)
             last = time.monotonic()
             time.sleep(0.004)
@@ -93,6 +94,11 @@ class Load:
             self.answers[url] += 1
             self.by[name] = self.by.get(name, 0) + 1
             self.pauses[url] = max(self.pauses[url], seconds)
+
+    def tell(self, step):
+        """Remembers when a step began, for the report of what failed."""
+        name = step if isinstance(step, str) else step.__name__
+        self.steps.append(f"{time.monotonic() - self.began:.1f} {name}")
 
     def answered(self):
         """Answers so far, by who gave them, since this was last asked."""
@@ -108,8 +114,10 @@ class Load:
         silent = [url for url, count in self.answers.items() if not count]
         total = sum(self.answers.values())
         if self.failures or silent:
-            first = "; ".join(dict.fromkeys(self.failures[:3]))
-            raise Failure(f"{len(self.failures)} of {total + len(self.failures)} requests failed: {first}"
+            kinds = dict.fromkeys(text for _, text in self.failures)
+            when = ", ".join(f"{at:.1f}" for at in sorted({round(at, 1) for at, _ in self.failures})[:20])
+            raise Failure(f"{len(self.failures)} of {total + len(self.failures)} requests failed, at {when} s: "
+                          + "; ".join(list(kinds)[:3]) + f" (steps: {', '.join(self.steps)})"
                           + "".join(f"; {url} never answered" for url in silent))
         return total, max(self.pauses.values())
 

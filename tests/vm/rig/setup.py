@@ -36,7 +36,7 @@ def is_healthy(world):
         raise Failure(f"failed: {failed}")
     status = machine.sh("causeway proxy status", check=False)
     if status.returncode != 0:
-        raise Failure(f"causeway proxy status: exit code {status.returncode}\n{status.stdout}")
+        raise Failure(f"causeway proxy status: exit code {status.returncode}: {status.stdout[:600]}")
     for proxy in ENVOYS:
         if proxy not in status.stdout:
             raise Failure(f"{proxy} is not connected")

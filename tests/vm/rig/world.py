@@ -20,6 +20,8 @@ SIDECARS = {"client-sidecar-proxy": ("client", "127.1.0.10"), "web-1-proxy": ("w
 GATEWAYS = {"gw-a": "127.1.0.2", "gw-b": "127.1.0.3"}
 ADMIN = {"client-sidecar-proxy": 19001, "web-1-proxy": 19002, ODD: 19003, "gw-a": 19004, "gw-b": 19005}
 ENVOYS = list(ADMIN)
+# Else Consul calls everything critical when it starts, until it has checked.
+PASSING = {"status": "passing"}
 WEB = "http://127.0.0.1:5001/"
 FAR = "http://127.0.0.1:5002/"
 
@@ -116,7 +118,7 @@ class World:
         for proxy, (service, address) in SIDECARS.items():
             body = {"kind": "connect-proxy", "id": proxy, "name": f"{service}-sidecar-proxy", "address": address,
                     "port": 21000, "token": self.management,
-                    "checks": [{"name": "listens", "tcp": f"{address}:21000", "interval": "2s"}],
+                    "checks": [{"name": "listens", "tcp": f"{address}:21000", "interval": "2s", **PASSING}],
                     "proxy": {"destination_service_name": service, "local_service_address": address,
                               "local_service_port": 9001}}
             if service == "client":
@@ -226,6 +228,6 @@ class World:
 
 def gateway(name, address, token):
     return {"kind": "mesh-gateway", "id": name, "name": "mesh-gateway", "address": address, "port": 8443,
-            "token": token, "checks": [{"name": "listens", "tcp": f"{address}:8443", "interval": "2s"}],
+            "token": token, "checks": [{"name": "listens", "tcp": f"{address}:8443", "interval": "2s", **PASSING}],
             "tagged_addresses": {"lan": {"address": address, "port": 8443}, "wan": {"address": address, "port": 8443}}}
 

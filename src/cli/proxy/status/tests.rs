@@ -89,8 +89,13 @@ fn a_refusal_shows_envoys_words_and_the_names() {
     proxy.notes = vec!["upstream api: routers are not built yet; use the default chain".into()];
     let mut status = status(vec![proxy]);
     status.topics = vec![
-        TopicStatus { topic: "connect/counting@dc2".into(), known: false, trouble: Some("timed out".into()) },
-        TopicStatus { topic: "roots".into(), known: true, trouble: None },
+        TopicStatus {
+            topic: "connect/counting@dc2".into(),
+            known: false,
+            from_disk: false,
+            trouble: Some("timed out".into()),
+        },
+        TopicStatus { topic: "roots".into(), known: true, from_disk: false, trouble: None },
     ];
     status.readiness = Readiness { ready: false, waiting_for: vec!["the trust domain".into()] };
     assert!(!is_synced(&status, false));

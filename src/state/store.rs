@@ -1,0 +1,309 @@
+//! The kept files on disk: read with suspicion, replaced as a whole. Decides nothing of what is in them.
+//!
+//! A file is written beside the good one, synced, and renamed over it; then the directory is synced. So whatever
+//! happens, the name leads to a whole file. What cannot be used is moved aside, never removed and never fatal.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::{Uid, geteuid};
+use tracing::{info, warn};
+
+use crate::{
+    model::catalog::Topics,
+    state::{
+        format::{self, Kind, MAX_BYTES, Unusable},
+        record::{self, Skipped},
+        tokens::Tokens,
+    },
+};
+
+/// Files of one kind that were moved aside and are kept; the oldest go first.
+const ASIDE: usize = 3;
+
+/// Only the agent's user.
+const FILE_MODE: u32 = 0o600;
+const DIR_MODE: u32 = 0o700;
+/// Bits of a mode that let others write.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// Why something could not be kept.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The system refused.
+    #[error("{act} {}: {source}; {}", path.display(), remedy(source))]
+    Io {
+        /// What was tried.
+        act: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is too much of it.
+    #[error("write {}: it would have {bytes} bytes, and the limit is {MAX_BYTES}; a part of it cannot be kept", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            "make room there, or give [state] dir another place"
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "let the agent's user write there (StateDirectory= in its unit does), or give [state] dir another place"
+        }
+        _ => "check the directory, or give [state] dir another place",
+    }
+}
+
+/// The directory of kept files.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+    /// Who the agent is: nobody else's files are believed.
+    user: Uid,
+    /// Checksums of the bodies that are there, so that nothing is written twice.
+    written: BTreeMap<Kind, blake3::Hash>,
+}
+
+/// What was found.
+#[derive(Default)]
+pub struct Loaded {
+    /// Topics and leaves, marked as from disk.
+    pub topics: Topics,
+    /// Tokens that passed.
+    pub tokens: Option<Tokens>,
+}
+
+/// Why a file is moved aside; part of its new name.
+enum Reason {
+    Damaged,
+    Newer,
+    /// Another user wrote it, or could have.
+    Foreign,
+    Unreadable,
+}
+
+impl Reason {
+    const ALL: [Self; 4] = [Self::Damaged, Self::Newer, Self::Foreign, Self::Unreadable];
+
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::Newer => "newer",
+            Self::Foreign => "foreign",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl Store {
+    /// Of this directory, which is made when something is written.
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), user: geteuid(), written: BTreeMap::new() }
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Reads what there is. Whatever cannot be used is told, moved aside, and counts as not there; without `keys` private
+    /// keys that an earlier run kept are removed.
+    pub fn load(&mut self, keys: bool, now_s: u64) -> Loaded {
+        let mut loaded = Loaded::default();
+        for kind in Kind::ALL {
+            if kind == Kind::Keys && !keys {
+                self.remove(kind);
+                continue;
+            }
+            let Some(bytes) = self.read(kind, now_s) else { continue };
+            match format::open(kind, &bytes) {
+                Ok(opened) => {
+                    let skipped = loaded.take(kind, opened.body, now_s);
+                    if skipped.count == 0 {
+                        self.written.insert(kind, blake3::hash(opened.body.as_bytes()));
+                    } else {
+                        warn!(file = kind.file_name(), "{skipped}");
+                    }
+                    let age_s = now_s.saturating_sub(opened.written_at_s);
+                    info!(file = kind.file_name(), bytes = bytes.len(), age_s, "last known good read");
+                }
+                Err(unusable) => {
+                    let reason = match unusable {
+                        Unusable::Damaged(_) => Reason::Damaged,
+                        Unusable::Newer(_) => Reason::Newer,
+                    };
+                    self.set_aside(kind, &reason, &unusable.to_string(), now_s);
+                }
+            }
+        }
+        loaded
+    }
+
+    /// Puts `body` in the place of what is there, unless it is the same. Gives how many bytes were written.
+    ///
+    /// # Errors
+    /// It could not be written; what was there still is.
+    pub fn write(&mut self, kind: Kind, now_s: u64, body: &str) -> Result<u64, StateError> {
+        let path = self.path(kind);
+        let sum = blake3::hash(body.as_bytes());
+        if self.written.get(&kind) == Some(&sum) && path.is_file() {
+            return Ok(0);
+        }
+        let bytes = format::seal(kind, now_s, body);
+        if bytes.len() > MAX_BYTES {
+            return Err(StateError::TooLong { path, bytes: bytes.len() });
+        }
+        self.replace(kind, &bytes)?;
+        self.written.insert(kind, sum);
+        Ok(bytes.len() as u64)
+    }
+
+    fn replace(&self, kind: Kind, bytes: &[u8]) -> Result<(), StateError> {
+        let path = self.path(kind);
+        let new = self.dir.join(format!(".{}.new", kind.file_name()));
+        let failed = |act, path: &Path| {
+            let path = path.to_owned();
+            move |source| StateError::Io { act, path, source }
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(DIR_MODE)
+            .create(&self.dir)
+            .map_err(failed("make the directory", &self.dir))?;
+        // What a killed agent left is not written into: its owner and mode are unknown.
+        let _ = fs::remove_file(&new);
+        let written = write_new(&new, bytes).map_err(failed("write", &new));
+        let renamed = written.and_then(|()| fs::rename(&new, &path).map_err(failed("replace", &path)));
+        if renamed.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        renamed?;
+        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", &self.dir))
+    }
+
+    /// Removes a file, and what of its kind was moved aside.
+    fn remove(&mut self, kind: Kind) {
+        self.written.remove(&kind);
+        for path in std::iter::once(self.path(kind)).chain(self.aside(kind).into_values()) {
+            match fs::remove_file(&path) {
+                Ok(()) => info!(path = %path.display(), "removed: [state] persist_keys is off"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    warn!(path = %path.display(), %error, "not removed, although [state] persist_keys is off")
+                }
+            }
+        }
+    }
+
+    /// The bytes of a file, if there is one that may be read.
+    fn read(&self, kind: Kind, now_s: u64) -> Option<Vec<u8>> {
+        match self.try_read(kind) {
+            Ok(bytes) => Some(bytes),
+            Err((_, why)) if why.kind() == io::ErrorKind::NotFound => None,
+            Err((reason, why)) => {
+                self.set_aside(kind, &reason, &why.to_string(), now_s);
+                None
+            }
+        }
+    }
+
+    fn try_read(&self, kind: Kind) -> Result<Vec<u8>, (Reason, io::Error)> {
+        let path = self.path(kind);
+        let unreadable = |error| (Reason::Unreadable, error);
+        // Of the name itself: a link could lead anywhere.
+        let meta = fs::symlink_metadata(&path).map_err(unreadable)?;
+        if !meta.is_file() {
+            return Err((Reason::Foreign, io::Error::other("it is no plain file")));
+        }
+        if meta.uid() != self.user.as_raw() {
+            let why = format!("it belongs to user {}, and the agent is {}", meta.uid(), self.user);
+            return Err((Reason::Foreign, io::Error::other(why)));
+        }
+        if meta.mode() & OTHERS_WRITE != 0 {
+            return Err((Reason::Foreign, io::Error::other("others than the agent may write it")));
+        }
+        let mut bytes = Vec::new();
+        let limit = MAX_BYTES as u64 + 1;
+        File::open(&path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(unreadable)?;
+        if bytes.len() > MAX_BYTES {
+            return Err((Reason::Damaged, io::Error::other("it is longer than any that was written")));
+        }
+        Ok(bytes)
+    }
+
+    /// Moves a file out of the way, for somebody to look at.
+    fn set_aside(&self, kind: Kind, reason: &Reason, why: &str, now_s: u64) {
+        let path = self.path(kind);
+        let to = self.dir.join(format!("{}.{}-{now_s}", kind.file_name(), reason.word()));
+        match fs::rename(&path, &to) {
+            Ok(()) => {
+                let (file, to) = (path.display(), to.display());
+                warn!(%file, %to, reason = why, "kept file cannot be used and was moved aside; the agent goes on without it");
+            }
+            Err(error) => {
+                let file = path.display();
+                warn!(%file, reason = why, %error, "kept file cannot be used, nor moved aside; the agent goes on without it");
+            }
+        }
+        let aside = self.aside(kind);
+        for old in aside.values().take(aside.len().saturating_sub(ASIDE)) {
+            let _ = fs::remove_file(old).or_else(|_| fs::remove_dir(old));
+        }
+    }
+
+    /// What of this kind was moved aside, the oldest first.
+    fn aside(&self, kind: Kind) -> BTreeMap<(u64, String), PathBuf> {
+        let Ok(entries) = fs::read_dir(&self.dir) else { return BTreeMap::new() };
+        let of_kind = entries.flatten().filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let (reason, at) = name.strip_prefix(kind.file_name())?.strip_prefix('.')?.split_once('-')?;
+            let is_ours = Reason::ALL.iter().any(|known| known.word() == reason);
+            let at: u64 = at.parse().ok().filter(|_| is_ours)?;
+            Some(((at, name.clone()), entry.path()))
+        });
+        of_kind.collect()
+    }
+
+    fn path(&self, kind: Kind) -> PathBuf {
+        self.dir.join(kind.file_name())
+    }
+}
+
+impl Loaded {
+    fn take(&mut self, kind: Kind, body: &str, now_s: u64) -> Skipped {
+        let (topics, skipped) = match kind {
+            Kind::Catalog => record::read_topics(body),
+            Kind::Keys => record::read_leaves(body, now_s),
+            Kind::Tokens => {
+                let (tokens, skipped) = record::read_tokens(body);
+                self.tokens = tokens;
+                return skipped;
+            }
+        };
+        self.topics.extend(topics);
+        skipped
+    }
+}
+
+/// A whole new file, on the disk when this returns.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

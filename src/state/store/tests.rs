@@ -1,0 +1,177 @@
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::model::{
+    catalog::{Answer, Catalog, Heard, Topic},
+    mesh::MeshDefaults,
+};
+use crate::state::{keep::Keep, tokens::BYTES};
+
+const NOW_S: u64 = 1_763_735_271;
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("state");
+    (folder, dir)
+}
+
+fn body() -> String {
+    let mut catalog = Catalog::default();
+    catalog.hear(Topic::Mesh, Heard::fresh(Answer::Mesh(MeshDefaults::default())));
+    record::write_topics(&Keep::of(&catalog, &Topics::new(), NOW_S))
+}
+
+fn leaves() -> String {
+    r#"{"service":"web","chain_pem":"C","key_pem":"K","valid_before_s":1863735271}"#.to_owned() + "\n"
+}
+
+/// A directory with good files in it.
+fn written(dir: &Path) -> Store {
+    let mut store = Store::new(dir);
+    assert!(store.write(Kind::Catalog, NOW_S, &body()).unwrap() > 0);
+    store.write(Kind::Keys, NOW_S, &leaves()).unwrap();
+    store.write(Kind::Tokens, NOW_S, &record::write_tokens(&Tokens::new([3; BYTES]))).unwrap();
+    store
+}
+
+fn load(dir: &Path, now_s: u64) -> Loaded {
+    Store::new(dir).load(true, now_s)
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o777
+}
+
+#[test]
+fn what_was_written_is_read_and_is_nobody_elses() {
+    let (_folder, dir) = folder();
+    assert!(load(&dir, NOW_S).topics.is_empty(), "nothing there is nothing wrong");
+    written(&dir);
+    let loaded = load(&dir, NOW_S);
+    let topics: Vec<_> = loaded.topics.keys().map(ToString::to_string).collect();
+    assert_eq!(topics, ["leaf/web", "mesh"]);
+    assert!(loaded.tokens == Some(Tokens::new([3; BYTES])));
+    assert_eq!(mode(&dir), 0o700);
+    for name in names(&dir) {
+        assert_eq!(mode(&dir.join(&name)), 0o600, "{name}");
+    }
+    assert_eq!(names(&dir), ["catalog.state", "keys.state", "tokens.state"]);
+}
+
+#[test]
+fn the_same_is_not_written_twice_unless_it_is_gone() {
+    let (_folder, dir) = folder();
+    let mut store = written(&dir);
+    assert_eq!(store.write(Kind::Catalog, NOW_S + 9, &body()).unwrap(), 0);
+    let mut next = Store::new(&dir);
+    next.load(true, NOW_S);
+    assert_eq!(next.write(Kind::Catalog, NOW_S + 9, &body()).unwrap(), 0, "nor by the next run");
+    fs::remove_file(dir.join("catalog.state")).unwrap();
+    assert!(store.write(Kind::Catalog, NOW_S, &body()).unwrap() > 0);
+}
+
+#[test]
+fn what_cannot_be_used_is_moved_aside_and_the_rest_is_read() {
+    type Spoil = fn(&Path);
+    let cases: [(&str, Spoil); 7] = [
+        ("damaged", |path| fs::write(path, "garbage").unwrap()),
+        ("damaged", |path| {
+            let bytes = fs::read(path).unwrap();
+            fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+        }),
+        ("newer", |path| fs::write(path, "causeway-state 2 from tomorrow\n").unwrap()),
+        ("foreign", |path| fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap()),
+        ("foreign", |path| {
+            fs::remove_file(path).unwrap();
+            symlink("/etc/passwd", path).unwrap();
+        }),
+        ("foreign", |path| {
+            fs::remove_file(path).unwrap();
+            fs::create_dir(path).unwrap();
+        }),
+        ("damaged", |path| File::options().write(true).open(path).unwrap().set_len(1 << 40).unwrap()),
+    ];
+    for (reason, spoil) in cases {
+        let (_folder, dir) = folder();
+        written(&dir);
+        spoil(&dir.join("catalog.state"));
+        let mut store = Store::new(&dir);
+        let loaded = store.load(true, NOW_S);
+        assert_eq!(loaded.topics.keys().map(ToString::to_string).collect::<Vec<_>>(), ["leaf/web"]);
+        let aside = format!("catalog.state.{reason}-{NOW_S}");
+        assert_eq!(names(&dir), [&aside, "keys.state", "tokens.state"], "{reason}");
+        store.write(Kind::Catalog, NOW_S, &body()).unwrap();
+        assert_eq!(load(&dir, NOW_S).topics.len(), 2);
+    }
+}
+
+#[test]
+fn a_file_of_another_user_is_not_believed() {
+    let (_folder, dir) = folder();
+    written(&dir);
+    let another = Uid::from_raw(geteuid().as_raw() + 1);
+    let loaded = Store { user: another, ..Store::new(&dir) }.load(true, NOW_S);
+    assert!(loaded.topics.is_empty() && loaded.tokens.is_none());
+    let aside = ["catalog", "keys", "tokens"].map(|name| format!("{name}.state.foreign-{NOW_S}"));
+    assert_eq!(names(&dir), aside);
+}
+
+#[test]
+fn no_more_than_three_of_a_kind_are_kept_aside() {
+    let (_folder, dir) = folder();
+    for age_s in 0..5 {
+        written(&dir);
+        fs::write(dir.join("keys.state"), "garbage").unwrap();
+        load(&dir, NOW_S + age_s);
+    }
+    fs::write(dir.join("keys.state.mine"), "not ours").unwrap();
+    let aside: Vec<_> = names(&dir).into_iter().filter(|name| name.starts_with("keys.state.")).collect();
+    let kept = [2, 3, 4].map(|age_s| format!("keys.state.damaged-{}", NOW_S + age_s));
+    assert_eq!(aside, [&kept[..], &["keys.state.mine".to_owned()]].concat());
+    assert!(Store::new(&dir).load(false, NOW_S).topics.len() == 1, "without keys");
+    assert_eq!(names(&dir), ["catalog.state", "keys.state.mine", "tokens.state"], "nor are any left");
+}
+
+#[test]
+fn what_cannot_be_written_leaves_what_was_there_and_says_what_to_do() {
+    let (folder, dir) = folder();
+    let mut store = written(&dir);
+    let before = fs::read(dir.join("catalog.state")).unwrap();
+    // What a killed agent left, which is no file and so cannot be taken away.
+    let new = dir.join(".catalog.state.new");
+    fs::create_dir(&new).unwrap();
+    let error = store.write(Kind::Catalog, NOW_S, "other\n").unwrap_err().to_string();
+    assert!(error.contains(".catalog.state.new") && error.contains("[state] dir"), "{error}");
+    assert_eq!(fs::read(dir.join("catalog.state")).unwrap(), before);
+    fs::remove_dir(&new).unwrap();
+    fs::write(&new, "half").unwrap();
+    assert!(store.write(Kind::Catalog, NOW_S, "other\n").unwrap() > 0);
+    assert_eq!(names(&dir), ["catalog.state", "keys.state", "tokens.state"]);
+
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let error = Store::new(&file.join("state")).write(Kind::Keys, NOW_S, "x").unwrap_err().to_string();
+    assert!(error.starts_with("make the directory "), "{error}");
+    let too_long = "x".repeat(MAX_BYTES);
+    let error = store.write(Kind::Catalog, NOW_S, &too_long).unwrap_err().to_string();
+    assert!(error.contains("the limit is"), "{error}");
+}
+
+#[test]
+fn each_refusal_has_its_remedy() {
+    let told = |kind: io::ErrorKind| {
+        StateError::Io { act: "write", path: "/s/f".into(), source: kind.into() }.to_string()
+    };
+    assert!(told(io::ErrorKind::StorageFull).contains("make room"));
+    assert!(told(io::ErrorKind::PermissionDenied).contains("StateDirectory="));
+    assert!(told(io::ErrorKind::NotADirectory).contains("check the directory"));
+}
