@@ -55,7 +55,7 @@ package:
 
 scripts:
 	@if command -v shellcheck >/dev/null; then \
-	  shellcheck .ci/run tools/deb debian/causeway.postinst debian/causeway.postrm debian/causeway.preinst debian/causeway.prerm; \
+	  shellcheck .ci/run tests/vm/rig/boot.sh tools/deb debian/causeway.postinst debian/causeway.postrm debian/causeway.preinst debian/causeway.prerm; \
 	else echo "scripts: not run: shellcheck is not installed"; fi
 
 fix: ## format, apply lint fixes, rewrite the goldens

@@ -1,9 +1,10 @@
 //! `causeway proxy ready`: what follows an Envoy's start.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::{anyhow, bail};
 use clap::Args;
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -107,7 +108,11 @@ struct Limit {
 
 impl Limit {
     fn is_reached(self) -> bool {
-        let is_gone = self.pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
-        is_gone || self.until.is_some_and(|until| lifecycle::now() >= until)
+        self.pid.is_some_and(is_gone) || self.until.is_some_and(|until| lifecycle::now() >= until)
     }
+}
+
+/// Asked by a signal that does nothing: a sandbox hides in /proc what runs in another user namespace.
+fn is_gone(pid: u32) -> bool {
+    i32::try_from(pid).is_ok_and(|pid| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH))
 }

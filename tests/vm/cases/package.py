@@ -12,7 +12,7 @@ HIGHER = "0.9.1"
 def upgrade(world):
     """Nothing that carries traffic is restarted, nothing that was configured is changed."""
     vm = world.machine
-    deb = setup.package(HIGHER)
+    deb = setup.package(vm, HIGHER)
     before, files = main_pids(world), checksums(vm)
     agent = vm.out("systemctl show -P MainPID causeway")
     detail = under_load(world, lambda _: setup.install(vm, deb))

@@ -123,7 +123,8 @@ def base_tree():
         for cache in [*fresh.glob("var/cache/apt/archives/*.deb"), *fresh.glob("var/lib/apt/lists/*_*")]:
             cache.unlink()
         (fresh / "etc/causeway-vm-recipe").write_text(recipe)
-        fresh.rename(base)
+        if not base.exists():  # another run may have been quicker
+            fresh.rename(base)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return base

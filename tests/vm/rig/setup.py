@@ -3,16 +3,16 @@
 import os
 import subprocess
 
-from rig.host import HOME, ROOT, Failure, binary, until
+from rig.host import ROOT, Failure, binary, until
 from rig.world import ENVOYS, FAR, WEB, instance
 
 UNITS = ["causeway.target", "causeway.service", *map(instance, ENVOYS)]
 
 
-def package(version):
+def package(machine, version):
     """The Debian package of the binary at hand, with this version."""
     environment = {**os.environ, "CAUSEWAY_BINARY": str(binary("causeway")), "DEB_VERSION": version,
-                   "DEB_PROFILE": "dev", "DEB_DIR": str(HOME / "packages"), "SOURCE_DATE_EPOCH": "1700000000"}
+                   "DEB_PROFILE": "dev", "DEB_DIR": str(machine.home / "packages"), "SOURCE_DATE_EPOCH": "1700000000"}
     done = subprocess.run([ROOT / "tools/deb"], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True, errors="replace", timeout=300)
     if done.returncode != 0:
@@ -63,16 +63,3 @@ def start(world):
 
 def quote(text):
     return "'" + text.replace("'", "'\\''") + "'"
-
-
-def by_hand(machine):
-    """The files that the package brings, at its places."""
-    machine.copy(binary("causeway"), "/usr/bin/causeway")
-    for source in (ROOT / "systemd").iterdir():
-        if source.suffix in (".service", ".target", ".timer"):
-            machine.copy(source, f"/usr/lib/systemd/system/{source.name}", 0o644)
-    machine.copy(ROOT / "systemd/causeway.sysusers", "/usr/lib/sysusers.d/causeway.conf", 0o644)
-    machine.copy(ROOT / "systemd/causeway.tmpfiles", "/usr/lib/tmpfiles.d/causeway.conf", 0o644)
-    machine.copy(ROOT / "docs/examples/agent.toml", "/etc/causeway/agent.toml", 0o644)
-    machine.sh("systemd-sysusers && systemd-tmpfiles --create causeway.conf && systemctl daemon-reload && "
-               "systemctl enable causeway.target causeway.service && systemctl start --no-block causeway.target")
