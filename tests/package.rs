@@ -144,10 +144,12 @@ struct Machine {
 impl Machine {
     fn new() -> Self {
         let machine = Self { dir: TempDir::new().unwrap() };
-        for dir in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "etc/systemd/system", "bin"] {
+        for dir in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "etc/systemd/system", "stubs"] {
             fs::create_dir_all(machine.path(dir)).unwrap();
         }
         fs::write(machine.path("var/lib/dpkg/status"), "").unwrap();
+        // A systemd that runs here is not this machine's.
+        machine.stub("systemctl", "exit 1");
         // Both want to be root, to give files to their owners.
         machine.stub("systemd-sysusers", "");
         machine.stub("systemd-tmpfiles", "mkdir -p -m 0700 \"$DPKG_ROOT\"/etc/causeway/credentials");
@@ -159,13 +161,13 @@ impl Machine {
     }
 
     fn stub(&self, name: &str, script: &str) {
-        let path = self.path("bin").join(name);
+        let path = self.path("stubs").join(name);
         fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     fn dpkg(&self, args: &[&str]) -> String {
-        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.path("bin").display());
+        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.path("stubs").display());
         let forced = ["--force-not-root", "--force-script-chrootless", "--force-depends", "--force-confold"];
         output(
             Command::new("dpkg")
