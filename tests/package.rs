@@ -1,12 +1,14 @@
 //! The Debian package: what is in it, and what dpkg does with it below a folder of the test's own. How its services
 //! start, stop and stay up is for `make test-vm`, which has a systemd to ask.
+//!
+//! One package serves all checks, which run in one test: a process of libtest has no place to delete a shared one.
 
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::Command,
-    sync::OnceLock,
 };
 
 use tempfile::TempDir;
@@ -20,10 +22,9 @@ struct Package {
     deb: PathBuf,
 }
 
-/// Built once, of the binary that the tests run.
-fn package() -> &'static Package {
-    static PACKAGE: OnceLock<Package> = OnceLock::new();
-    PACKAGE.get_or_init(|| {
+impl Package {
+    /// Builds it of the binary that the tests run.
+    fn build() -> Self {
         let dir = TempDir::new().unwrap();
         let built = output(
             Command::new(root().join("tools/deb"))
@@ -34,8 +35,37 @@ fn package() -> &'static Package {
         );
         let deb = PathBuf::from(built.trim());
         output(Command::new("dpkg-deb").arg("-R").arg(&deb).arg(dir.path().join("tree")));
-        Package { dir, deb }
-    })
+        Self { dir, deb }
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.dir.path().join("tree").join(below)
+    }
+}
+
+/// Names a check after its function.
+macro_rules! checks {
+    ($($name:ident),* $(,)?) => { [$((stringify!($name), $name as fn(&Package))),*] };
+}
+
+#[test]
+fn the_package_and_its_golden_contents() {
+    let package = Package::build();
+    let checks = checks![
+        contents_are_golden,
+        it_needs_what_every_debian_has,
+        the_licences_of_what_is_linked_are_told,
+        settings_survive_upgrade_and_removal_and_keys_survive_a_purge,
+        a_purge_leaves_nothing_where_nobody_added_anything,
+        bash_completes_what_is_for_people,
+    ];
+    let failed = checks.map(|(name, check)| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| check(&package)));
+        println!("{name}: {}", if outcome.is_ok() { "ok" } else { "FAILED" });
+        outcome.is_err().then_some(name)
+    });
+    let failed: Vec<_> = failed.into_iter().flatten().collect();
+    assert!(failed.is_empty(), "{failed:?}; their own words are above");
 }
 
 fn root() -> &'static Path {
@@ -54,9 +84,8 @@ fn field(deb: &Path, name: &str) -> String {
     output(Command::new("dpkg-deb").arg("-f").arg(deb).arg(name)).trim().to_owned()
 }
 
-#[test]
-fn the_contents_of_the_package_are_golden() {
-    let listed = output(Command::new("dpkg-deb").arg("-c").arg(&package().deb));
+fn contents_are_golden(package: &Package) {
+    let listed = output(Command::new("dpkg-deb").arg("-c").arg(&package.deb));
     // Mode, owner, size, day, time, name: sizes and times are not what a golden is about.
     let lines = listed.lines().map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -73,9 +102,7 @@ fn the_contents_of_the_package_are_golden() {
     });
 }
 
-#[test]
-fn the_package_needs_what_every_debian_has() {
-    let package = package();
+fn it_needs_what_every_debian_has(package: &Package) {
     assert_eq!(field(&package.deb, "Version"), VERSION);
     let needed = field(&package.deb, "Depends");
     for dependency in needed.split(", ") {
@@ -84,9 +111,8 @@ fn the_package_needs_what_every_debian_has() {
     }
 }
 
-#[test]
-fn the_licences_of_what_is_linked_are_told() {
-    let doc = package().dir.path().join("tree/usr/share/doc/causeway");
+fn the_licences_of_what_is_linked_are_told(package: &Package) {
+    let doc = package.path("usr/share/doc/causeway");
     let copyright = fs::read_to_string(doc.join("copyright")).unwrap();
     for linked in ["linked/ring-", "linked/tokio-", "linked/envoy-types-", "linked/rust-std-"] {
         assert!(copyright.contains(linked), "{linked} is missing");
@@ -118,10 +144,12 @@ struct Machine {
 impl Machine {
     fn new() -> Self {
         let machine = Self { dir: TempDir::new().unwrap() };
-        for dir in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "etc/systemd/system", "bin"] {
+        for dir in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "etc/systemd/system", "stubs"] {
             fs::create_dir_all(machine.path(dir)).unwrap();
         }
         fs::write(machine.path("var/lib/dpkg/status"), "").unwrap();
+        // A systemd that runs here is not this machine's.
+        machine.stub("systemctl", "exit 1");
         // Both want to be root, to give files to their owners.
         machine.stub("systemd-sysusers", "");
         machine.stub("systemd-tmpfiles", "mkdir -p -m 0700 \"$DPKG_ROOT\"/etc/causeway/credentials");
@@ -133,13 +161,13 @@ impl Machine {
     }
 
     fn stub(&self, name: &str, script: &str) {
-        let path = self.path("bin").join(name);
+        let path = self.path("stubs").join(name);
         fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     fn dpkg(&self, args: &[&str]) -> String {
-        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.path("bin").display());
+        let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.path("stubs").display());
         let forced = ["--force-not-root", "--force-script-chrootless", "--force-depends", "--force-confold"];
         output(
             Command::new("dpkg")
@@ -161,10 +189,10 @@ impl Machine {
 }
 
 /// The package in a higher version, which brings other settings.
-fn next() -> (TempDir, String) {
+fn next(package: &Package) -> (TempDir, String) {
     let dir = TempDir::new().unwrap();
     let (tree, deb) = (dir.path().join("tree"), dir.path().join("next.deb"));
-    output(Command::new("cp").arg("-a").arg(package().dir.path().join("tree")).arg(&tree));
+    output(Command::new("cp").arg("-a").arg(package.path("")).arg(&tree));
     let control = tree.join("DEBIAN/control");
     let text = fs::read_to_string(&control).unwrap().replace(VERSION, NEXT);
     fs::write(control, text).unwrap();
@@ -173,10 +201,9 @@ fn next() -> (TempDir, String) {
     (dir, deb.to_str().unwrap().to_owned())
 }
 
-#[test]
-fn settings_survive_upgrade_and_removal_and_keys_survive_a_purge() {
+fn settings_survive_upgrade_and_removal_and_keys_survive_a_purge(package: &Package) {
     let machine = Machine::new();
-    machine.dpkg(&["-i", package().deb.to_str().unwrap()]);
+    machine.dpkg(&["-i", package.deb.to_str().unwrap()]);
     for link in ["multi-user.target.wants/causeway.target", "causeway.target.wants/causeway.service"] {
         assert!(machine.has(&format!("etc/systemd/system/{link}")), "{link} is missing: not enabled");
     }
@@ -188,7 +215,7 @@ fn settings_survive_upgrade_and_removal_and_keys_survive_a_purge() {
     fs::create_dir_all(machine.path("var/lib/causeway")).unwrap();
     fs::write(machine.path("var/lib/causeway/state"), "").unwrap();
 
-    let (_kept, deb) = next();
+    let (_kept, deb) = next(package);
     machine.dpkg(&["-i", &deb]);
     assert_eq!(machine.text("etc/causeway/agent.toml"), "# of the administrator\n");
     assert!(machine.has("etc/causeway/agent.toml.dpkg-dist"), "the new settings are not beside the old ones");
@@ -207,20 +234,18 @@ fn settings_survive_upgrade_and_removal_and_keys_survive_a_purge() {
     }
 }
 
-#[test]
-fn a_purge_leaves_nothing_where_nobody_added_anything() {
+fn a_purge_leaves_nothing_where_nobody_added_anything(package: &Package) {
     let machine = Machine::new();
-    machine.dpkg(&["-i", package().deb.to_str().unwrap()]);
+    machine.dpkg(&["-i", package.deb.to_str().unwrap()]);
     let told = machine.dpkg(&["--purge", "causeway"]);
     assert!(!told.contains("/etc/causeway holds"), "{told}");
     assert!(!machine.has("etc/causeway") && !machine.has("usr/share/causeway"));
 }
 
-#[test]
-fn bash_completes_commands_and_hides_what_is_not_for_people() {
+fn bash_completes_what_is_for_people(package: &Package) {
     let script = "source \"$1\"; COMP_WORDS=(causeway ''); COMP_CWORD=1; _causeway causeway '' causeway; \
                   printf '%s\\n' \"${COMPREPLY[@]}\"";
-    let completions = package().dir.path().join("tree/usr/share/bash-completion/completions/causeway");
+    let completions = package.path("usr/share/bash-completion/completions/causeway");
     let offered = output(Command::new("bash").args(["-euc", script, "bash"]).arg(completions));
     let offered: Vec<&str> = offered.lines().collect();
     for command in ["agent", "check-config", "envoy", "proxy", "completions", "--version"] {
