@@ -16,7 +16,7 @@ pub mod manual;
 pub mod proxy;
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -102,7 +102,9 @@ fn start(cli: Cli, line: clap::Command) -> anyhow::Result<ExitCode> {
 async fn run(command: Command, line: clap::Command) -> anyhow::Result<ExitCode> {
     if !matches!(command, Command::Agent(_)) {
         // The agent's log is configured; that of the other commands is what they tell the person who typed them.
-        tracing_subscriber::fmt().with_writer(io::stderr).without_time().with_target(false).init();
+        let has_colours = io::stderr().is_terminal() && config::process_env("NO_COLOR").is_none();
+        let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(has_colours);
+        log.without_time().with_target(false).init();
     }
     match command {
         Command::Agent(args) => Box::pin(agent::run(args)).await,

@@ -36,7 +36,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     telemetry.shutdown().await;
     match ended {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(error) if error.is_about_a_file() => Ok(fail(EXIT_NO_INPUT, &error.into())),
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            let code = if error.is_about_a_file() { EXIT_NO_INPUT } else { 1 };
+            // Its text holds its causes already.
+            Ok(fail(code, &anyhow::Error::msg(error)))
+        }
     }
 }

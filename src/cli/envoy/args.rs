@@ -13,6 +13,8 @@ Examples:
   causeway envoy --gateway mesh --register --expose-servers \\
       --address 10.0.1.5:8443 --wan-address 203.0.113.5:8443 -- --log-level warn
 
+In a systemd unit that loads a credential `consul-token`, that is the ACL token where none is given.
+
 Exit codes: 2 for a wrong command line; 66 when Envoy, or a file that was named, cannot be read; 69
 when Consul cannot be asked, or does not know the proxy; 1 for all else that goes wrong. Otherwise
 this process becomes Envoy.";

@@ -38,6 +38,15 @@ def an_instance_sees_no_other_instance(world):
     seen = vm.out(f"ls /proc/{pid}/root/run/causeway-envoy /proc/{pid}/root/run/credentials")
     if "gw-a" not in seen or "gw-b" in seen or "causeway.service" in seen:
         raise Failure(f"gw-a's Envoy sees {seen}")
+    other = vm.out(f"systemctl show -P MainPID {quote(instance('gw-b'))}")
+    unit = vm.path("/usr/lib/systemd/system/causeway-envoy@.service").read_text()
+    # What hides one user's processes from each other; without it they are open, or this would prove nothing.
+    if "\nPrivateUsers=yes\n" not in unit:
+        raise Failure("the unit has no PrivateUsers=yes")
+    look = f"systemd-run --quiet --wait --pipe -p User=causeway-envoy {{}} head -c 1 /proc/{other}/environ"
+    if vm.sh(look.format("-p PrivateUsers=yes"), check=False).returncode == 0:
+        raise Failure("one instance can read the environment of another's process")
+    vm.out(look.format("-p PrivateUsers=no"))
     return ""
 
 
@@ -49,8 +58,7 @@ def no_secret_is_shown(world):
         "the journal": "journalctl --no-pager -o export",
         "systemctl show": f"systemctl show {units}; systemctl status --no-pager -l {units} || true",
         "arguments": "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; echo; done; true",
-        "the environment of the units": "for p in $(pgrep -u causeway; pgrep -u causeway-envoy); do "
-                                        "tr '\\0' ' ' </proc/$p/environ; echo; done",
+        "the environment": "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/environ 2>/dev/null; echo; done; true",
     }
     needles = {**world.tokens, "a private key": "PRIVATE KEY"}
     for place, script in places.items():
