@@ -1,9 +1,9 @@
-# `make help` lists what there is. Nothing here needs root.
+# `make help` lists what there is. Only test-vm needs root.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help lab test verify layers goldens dependencies fix bench tools
+.PHONY: help lab test test-vm verify layers goldens dependencies package scripts fix bench deb tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,11 +22,15 @@ test: tools ## all tests, real Consul and Envoy included (the layers are read by
 	  /^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	  END { printf "\n%d tests passed, %d failed, %d ignored\n", passed, failed, ignored }'
 
-verify: ## formatting, lints, docs, layers, goldens, dependencies; writes nothing
+test-vm: tools ## as root: the units and the package, in a Debian booted in a container
+	cargo build --locked
+	tests/vm/run
+
+verify: ## formatting, lints, docs, layers, goldens, dependencies, package; writes nothing
 	cargo fmt --check
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --locked
-	@$(MAKE) --no-print-directory layers goldens dependencies
+	@$(MAKE) --no-print-directory layers goldens dependencies package scripts
 
 layers:
 	cargo test --locked --test it -- architecture:: --nocapture
@@ -34,7 +38,7 @@ layers:
 goldens:
 	@if ! git rev-parse --is-inside-work-tree >/dev/null 2>&1; then \
 	  echo "goldens: not run: git cannot read this tree"; \
-	elif dirty=$$(git status --porcelain -- tests/golden docs/metrics.md docs/configuration.md docs/examples) && [ -z "$$dirty" ]; then \
+	elif dirty=$$(git status --porcelain -- tests/golden tests/package docs/metrics.md docs/configuration.md docs/examples) && [ -z "$$dirty" ]; then \
 	  echo "goldens: clean"; \
 	else \
 	  printf 'goldens: changed and not committed; look at the difference, then commit or restore:\n%s\n' "$$dirty"; exit 1; \
@@ -44,6 +48,16 @@ dependencies:
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check; \
 	else echo "dependencies: not run: cargo-deny is not installed"; fi
 
+package:
+	@if command -v dh >/dev/null && command -v lintian >/dev/null; then \
+	  rm -rf target/debian/checked; DEB_PROFILE=dev DEB_DIR=target/debian/checked tools/deb --lint; \
+	else echo "package: not run: debhelper and lintian are not both installed"; fi
+
+scripts:
+	@if command -v shellcheck >/dev/null; then \
+	  shellcheck .ci/run tests/vm/rig/boot.sh tools/deb debian/causeway.postinst debian/causeway.postrm debian/causeway.preinst debian/causeway.prerm; \
+	else echo "scripts: not run: shellcheck is not installed"; fi
+
 fix: ## format, apply lint fixes, rewrite the goldens
 	cargo fmt
 	cargo clippy --fix --allow-dirty --allow-staged --all-targets --locked
@@ -51,6 +65,9 @@ fix: ## format, apply lint fixes, rewrite the goldens
 
 bench: tools ## measurements, beside the figures to reach
 	cargo bench --locked
+
+deb: ## the Debian package under target/debian/ (tools/deb tells of DEB_PROFILE and DEB_VERSION)
+	@tools/deb $$(if command -v lintian >/dev/null; then echo --lint; else echo "lintian: not run: not installed" >&2; fi)
 
 tools: ## the real Consul and Envoy under .tools/ (tools/install --help tells from where)
 	@command -v python3 >/dev/null || { echo "make tools: no python3: apt-get install python3-venv" >&2; exit 1; }

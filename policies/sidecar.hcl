@@ -5,9 +5,9 @@ service "{{service}}" {
   policy = "write"
 }
 
-# To find the sidecar's registration.
+# To find the sidecar's registration, and to send others elsewhere while its Envoy is drained (maintenance mode).
 service "{{service}}-sidecar-proxy" {
-  policy = "read"
+  policy = "write"
 }
 
 # The datacenter and the node's name, for Envoy's statistics.

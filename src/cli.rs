@@ -1,23 +1,27 @@
 //! The command line: what `causeway` understands, one file per command. It turns arguments into calls and results
 //! into exit codes; it decides nothing else.
 //!
-//! Exit codes: 0 done, 1 an error, 2 wrong usage, [`EXIT_BAD_CONFIG`], [`EXIT_NO_INPUT`].
+//! Exit codes: 0 done, 1 an error, 2 wrong usage, [`EXIT_BAD_CONFIG`], [`EXIT_NO_INPUT`], [`EXIT_UNAVAILABLE`].
 
 pub mod agent;
 pub mod check_config;
+pub mod completions;
 pub mod consul_flags;
 pub mod demo;
+pub mod duration;
 pub mod envoy;
+pub mod instance;
 pub mod lab;
+pub mod manual;
 pub mod proxy;
 pub mod tls;
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config;
 
@@ -26,6 +30,9 @@ pub const EXIT_BAD_CONFIG: u8 = 64;
 
 /// A file that was named cannot be read.
 pub const EXIT_NO_INPUT: u8 = 66;
+
+/// What is needed from elsewhere is not to be had now; asking again later may help.
+pub const EXIT_UNAVAILABLE: u8 = 69;
 
 /// The agent shares its machine with the services it is for: two threads carry its work on any of them.
 const WORKER_THREADS: usize = 2;
@@ -52,44 +59,65 @@ enum Command {
     Proxy(proxy::ProxyArgs),
     Tls(tls::TlsArgs),
     Lab(lab::Args),
+    Completions(completions::Args),
     #[command(hide = true)]
     Demo(demo::Args),
+    #[command(hide = true)]
+    Manual(manual::Args),
+}
+
+/// The command line of a program that was built from this commit, of which `--version` tells.
+pub fn command(commit: &str) -> clap::Command {
+    let version = format!("{} ({commit})", env!("CARGO_PKG_VERSION"));
+    // clap keeps names for as long as the process lives, and this is made once.
+    Cli::command().version(&*version.leak())
 }
 
 /// Reads the arguments of this process, does what they say, and tells how it ended.
-pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match start(cli) {
+pub fn main(commit: &str) -> ExitCode {
+    let command = command(commit);
+    let cli = match Cli::from_arg_matches(&command.clone().get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.format(&mut command.clone()).exit(),
+    };
+    match start(cli, command) {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&format!("causeway: {error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(1, &error),
     }
 }
 
-fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+/// Tells an error as [`main`] does, and makes the exit code that stands for it.
+pub fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
+    complain(&format!("causeway: {error:#}"));
+    ExitCode::from(code)
+}
+
+fn start(cli: Cli, line: clap::Command) -> anyhow::Result<ExitCode> {
     // Fails only when a provider is there already, which is then the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
-    runtime.block_on(run(cli.command))
+    runtime.block_on(run(cli.command, line))
 }
 
-async fn run(command: Command) -> anyhow::Result<ExitCode> {
+async fn run(command: Command, line: clap::Command) -> anyhow::Result<ExitCode> {
     if !matches!(command, Command::Agent(_)) {
         // The agent's log is configured; that of the other commands is what they tell the person who typed them.
-        tracing_subscriber::fmt().with_writer(io::stderr).without_time().with_target(false).init();
+        let has_colours = io::stderr().is_terminal() && config::process_env("NO_COLOR").is_none();
+        let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(has_colours);
+        log.without_time().with_target(false).init();
     }
     match command {
         Command::Agent(args) => Box::pin(agent::run(args)).await,
         Command::CheckConfig(args) => check_config::run(args).await,
         Command::Envoy(args) => Box::pin(envoy::run(*args, &config::process_env)).await,
-        Command::Proxy(args) => proxy::run(args).await,
+        Command::Proxy(args) => proxy::run(args, &config::process_env).await,
         Command::Tls(args) => tls::run(args, &config::process_env).await,
         Command::Lab(args) => Box::pin(lab::run(args)).await,
+        Command::Completions(args) => completions::run(&args, &line),
         Command::Demo(args) => demo::run(args).await,
+        Command::Manual(args) => manual::run(&args, line),
     }
 }
 
@@ -117,8 +145,6 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

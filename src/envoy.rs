@@ -1,6 +1,7 @@
-//! Envoy itself: the bootstrap it starts with, its admin interface.
+//! Envoy itself: the bootstrap it starts with, its admin interface, how much it has to do.
 //!
 //! Knows nothing of Consul.
 
 pub mod admin;
 pub mod bootstrap;
+pub mod work;

@@ -1,4 +1,4 @@
-//! One GET over plain HTTP with a deadline, on a connection of its own: for Envoy's admin interface, the agent's own
+//! One request over plain HTTP with a deadline, on a connection of its own: for Envoy's admin interface, the agent's own
 //! HTTP interface, and what the lab looks at. What is shown is the path as it is now, not as it was when some pooled
 //! connection was opened. The agent reads Consul through a client of its own.
 
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode};
+use hyper::{Request, StatusCode, http::request};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde::de::DeserializeOwned;
 
@@ -36,6 +36,15 @@ pub async fn get_with(url: &str, headers: &[(&str, &str)], deadline: Duration) -
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
+    ask(request, deadline).await
+}
+
+/// Posts nothing to `url`, as Envoy's admin interface wants what changes something. Errors are as for [`get`].
+pub async fn post(url: &str, deadline: Duration) -> Result<Answer, String> {
+    ask(Request::post(url), deadline).await
+}
+
+async fn ask(request: request::Builder, deadline: Duration) -> Result<Answer, String> {
     let request = request.body(Empty::new()).map_err(|error| format!("not a URL: {error}"))?;
     let asking = async {
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();

@@ -1,5 +1,7 @@
 //! The agent: starts the tasks in the order in which they depend on each other, and ends them in the other.
 
+mod manager;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
@@ -9,11 +11,12 @@ use crate::{
     api,
     app::{
         access::{Access, AskConsul},
+        agent::manager::Manager,
         interest::Interests,
         keep::LastKnownGood,
         metrics::{self, ReloadMetrics},
         publish::Publisher,
-        sources::{AgentSources, readiness},
+        sources::AgentSources,
     },
     config::{self, Config, ConfigError, xds::XdsSettings},
     consul::{
@@ -56,10 +59,17 @@ pub enum AgentError {
     Ended(SupervisorEnd),
 }
 
+impl AgentError {
+    /// Whether a file that the configuration names cannot be used: another start would find it the same.
+    pub fn is_about_a_file(&self) -> bool {
+        matches!(self, Self::Consul(ClientError::TokenFile { .. } | ClientError::Tls(_)))
+    }
+}
+
 /// Runs the agent until a signal stops it or a critical task ends. `file` is read again on SIGHUP.
 pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry>) -> Result<(), AgentError> {
     let signals = Signals::listen().map_err(AgentError::Signals)?;
-    let notify = Notify::from_env(&config::process_env);
+    let manager = Manager::new(Notify::from_env(&config::process_env));
     let metrics = metrics::register();
     let client = Client::new(config.consul.clone())?;
     let listeners = bind(&config.xds)?;
@@ -103,8 +113,8 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     supervisor.start("xds.serve", server.serve(listeners, stop.clone()));
     supervisor.start("access.follow", access.follow(stop.clone()));
     supervisor.start("http.serve", api::serve(http, Arc::new(sources), stop.clone()));
-    supervisor.start("systemd.ready", tell_ready(notify.clone(), ready, catalog, stop.clone()));
-    supervisor.start("systemd.watchdog", notify.clone().watch(stop.clone()));
+    supervisor.start("systemd.ready", manager.clone().tell_ready(ready, catalog, stop.clone()));
+    supervisor.start("systemd.watchdog", manager.watchdog(stop.clone()));
     let (config, running) = watch::channel(config);
     let reload = Reload {
         file,
@@ -113,15 +123,15 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
         options,
         recheck,
         metrics: metrics.reload,
-        notify: notify.clone(),
+        manager: manager.clone(),
         catalog: watches.catalog(),
     };
     tell_started(&running.borrow());
     supervisor.start("config.reload", reload.run(signals.reloads(), stop));
 
     let end = supervisor.run(&signals.stop()).await;
-    notify.stopping();
     let deadline = Duration::from_millis(running.borrow().shutdown.drain_ms);
+    manager.stopping(deadline);
     for task in supervisor.drain(deadline, &signals.hurry()).await {
         warn!(task, "task did not end in time and was aborted");
     }
@@ -173,23 +183,6 @@ async fn ended(mut task: lifecycle::Task<()>) -> Result<(), lifecycle::TaskFaile
     task.join().await
 }
 
-/// Tells systemd and health checks once the agent is ready, then goes on until the stop.
-async fn tell_ready(
-    notify: Notify,
-    told: watch::Sender<bool>,
-    mut catalog: watch::Receiver<Arc<Catalog>>,
-    stop: Stop,
-) {
-    tokio::select! {
-        () = stop.wait() => return,
-        ready = catalog.wait_for(|catalog| readiness(catalog).ready) => if ready.is_err() { return },
-    }
-    notify.ready("serving");
-    told.send_replace(true);
-    info!("agent ready");
-    stop.wait().await;
-}
-
 /// Reads the configuration again on SIGHUP.
 struct Reload {
     file: Option<PathBuf>,
@@ -199,7 +192,7 @@ struct Reload {
     options: watch::Sender<Options>,
     recheck: watch::Sender<Duration>,
     metrics: ReloadMetrics,
-    notify: Notify,
+    manager: Manager,
     catalog: watch::Receiver<Arc<Catalog>>,
 }
 
@@ -210,15 +203,12 @@ impl Reload {
                 () = stop.wait() => return,
                 changed = reloads.changed() => if changed.is_err() { return stop.wait().await },
             }
-            self.notify.reloading();
-            let status = match config::load(self.file.as_deref(), &config::process_env) {
+            self.manager.reloading();
+            let outcome = match config::load(self.file.as_deref(), &config::process_env) {
                 Ok(new) => self.apply(&new).await,
                 Err(error) => self.keep(&error),
             };
-            // Before Consul was heard the agent is not ready, and a reload does not make it so.
-            if readiness(&self.catalog.borrow()).ready {
-                self.notify.ready(status);
-            }
+            self.manager.reloaded(&self.catalog.borrow(), outcome);
         }
     }
 

@@ -1,10 +1,17 @@
 //! The flags that all of Consul's own tools have, laid over the `CONSUL_*` environment.
 
-use std::path::PathBuf;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
+use anyhow::Context;
 use clap::Args;
 
-use crate::config::consul::{ConsulAddress, ConsulSettings};
+use crate::{
+    config::consul::{ConsulAddress, ConsulSettings},
+    model::secret::SecretText,
+};
 
 /// How to reach the local Consul agent.
 #[derive(Args, Clone, Debug, Default)]
@@ -60,6 +67,28 @@ impl ConsulFlags {
     }
 }
 
+/// The credential that systemd hands an Envoy's unit (`LoadCredential=`, systemd.exec(5)).
+const TOKEN_CREDENTIAL: &str = "consul-token";
+
+/// These settings with the token that systemd handed over, where neither flag nor variable names one. An empty
+/// credential counts as none: units have one in place of a file that is not there.
+pub fn with_credential(
+    mut settings: ConsulSettings,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> anyhow::Result<ConsulSettings> {
+    if settings.token.is_some() || settings.token_file.is_some() {
+        return Ok(settings);
+    }
+    let Some(folder) = env("CREDENTIALS_DIRECTORY") else { return Ok(settings) };
+    let path = Path::new(&folder).join(TOKEN_CREDENTIAL);
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(settings),
+        read => read.with_context(|| format!("read the credential {}", path.display()))?,
+    };
+    settings.token = Some(text.trim()).filter(|token| !token.is_empty()).map(SecretText::from);
+    Ok(settings)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +109,20 @@ mod tests {
         assert_eq!(settings.address, ConsulAddress::Http { authority: "127.0.0.9:8500".into() });
         assert_eq!((settings.token, settings.token_file), (None, Some("/t".into())));
         assert_eq!(settings.tls.ca_file, Some("/ca".into()));
+    }
+
+    #[test]
+    fn a_credential_is_used_where_nothing_else_gives_a_token_and_an_empty_one_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let env = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| folder.path().display().to_string());
+        let token = |given: ConsulSettings| with_credential(given, &env).unwrap().token;
+        assert_eq!(token(ConsulSettings::default()), None, "there is none");
+        fs::write(folder.path().join("consul-token"), "").unwrap();
+        assert_eq!(token(ConsulSettings::default()), None, "it is empty");
+        fs::write(folder.path().join("consul-token"), "of-systemd\n").unwrap();
+        assert_eq!(token(ConsulSettings::default()), Some("of-systemd".into()));
+        let given = ConsulSettings { token: Some("given".into()), ..Default::default() };
+        assert_eq!(token(given), Some("given".into()));
+        assert_eq!(with_credential(ConsulSettings::default(), &|_| None).unwrap().token, None);
     }
 }

@@ -16,8 +16,9 @@ mod tests;
 
 use std::{
     net::{IpAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -25,6 +26,7 @@ use serde_json::Value;
 use tracing::{info, warn};
 
 pub use self::args::EnvoyArgs;
+pub(super) use self::launch::token_in_bootstrap;
 use self::{
     choose::{LocalService, MESH_GATEWAY, choose},
     consul::{ConsulAgent, HttpAgent, LocalAgent},
@@ -32,14 +34,18 @@ use self::{
     request::{GatewayPlan, Request},
 };
 use crate::{
-    cli::{complain, print},
+    cli::{EXIT_NO_INPUT, EXIT_UNAVAILABLE, complain, consul_flags, fail, print},
     config::consul::ConsulSettings,
     envoy::bootstrap::{BootstrapParams, XdsAddress, bootstrap, extras::Extras},
+    lifecycle,
     model::secret::SecretText,
 };
 
 /// A wrong command line, as clap exits as well.
 const EXIT_USAGE: u8 = 2;
+
+/// Consul may be starting, or the proxy about to be registered.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs the command. Returns only with `--bootstrap` or on an error: otherwise this process becomes Envoy.
 pub async fn run(args: EnvoyArgs, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<ExitCode> {
@@ -53,19 +59,62 @@ pub async fn run(args: EnvoyArgs, env: &dyn Fn(&str) -> Option<String>) -> anyho
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
-    let token = read_token(&consul)?;
-    // Before anything is registered: a gateway that cannot be started must not be in the catalog.
-    let binary =
-        if args.bootstrap { None } else { Some(launch::find_envoy(args.envoy_binary.as_deref(), env)?) };
-    let agent = HttpAgent::new(consul)?;
-    let params = prepare(&request, &agent, token, env).await?;
+    let parts = match Parts::read(&args, consul, env) {
+        Ok(parts) => parts,
+        Err(error) => return Ok(fail(EXIT_NO_INPUT, &error)),
+    };
+    let asking = patiently(args.retry_for, async || prepare(&request, &parts.agent, &parts.token, env).await);
+    let params = match asking.await {
+        Ok(params) => params,
+        Err(error) => return Ok(fail(EXIT_UNAVAILABLE, &error)),
+    };
     let json = bootstrap(&params);
-    match binary {
+    match parts.binary {
         Some(binary) => start(&args, &binary, &params, &json, env),
         None => {
             print(&format!("{json:#}\n")).context("write the bootstrap to standard output")?;
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// What must be there before Consul is asked.
+struct Parts {
+    token: Option<SecretText>,
+    /// Found before anything is registered: a gateway that cannot be started must not be in the catalog.
+    binary: Option<PathBuf>,
+    agent: HttpAgent,
+}
+
+impl Parts {
+    fn read(
+        args: &EnvoyArgs,
+        consul: ConsulSettings,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> anyhow::Result<Self> {
+        let consul = consul_flags::with_credential(consul, env)?;
+        let token = read_token(&consul)?;
+        let is_started = !args.bootstrap;
+        let binary = is_started.then(|| launch::find_envoy(args.envoy_binary.as_deref(), env)).transpose()?;
+        Ok(Self { token, binary, agent: HttpAgent::new(consul)? })
+    }
+}
+
+/// Tries until it works or the time is over. Each reason is told once.
+async fn patiently<T>(time: Duration, attempt: impl AsyncFn() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let until = lifecycle::now() + time;
+    let mut told = String::new();
+    loop {
+        let error = match attempt().await {
+            Err(error) if lifecycle::now() < until => error,
+            done => return done,
+        };
+        let reason = format!("{error:#}");
+        if reason != told {
+            warn!(%reason, seconds = time.as_secs(), "not ready to start Envoy, asking Consul again");
+            told = reason;
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
     }
 }
 
@@ -88,7 +137,7 @@ fn read_token(consul: &ConsulSettings) -> anyhow::Result<Option<SecretText>> {
 async fn prepare(
     request: &Request,
     agent: &impl ConsulAgent,
-    token: Option<SecretText>,
+    token: &Option<SecretText>,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> anyhow::Result<BootstrapParams> {
     let facts = agent.facts().await?;
@@ -113,7 +162,7 @@ async fn prepare(
         admin: request.admin,
         admin_access_log: request.admin_access_log.clone(),
         xds: request.xds.clone(),
-        token,
+        token: token.clone(),
         extras,
     })
 }

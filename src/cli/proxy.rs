@@ -1,23 +1,33 @@
-//! `causeway proxy`: what each Envoy was sent, took and refused, and what it is meant to run, as the agent tells it.
+//! `causeway proxy`: what each Envoy was sent, took and refused, and what it is meant to run, as the agent tells it;
+//! and the ends of an Envoy's service, which service managers call.
 //!
-//! This file asks the agent; `status` and `config` turn its answers into text, purely.
+//! This file asks the agent; `status` and `config` turn its answers into text, purely. `ready` and `drain` speak with
+//! Envoy and, through `maintenance`, with Consul.
 
 mod config;
+mod drain;
+mod maintenance;
+mod ready;
 mod status;
 
 #[cfg(test)]
 mod tests;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, Subcommand};
 use serde::de::DeserializeOwned;
 
-use self::config::{Selection, TypeName};
+use self::{
+    config::{Selection, TypeName},
+    maintenance::Maintenance,
+};
 use crate::{
     api::wire::{ProxyConfig, Status},
-    cli::print,
+    cli::{duration, envoy::token_in_bootstrap, instance, print},
+    config::consul::ConsulSettings,
+    envoy::{admin::Admin, bootstrap::Endpoint},
     fetch::{self, path_segment},
 };
 
@@ -64,6 +74,12 @@ enum Command {
     /// The resources a proxy is meant to have, as the JSON that Envoy reads; private keys are redacted
     #[command(after_help = CONFIG_HELP)]
     Config(ConfigArgs),
+    /// Wait until an Envoy serves, and end the maintenance that `drain` began
+    #[command(after_help = ready::HELP)]
+    Ready(ready::ReadyArgs),
+    /// Send others elsewhere, then wait until an Envoy has nothing left to do; stop it afterwards
+    #[command(after_help = drain::HELP)]
+    Drain(drain::DrainArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -98,11 +114,52 @@ struct AgentFlags {
     http_addr: String,
 }
 
+/// Which Envoy, for the commands that speak with it.
+#[derive(Args, Clone, Debug)]
+struct EnvoyFlags {
+    /// The proxy's service id, to have Consul send others elsewhere. Consul is reached as the CONSUL_* variables say
+    id: Option<String>,
+    /// The same, as the name of a systemd instance: \xNN stands for a byte
+    #[arg(long, value_name = "NAME", conflicts_with = "id", value_parser = instance::unescape)]
+    instance: Option<String>,
+    /// Envoy's admin interface
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:19000", value_parser = admin_address)]
+    admin: String,
+    /// The folder of its bootstrap, whose token is used where no variable gives one
+    #[arg(long, value_name = "DIR")]
+    bootstrap_dir: Option<PathBuf>,
+}
+
+impl EnvoyFlags {
+    fn admin(&self) -> Admin {
+        Admin::new(format!("http://{}", self.admin))
+    }
+
+    /// Consul's side of the proxy that was named; none if none was.
+    fn maintenance(&self, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Option<Maintenance>> {
+        let Some(id) = self.id.as_ref().or(self.instance.as_ref()) else { return Ok(None) };
+        let mut settings = ConsulSettings::from_env(env).map_err(|problems| anyhow!(problems.join("\n")))?;
+        if let Some(folder) = &self.bootstrap_dir
+            && settings.token.is_none()
+            && settings.token_file.is_none()
+        {
+            settings.token = token_in_bootstrap(folder, id)?;
+        }
+        Maintenance::of(id, settings).map(Some)
+    }
+}
+
+fn admin_address(text: &str) -> Result<String, String> {
+    text.parse::<Endpoint>().map(|_| text.to_owned())
+}
+
 /// Runs the command.
-pub async fn run(args: ProxyArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: ProxyArgs, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Status(args) => show_status(args).await,
         Command::Config(args) => show_config(args).await,
+        Command::Ready(args) => ready::run(args, env).await,
+        Command::Drain(args) => drain::run(args, env).await,
     }
 }
 

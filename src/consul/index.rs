@@ -175,6 +175,8 @@ pub struct Poll {
     follow: Follow,
     cursor: Cursor,
     failures: u32,
+    /// Whether the last one was that nobody answered.
+    was_away: bool,
     /// Answers without a hash, one after the other.
     absences: u32,
     bucket: Bucket,
@@ -187,6 +189,7 @@ impl Poll {
             follow,
             cursor: Cursor::Now,
             failures: 0,
+            was_away: false,
             absences: 0,
             bucket: Bucket::new(BUCKET, FILL_PER_S),
         }
@@ -265,6 +268,11 @@ impl Poll {
             Fault::Limited => (LIMITED_FIRST, BACKOFF_CAP),
             Fault::Denied => (DENIED_FIRST, BACKOFF_CAP),
         };
+        // Who refuses at last was away before, and may only be starting (an ACL that is not loaded yet): soon again.
+        let is_away = matches!(fault, Fault::Unreachable | Fault::Cut(_));
+        if std::mem::replace(&mut self.was_away, is_away) && !is_away {
+            self.failures = 0;
+        }
         // Relist without blocking, so that recovery is seen with the first answer and not after a whole wait.
         self.cursor = Cursor::Now;
         let doubled = first.saturating_mul(1 << self.failures.min(16));

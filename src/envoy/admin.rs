@@ -1,11 +1,11 @@
-//! A small client of Envoy's admin interface: one GET with a deadline, and its statistics as numbers.
+//! A small client of Envoy's admin interface: one request with a deadline, and its statistics as numbers.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::fetch;
+use crate::fetch::{self, Answer};
 
 /// Envoy answers from memory; even a large dump takes well under a second.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -36,11 +36,15 @@ impl Admin {
     /// The body of the answer to `GET path` (with its query, for example `/config_dump?include_eds`).
     pub async fn get(&self, path: &str) -> Result<Bytes, AdminError> {
         let url = format!("{}{path}", self.url);
-        match fetch::get(&url, DEADLINE).await {
-            Ok(answer) if answer.status.is_success() => Ok(answer.body),
-            Ok(answer) => Err(AdminError { url, reason: format!("answered {}", answer.status) }),
-            Err(reason) => Err(AdminError { url, reason }),
-        }
+        let answer = fetch::get(&url, DEADLINE).await;
+        body(answer, url)
+    }
+
+    /// Posts to `path`, which changes something (`/healthcheck/fail`).
+    pub async fn post(&self, path: &str) -> Result<Bytes, AdminError> {
+        let url = format!("{}{path}", self.url);
+        let answer = fetch::post(&url, DEADLINE).await;
+        body(answer, url)
     }
 
     /// The answer to `GET path` as JSON.
@@ -62,5 +66,13 @@ impl Admin {
     /// One counter or gauge by its full name; none when Envoy has no such statistic.
     pub async fn stat(&self, name: &str) -> Result<Option<u64>, AdminError> {
         Ok(self.stats(&format!("^{}$", name.replace('.', "\\."))).await?.remove(name))
+    }
+}
+
+fn body(answer: Result<Answer, String>, url: String) -> Result<Bytes, AdminError> {
+    match answer {
+        Ok(answer) if answer.status.is_success() => Ok(answer.body),
+        Ok(answer) => Err(AdminError { url, reason: format!("answered {}", answer.status) }),
+        Err(reason) => Err(AdminError { url, reason }),
     }
 }

@@ -22,6 +22,9 @@ use crate::{model::secret::SecretText, xds::resource::XDS_CLUSTER};
 /// The agent's xDS socket when nothing else is said.
 pub const DEFAULT_XDS_SOCKET: &str = "/run/causeway/xds.sock";
 
+/// The header in which Envoy presents its Consul token.
+const TOKEN_HEADER: &str = "x-consul-token";
+
 const FILE_ACCESS_LOG: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
 const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -146,6 +149,13 @@ pub fn bootstrap(params: &BootstrapParams) -> Value {
     bootstrap
 }
 
+/// The token in a bootstrap that was made here; none if it has none.
+pub fn token(bootstrap: &Value) -> Option<SecretText> {
+    let metadata = &bootstrap["dynamic_resources"]["ads_config"]["grpc_services"][0]["initial_metadata"];
+    let header = metadata.as_array()?.iter().find(|header| header["key"] == TOKEN_HEADER)?;
+    header["value"].as_str().map(SecretText::from)
+}
+
 fn admin(params: &BootstrapParams) -> Value {
     json!({
         "access_log": [{
@@ -164,7 +174,7 @@ fn dynamic_resources(params: &BootstrapParams) -> Value {
         "retry_policy": {"retry_back_off": {"base_interval": "0.2s", "max_interval": "2s"}},
     }});
     if let Some(token) = params.token.as_ref().filter(|token| !token.is_empty()) {
-        service["initial_metadata"] = json!([{"key": "x-consul-token", "value": token.expose()}]);
+        service["initial_metadata"] = json!([{"key": TOKEN_HEADER, "value": token.expose()}]);
     }
     // No time limit: Envoy must not start with half a configuration because Consul answers late. The agent answers
     // every name that is asked for, so that nothing waits for ever.

@@ -43,9 +43,16 @@ impl Notify {
         }
     }
 
-    /// The agent drains and ends.
-    pub fn stopping(&self) {
-        self.send(&[NotifyState::Stopping, NotifyState::Status("draining")]);
+    /// The agent drains and ends, within this time.
+    pub fn stopping(&self, within: Duration) {
+        let micros = u32::try_from(within.as_micros()).unwrap_or(u32::MAX);
+        let states = [
+            NotifyState::Stopping,
+            NotifyState::Status("draining"),
+            // Whatever the unit's own limit is.
+            NotifyState::ExtendTimeoutUsec(micros),
+        ];
+        self.send(&states);
     }
 
     /// One line for `systemctl status`.

@@ -104,8 +104,8 @@ fn systemd_hears_each_state() {
     assert!(heard(&socket).starts_with("RELOADING=1\nMONOTONIC_USEC="));
     notify.status("fine");
     assert_eq!(heard(&socket), "STATUS=fine\n");
-    notify.stopping();
-    assert_eq!(heard(&socket), "STOPPING=1\nSTATUS=draining\n");
+    notify.stopping(Duration::from_secs(7));
+    assert_eq!(heard(&socket), "STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC=7000000\n");
 }
 
 #[tokio::test(start_paused = true)]

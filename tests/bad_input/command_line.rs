@@ -1,5 +1,7 @@
 //! The command line: help, versions, and proxies that cannot be chosen.
 
+use std::process::Command;
+
 use causeway::cli::Cli;
 use clap::CommandFactory;
 use serde_json::json;
@@ -30,12 +32,20 @@ fn every_commands_help_has_an_example() {
 }
 
 #[test]
-fn the_version_is_that_of_the_package() {
+fn the_version_is_that_of_the_package_and_of_the_commit() {
     let ended = run(&["--version"]);
-    assert_eq!(
-        (ended.code, ended.out),
-        (Some(0), concat!("causeway ", env!("CARGO_PKG_VERSION"), "\n").into())
-    );
+    let commit = ended
+        .out
+        .strip_prefix(concat!("causeway ", env!("CARGO_PKG_VERSION"), " ("))
+        .and_then(|rest| rest.strip_suffix(")\n"));
+    let Some(commit) = commit else { panic!("{ended:?}") };
+    let git = ["-C", env!("CARGO_MANIFEST_DIR"), "rev-parse", "--short=12", "HEAD"];
+    // A build of a source archive has no git, and is told its commit, or knows none.
+    let Ok(said) = Command::new("git").args(git).output() else { return };
+    if said.status.success() && option_env!("CAUSEWAY_COMMIT").is_none() {
+        let head = String::from_utf8_lossy(&said.stdout);
+        assert_eq!(commit.trim_end_matches("-dirty"), head.trim(), "{ended:?}");
+    }
 }
 
 #[test]
@@ -59,18 +69,18 @@ fn a_sidecar_that_is_not_one_is_not_guessed() {
     assert_says(&one.out, &["\"id\": \"web-sidecar-proxy\""]);
 
     let unknown = bootstrap("wbe");
-    assert_eq!(unknown.code, Some(1), "{unknown:?}");
+    assert_eq!(unknown.code, Some(69), "{unknown:?}");
     assert_says(&unknown.err, &["`wbe`", "sidecar_service", "service ids that have a sidecar here: web"]);
 
     consul.register(&json!({"Name": "bare", "Port": 8081}));
     let none = bootstrap("bare");
-    assert_eq!(none.code, Some(1), "{none:?}");
+    assert_eq!(none.code, Some(69), "{none:?}");
     assert_says(&none.err, &["no sidecar is registered for service id `bare`", "consul services register"]);
 
     consul.register(&json!({"Kind": "connect-proxy", "Name": "web-proxy", "ID": "web-second", "Port": 21009,
         "Proxy": {"DestinationServiceName": "web", "DestinationServiceID": "web"}}));
     let two = bootstrap("web");
-    assert_eq!(two.code, Some(1), "{two:?}");
+    assert_eq!(two.code, Some(69), "{two:?}");
     assert_says(&two.err, &["web-sidecar-proxy", "web-second", "`--proxy-id ID`"]);
     let chosen = run(&["envoy", "--proxy-id", "web-second", "--bootstrap", "--http-addr", &consul_url]);
     assert_eq!(chosen.code, Some(0), "{chosen:?}");
@@ -78,7 +88,7 @@ fn a_sidecar_that_is_not_one_is_not_guessed() {
 
     drop(consul);
     let away = bootstrap("web");
-    assert_eq!(away.code, Some(1), "{away:?}");
+    assert_eq!(away.code, Some(69), "{away:?}");
     assert_says(&away.err, &[&consul_url, "check that the agent runs"]);
 }
 

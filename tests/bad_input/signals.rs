@@ -22,13 +22,17 @@ async fn a_signal_drains_and_the_manager_is_told() {
     let notify = home.path("notify");
     let manager = UnixDatagram::bind(&notify).unwrap();
     manager.set_read_timeout(Some(PATIENCE)).unwrap();
-    let hear = || {
+    let hear = || loop {
         let mut buffer = [0; 1024];
         let length = manager.recv(&mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..length]).into_owned()
+        let heard = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        // Told whenever it changes.
+        if !heard.starts_with("STATUS=") {
+            break heard;
+        }
     };
     let mut agent = Agent::with(home, &consul.address(), "", &[("NOTIFY_SOCKET", notify.to_str().unwrap())]);
-    assert_says(&hear(), &["READY=1\n"]);
+    assert_says(&hear(), &["READY=1\n", "STATUS=serving\n"]);
     let mut stream = Stream::over_unix(&agent.home.socket(), "web-sidecar-proxy").await.unwrap();
     assert!(!stream.names().await.unwrap().is_empty());
 
@@ -37,7 +41,7 @@ async fn a_signal_drains_and_the_manager_is_told() {
     assert_says(&hear(), &["READY=1\n"]);
 
     agent.process.signal(Signal::SIGTERM);
-    assert_says(&hear(), &["STOPPING=1\n"]);
+    assert_says(&hear(), &["STOPPING=1\n", "EXTEND_TIMEOUT_USEC="]);
     let ended = loop {
         if let Err(status) = stream.names().await {
             break status;

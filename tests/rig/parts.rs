@@ -185,7 +185,12 @@ pub(crate) struct Ended {
 
 /// Runs `causeway` to its end.
 pub(crate) fn run(args: &[&str]) -> Ended {
-    let mut process = Process::start(causeway().args(args).stdout(Stdio::piped()));
+    run_with(&[], args)
+}
+
+/// The same with these variables.
+pub(crate) fn run_with(env: &[(&str, &str)], args: &[&str]) -> Ended {
+    let mut process = Process::start(causeway().envs(env.iter().copied()).args(args).stdout(Stdio::piped()));
     let mut stdout = process.child.stdout.take().unwrap();
     let reader = std::thread::spawn(move || {
         let mut text = String::new();

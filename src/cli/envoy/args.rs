@@ -1,10 +1,10 @@
 //! The flags of `causeway envoy`, named as in `consul connect envoy`.
 
-use std::{ffi::OsString, net::IpAddr, path::PathBuf};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::consul_flags::ConsulFlags;
+use crate::cli::{consul_flags::ConsulFlags, duration};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -13,8 +13,11 @@ Examples:
   causeway envoy --gateway mesh --register --expose-servers \\
       --address 10.0.1.5:8443 --wan-address 203.0.113.5:8443 -- --log-level warn
 
-Exit codes: 1 when the proxy is not there or Envoy cannot be started, 2 for a wrong command line;
-otherwise this process becomes Envoy.";
+In a systemd unit that loads a credential `consul-token`, that is the ACL token where none is given.
+
+Exit codes: 2 for a wrong command line; 66 when Envoy, or a file that was named, cannot be read; 69
+when Consul cannot be asked, or does not know the proxy; 1 for all else that goes wrong. Otherwise
+this process becomes Envoy.";
 
 /// Start Envoy for a sidecar or a gateway, configured live by the causeway agent
 ///
@@ -29,6 +32,9 @@ pub struct EnvoyArgs {
     /// Start the proxy or gateway with this service id
     #[arg(long, value_name = "ID")]
     pub(super) proxy_id: Option<String>,
+    /// The same, as the name of a systemd instance: \xNN stands for a byte
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["proxy_id", "sidecar_for"])]
+    pub(super) instance: Option<String>,
     /// Start a gateway of this kind
     #[arg(long, value_enum, value_name = "KIND")]
     pub(super) gateway: Option<Gateway>,
@@ -96,6 +102,9 @@ pub struct EnvoyArgs {
     /// folder for temporary files]
     #[arg(long, value_name = "DIR", help_heading = "Envoy")]
     pub(super) bootstrap_dir: Option<PathBuf>,
+    /// How long to go on asking, while Consul does not answer or does not know the proxy
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse, help_heading = "Envoy")]
+    pub(super) retry_for: Duration,
     /// Arguments for Envoy
     #[arg(last = true, value_name = "ENVOY ARGUMENTS")]
     pub(super) envoy_args: Vec<OsString>,

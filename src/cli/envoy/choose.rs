@@ -71,6 +71,16 @@ pub(super) enum Wanted {
     Gateway(Option<String>),
 }
 
+impl Wanted {
+    /// The proxy's own id, where it was named.
+    pub(super) fn proxy_id(&self) -> Option<&str> {
+        match self {
+            Self::Proxy(id) | Self::GatewayId(id) => Some(id),
+            Self::SidecarFor(_) | Self::Gateway(_) => None,
+        }
+    }
+}
+
 /// Why there is no such proxy; each text names what to do.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ChooseError {

@@ -15,6 +15,8 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 
+use crate::{envoy::bootstrap, model::secret::SecretText};
+
 const HOW_TO_GET_ENVOY: &str = "install Envoy 1.36 or later (https://www.envoyproxy.io), or name it with `--envoy-binary FILE` or ENVOY_BIN";
 
 /// The Envoy to start: the one given, else `ENVOY_BIN`, else the first on `PATH`.
@@ -73,6 +75,21 @@ pub(super) fn write_bootstrap(
         .with_context(|| {
             format!("write the bootstrap into {}; name a folder with `--bootstrap-dir`", folder.display())
         })
+}
+
+/// The token in a proxy's bootstrap that `write_bootstrap` put into this folder; none if it has none or is not there.
+pub(in crate::cli) fn token_in_bootstrap(
+    folder: &Path,
+    proxy_id: &str,
+) -> anyhow::Result<Option<SecretText>> {
+    let file = folder.join(file_name(proxy_id));
+    let what = || format!("read Envoy's bootstrap {}", file.display());
+    let text = match fs::read_to_string(&file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.with_context(what)?,
+    };
+    let bootstrap = serde_json::from_str(&text).with_context(what)?;
+    Ok(bootstrap::token(&bootstrap))
 }
 
 /// A file name for a proxy's bootstrap: the id as it is where it can be a file name, else with a hash, so that no two
@@ -159,6 +176,21 @@ mod tests {
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn the_token_is_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = |id: &str| token_in_bootstrap(folder.path(), id);
+        assert_eq!(token("a/b").unwrap(), None, "there is no bootstrap");
+        let text = r#"{"dynamic_resources": {"ads_config": {"grpc_services": [
+            {"initial_metadata": [{"key": "x-consul-token", "value": "of-a-b"}]}]}}}"#;
+        write_bootstrap(Some(folder.path()), &no_env, "a/b", text).unwrap();
+        write_bootstrap(Some(folder.path()), &no_env, "c", "{}").unwrap();
+        write_bootstrap(Some(folder.path()), &no_env, "d", "{").unwrap();
+        assert_eq!(token("a/b").unwrap(), Some("of-a-b".into()));
+        assert_eq!(token("c").unwrap(), None, "it has none");
+        assert!(token("d").is_err());
     }
 
     #[test]

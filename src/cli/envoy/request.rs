@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use crate::{
-    cli::envoy::{args::EnvoyArgs, choose::Wanted, register::GatewayRegistration},
+    cli::{
+        envoy::{args::EnvoyArgs, choose::Wanted, register::GatewayRegistration},
+        instance,
+    },
     envoy::bootstrap::{Endpoint, XdsAddress, extras::Pages},
 };
 
@@ -49,7 +52,8 @@ impl Request {
         let mut problems = Vec::new();
         let wanted = wanted(args, &mut problems);
         check_gateway_flags(args, &mut problems);
-        let register = args.register.then(|| plan(args, &mut problems));
+        let id = wanted.as_ref().and_then(Wanted::proxy_id);
+        let register = args.register.then(|| plan(args, id, &mut problems));
         let admin = keep(bindable(&args.admin_bind), "--admin-bind", &mut problems);
         let xds = keep(args.xds.parse::<XdsAddress>(), "--xds", &mut problems);
         let pages = pages(args, &mut problems);
@@ -101,11 +105,13 @@ fn pages(args: &EnvoyArgs, problems: &mut Vec<String>) -> Pages {
 }
 
 fn wanted(args: &EnvoyArgs, problems: &mut Vec<String>) -> Option<Wanted> {
-    match (&args.sidecar_for, &args.proxy_id, args.gateway) {
+    let proxy_id = proxy_id(args, problems);
+    match (&args.sidecar_for, &proxy_id, args.gateway) {
         (Some(id), None, None) => Some(Wanted::SidecarFor(id.clone())),
         (None, Some(id), None) => Some(Wanted::Proxy(id.clone())),
         (None, Some(id), Some(_)) => Some(Wanted::GatewayId(id.clone())),
         (None, None, Some(_)) => Some(Wanted::Gateway(args.service.clone())),
+        (None, None, None) if args.instance.is_some() => None,
         (None, None, None) => {
             problems.push(
                 "say which proxy to start: `--sidecar-for ID`, `--proxy-id ID` or `--gateway mesh`".into(),
@@ -117,6 +123,14 @@ fn wanted(args: &EnvoyArgs, problems: &mut Vec<String>) -> Option<Wanted> {
             problems.push("`--sidecar-for` cannot be used with `--proxy-id` or `--gateway`".into());
             None
         }
+    }
+}
+
+/// The id that was given, plainly or as an instance's name.
+fn proxy_id(args: &EnvoyArgs, problems: &mut Vec<String>) -> Option<String> {
+    match &args.instance {
+        Some(name) => keep(instance::unescape(name), "--instance", problems),
+        None => args.proxy_id.clone(),
     }
 }
 
@@ -147,7 +161,7 @@ fn check_gateway_flags(args: &EnvoyArgs, problems: &mut Vec<String>) {
     }
 }
 
-fn plan(args: &EnvoyArgs, problems: &mut Vec<String>) -> GatewayPlan {
+fn plan(args: &EnvoyArgs, id: Option<&str>, problems: &mut Vec<String>) -> GatewayPlan {
     let service = args.service.clone().unwrap_or_else(|| GATEWAY_SERVICE.into());
     let mut bind = BTreeMap::new();
     for text in &args.bind_address {
@@ -180,7 +194,7 @@ fn plan(args: &EnvoyArgs, problems: &mut Vec<String>) -> GatewayPlan {
         problems.push("--wan-address: a port alone needs the host in `--address`; write HOST:PORT".into());
     }
     GatewayPlan {
-        id: args.proxy_id.clone().unwrap_or_else(|| service.clone()),
+        id: id.unwrap_or(&service).to_owned(),
         service,
         lan,
         wan,

@@ -201,7 +201,7 @@ fn addresses_may_be_given_in_part() {
 }
 
 async fn prepared(line: &str, agent: &MemoryAgent) -> anyhow::Result<BootstrapParams> {
-    prepare(&request(line), agent, None, &|_| None).await
+    prepare(&request(line), agent, &None, &|_| None).await
 }
 
 #[tokio::test]

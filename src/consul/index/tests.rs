@@ -87,6 +87,15 @@ fn each_fault_has_its_floor_and_cap() {
 }
 
 #[test]
+fn a_consul_that_is_back_and_refuses_is_asked_again_soon() {
+    let mut script = vec![Event::Failed(Fault::Unreachable); 8];
+    script.extend(vec![Event::Failed(Fault::Denied); 3]);
+    script.extend([Event::Failed(Fault::Unreachable), Event::Failed(Fault::Busy)]);
+    let pauses: Vec<_> = run(Follow::Index, &script).into_iter().map(|(pause, _)| pause).collect();
+    assert_eq!(pauses[8..], [2_000, 4_000, 8_000, 800, 250], "as long as nobody answered does not count");
+}
+
+#[test]
 fn a_poll_cut_by_a_timeout_is_taken_up_again_once() {
     let cut = Event::Failed(Fault::Cut(Duration::from_secs(30)));
     let asks = run(Follow::Index, &[reply(5, true), cut.clone(), cut, reply(5, false)]);

@@ -1,0 +1,118 @@
+//! `causeway proxy ready`: what follows an Envoy's start.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::{anyhow, bail};
+use clap::Args;
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::{
+    cli::proxy::{
+        EnvoyFlags, duration,
+        maintenance::{Holder, Maintenance},
+    },
+    envoy::{
+        admin::{Admin, AdminError},
+        work,
+    },
+    lifecycle,
+};
+
+pub(super) const HELP: &str = "\
+Examples:
+  causeway proxy ready --admin 127.0.0.1:19001 --wait 30s
+  causeway proxy ready web-sidecar-proxy --admin 127.0.0.1:19001
+
+Exit codes: 0 when Envoy serves; 1 when it does not within --wait, has ended, or Consul cannot be told; 2 for a
+wrong command line.";
+
+/// Envoy is up within a tenth of a second; its configuration arrives in about as much.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Consul may just be starting again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(Args, Clone, Debug)]
+pub(super) struct ReadyArgs {
+    #[command(flatten)]
+    envoy: EnvoyFlags,
+    /// Give up after this long [default: never]
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    wait: Option<Duration>,
+    /// Give up when this process, Envoy or what is to become it, has ended
+    #[arg(long)]
+    pid: Option<u32>,
+}
+
+pub(super) async fn run(args: ReadyArgs, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<ExitCode> {
+    let limit = Limit { until: args.wait.map(|wait| lifecycle::now() + wait), pid: args.pid };
+    until_serving(&args.envoy.admin(), limit).await?;
+    // The bootstrap with its token is there only now.
+    if let Some(maintenance) = args.envoy.maintenance(env)? {
+        end(&maintenance, limit).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn until_serving(admin: &Admin, limit: Limit) -> anyhow::Result<()> {
+    loop {
+        let problem = match serves(admin).await {
+            Ok(true) => break,
+            Ok(false) => anyhow!("Envoy has no listener yet"),
+            Err(error) => error.into(),
+        };
+        if limit.is_reached() {
+            return Err(problem.context("Envoy does not serve; `causeway proxy status` says why"));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    info!("Envoy serves");
+    Ok(())
+}
+
+async fn serves(admin: &Admin) -> Result<bool, AdminError> {
+    admin.get("/ready").await?;
+    Ok(work::serves(&admin.stats(work::LISTENERS).await?))
+}
+
+async fn end(maintenance: &Maintenance, limit: Limit) -> anyhow::Result<()> {
+    let mut is_told = false;
+    loop {
+        match maintenance.end().await {
+            Ok(Holder::Nobody) => return Ok(()),
+            Ok(Holder::Us) => {
+                info!("ended the maintenance that the drain began");
+                return Ok(());
+            }
+            Ok(Holder::SomebodyElse) => {
+                warn!("the proxy stays in maintenance, which somebody else began; `consul maint` tells more");
+                return Ok(());
+            }
+            Err(error) if limit.is_reached() => bail!(error),
+            Err(error) if !is_told => warn!("asking again: {error:#}"),
+            Err(_) => {}
+        }
+        is_told = true;
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+/// When the wait is over.
+#[derive(Clone, Copy)]
+struct Limit {
+    until: Option<Instant>,
+    pid: Option<u32>,
+}
+
+impl Limit {
+    fn is_reached(self) -> bool {
+        self.pid.is_some_and(is_gone) || self.until.is_some_and(|until| lifecycle::now() >= until)
+    }
+}
+
+/// Asked by a signal that does nothing: a sandbox hides in /proc what runs in another user namespace.
+fn is_gone(pid: u32) -> bool {
+    i32::try_from(pid).is_ok_and(|pid| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH))
+}

@@ -1,0 +1,75 @@
+"""Who can read what."""
+
+from rig.host import Failure
+from rig.setup import quote
+from rig.world import ENVOYS, file_of, instance
+
+
+def keys_are_readable_by_their_service_only(world):
+    """As another user, and as an Envoy: neither files, nor what a process holds, nor another instance's."""
+    vm = world.machine
+    own = "/run/credentials/causeway.service/credentials_consul-token"
+    envoy = f"/run/credentials/{instance('gw-b')}/consul-token"
+    bootstrap = "/run/causeway-envoy/gw-b/gw-b.json"
+    for path in (own, envoy, bootstrap):
+        vm.out(f"test -s {quote(path)}")
+    kept = ["/etc/causeway/credentials/consul-token", file_of("gw-b", "token")]
+    agent, gateway = (vm.out(f"systemctl show -P MainPID {quote(unit)}") for unit in
+                      ("causeway.service", instance("gw-b")))
+    private = [f"/proc/{agent}/environ", f"/proc/{agent}/mem", f"/proc/{gateway}/environ", f"/proc/{gateway}/mem"]
+    for user, paths in [("nobody", [*kept, own, envoy, bootstrap, *private, "/var/lib/causeway"]),
+                        ("causeway-envoy", [*kept, own, *private[:2], "/var/lib/causeway"]),
+                        ("causeway", [*kept, envoy, bootstrap, *private[2:]])]:
+        for path in paths:
+            read = vm.sh(f"setpriv --reuid={user} --regid={user} --init-groups head -c 1 {quote(path)} || "
+                         f"setpriv --reuid={user} --regid={user} --init-groups ls {quote(path)}/.", check=False)
+            if read.returncode == 0:
+                raise Failure(f"{user} can read {path}")
+    socket = vm.out("stat -c '%U %G %a' /run/causeway/xds.sock")
+    if socket != "causeway causeway-envoy 660":
+        raise Failure(f"the xDS socket is {socket}")
+    return ""
+
+
+def an_instance_sees_no_other_instance(world):
+    """The Envoys share a user; what each holds is out of the others' sight all the same."""
+    vm = world.machine
+    pid = vm.out(f"systemctl show -P MainPID {quote(instance('gw-a'))}")
+    seen = vm.out(f"ls /proc/{pid}/root/run/causeway-envoy /proc/{pid}/root/run/credentials")
+    if "gw-a" not in seen or "gw-b" in seen or "causeway.service" in seen:
+        raise Failure(f"gw-a's Envoy sees {seen}")
+    other = vm.out(f"systemctl show -P MainPID {quote(instance('gw-b'))}")
+    unit = vm.path("/usr/lib/systemd/system/causeway-envoy@.service").read_text()
+    # What hides one user's processes from each other; without it they are open, or this would prove nothing.
+    if "\nPrivateUsers=yes\n" not in unit:
+        raise Failure("the unit has no PrivateUsers=yes")
+    look = f"systemd-run --quiet --wait --pipe -p User=causeway-envoy {{}} head -c 1 /proc/{other}/environ"
+    if vm.sh(look.format("-p PrivateUsers=yes"), check=False).returncode == 0:
+        raise Failure("one instance can read the environment of another's process")
+    vm.out(look.format("-p PrivateUsers=no"))
+    return ""
+
+
+def no_secret_is_shown(world):
+    """Not in the journal, in what systemd tells of the units, in arguments, or in the environment of any process."""
+    vm = world.machine
+    units = " ".join(quote(unit) for unit in ["causeway.service", "causeway.target", *map(instance, ENVOYS)])
+    places = {
+        "the journal": "journalctl --no-pager -o export",
+        "systemctl show": f"systemctl show {units}; systemctl status --no-pager -l {units} || true",
+        "arguments": "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null; echo; done; true",
+        "the environment": "for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/environ 2>/dev/null; echo; done; true",
+    }
+    needles = {**world.tokens, "a private key": "PRIVATE KEY"}
+    for place, script in places.items():
+        text = vm.out(script)
+        if len(text) < 200:
+            raise Failure(f"{place}: nothing was read: {text}")
+        for owner, secret in needles.items():
+            if secret in text:
+                line = next(line for line in text.splitlines() if secret in line)
+                raise Failure(f"{place} shows the secret of {owner}: {line.replace(secret, '***')[:300]}")
+    return f"{len(needles)} secrets in {len(places)} places"
+
+
+CASES = [keys_are_readable_by_their_service_only, an_instance_sees_no_other_instance, no_secret_is_shown]
