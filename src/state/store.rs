@@ -144,7 +144,7 @@ impl Store {
                     if skipped.count == 0 {
                         self.written.insert(kind, blake3::hash(opened.body.as_bytes()));
                     } else {
-                        warn!(file = kind.file_name(), "{skipped}");
+                        warn!(file = kind.file_name(), what = %skipped, "parts of a kept file cannot be used and are left out");
                     }
                     let age_s = now_s.saturating_sub(opened.written_at_s);
                     info!(file = kind.file_name(), bytes = bytes.len(), age_s, "last known good read");

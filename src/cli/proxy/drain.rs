@@ -81,7 +81,7 @@ async fn is_elsewhere(maintenance: anyhow::Result<Option<Maintenance>>) -> bool 
     match begun {
         Ok(()) => true,
         Err(error) => {
-            warn!("others are not sent elsewhere: {error:#}");
+            warn!(error = format!("{error:#}"), "others are not sent elsewhere while this proxy drains");
             false
         }
     }

@@ -87,11 +87,13 @@ async fn end(maintenance: &Maintenance, limit: Limit) -> anyhow::Result<()> {
                 return Ok(());
             }
             Ok(Holder::SomebodyElse) => {
-                warn!("the proxy stays in maintenance, which somebody else began; `consul maint` tells more");
+                warn!("the proxy stays in maintenance, which somebody else began; consul maint tells more");
                 return Ok(());
             }
             Err(error) if limit.is_reached() => bail!(error),
-            Err(error) if !is_told => warn!("asking again: {error:#}"),
+            Err(error) if !is_told => {
+                warn!(error = format!("{error:#}"), "maintenance not ended yet, asking Consul again")
+            }
             Err(_) => {}
         }
         is_told = true;
