@@ -23,7 +23,7 @@ use std::{
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::config;
+use crate::{config, lifecycle};
 
 /// The configuration has problems.
 pub const EXIT_BAD_CONFIG: u8 = 64;
@@ -33,9 +33,6 @@ pub const EXIT_NO_INPUT: u8 = 66;
 
 /// What is needed from elsewhere is not to be had now; asking again later may help.
 pub const EXIT_UNAVAILABLE: u8 = 69;
-
-/// The agent shares its machine with the services it is for: two threads carry its work on any of them.
-const WORKER_THREADS: usize = 2;
 
 /// One agent per VM, beside Envoy: a Consul catalog of several datacenters as live Envoy configuration.
 #[derive(Debug, Parser)]
@@ -96,9 +93,7 @@ pub fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
 fn start(cli: Cli, line: clap::Command) -> anyhow::Result<ExitCode> {
     // Fails only when a provider is there already, which is then the same one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKER_THREADS).enable_all().build()?;
-    runtime.block_on(run(cli.command, line))
+    lifecycle::runtime::runtime()?.block_on(run(cli.command, line))
 }
 
 async fn run(command: Command, line: clap::Command) -> anyhow::Result<ExitCode> {

@@ -5,6 +5,7 @@
 
 pub mod notify;
 pub mod pace;
+pub mod runtime;
 pub mod signals;
 pub mod supervise;
 
