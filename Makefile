@@ -50,7 +50,7 @@ dependencies:
 
 package:
 	@if command -v dh >/dev/null && command -v lintian >/dev/null; then \
-	  DEB_PROFILE=dev DEB_DIR=target/debian/checked tools/deb --lint; \
+	  rm -rf target/debian/checked; DEB_PROFILE=dev DEB_DIR=target/debian/checked tools/deb --lint; \
 	else echo "package: not run: debhelper and lintian are not both installed"; fi
 
 scripts:
