@@ -1,6 +1,6 @@
 //! The last known good, kept on disk: what an agent that starts while Consul is away serves.
 //!
-//! [`keep`] says what is kept, [`record`] and [`format`] how it is written, [`pace`] when; those decide and are pure.
+//! [`keep`] says what is kept, [`record`] and [`mod@format`] how it is written, [`pace`] when; those decide and are pure.
 //! [`store`] holds the files and [`keeper`] is the task that writes them. What becomes of what was read is for others:
 //! the watches use a topic's kept value as long as Consul has not answered, streams pass by [`tokens`] while Consul
 //! cannot be asked. Knows neither Consul nor Envoy.

@@ -1,5 +1,7 @@
 //! Streams and their tokens, on a real Consul whose ACLs deny by default and with the policies that are shipped.
 
+mod outage;
+
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 
 use causeway::{
@@ -19,6 +21,7 @@ use crate::rig::{
 
 const HOST: Ipv4Addr = Ipv4Addr::new(127, 77, 1, 11);
 const ROOT: &str = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8a002";
+const PROXY: &str = "web-sidecar-proxy";
 const NOBODYS: &str = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8affe";
 
 /// A token as Consul made it.
@@ -31,6 +34,7 @@ struct Bench {
     agent: Agent,
     root: Client,
     consul: Consul,
+    settings: String,
 }
 
 /// A policy file with its places filled in.
@@ -73,10 +77,14 @@ impl Bench {
         let home = Home::new(HOST);
         let file = home.path("token");
         std::fs::write(&file, &token.secret).unwrap();
-        let more = format!("consul.token_file = \"{}\"\nxds.token_recheck_ms = 1000", file.display());
-        let agent = Agent::with(home, &consul.address(), &more, &[]);
+        let settings = format!(
+            "consul.token_file = \"{}\"\nxds.token_recheck_ms = 1000\nstate.dir = \"{}\"",
+            file.display(),
+            home.path("state").display()
+        );
+        let agent = Agent::with(home, &consul.address(), &settings, &[]);
         agent.until_ready();
-        (Self { agent, root, consul }, token)
+        (Self { agent, root, consul, settings }, token)
     }
 
     async fn stream(&self, proxy: &str, token: Option<&str>) -> Result<Stream, Status> {

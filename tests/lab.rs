@@ -61,6 +61,7 @@ fn all_scenarios(has_acls: bool) {
             recovery::the_counter_goes_and_comes_back,
             recovery::no_cluster_warmed_for_long,
             recovery::an_agent_killed_and_restarted_sends_nothing_again,
+            recovery::an_agent_restarted_without_its_consul_sends_nothing_again,
             recovery::a_second_agent_sends_nothing_again,
             change::no_request_fails,
             recovery::no_cluster_warmed_for_long,

@@ -14,6 +14,7 @@ mod many_services;
 mod metrics_golden;
 mod package;
 mod rig;
+mod state;
 mod xds_envoy;
 mod xds_failover;
 mod xds_rig;

@@ -79,14 +79,9 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     let mut kept = LastKnownGood::read(&config.state, metrics.state);
     let mut supervisor = Supervisor::new();
     let stop = supervisor.stop();
-    let leaf_tokens = LeafTokens::of_proxies();
-    let (watches, catalog_task) = consul::watch::start_with(
-        client.clone(),
-        leaf_tokens.clone(),
-        std::mem::take(&mut kept.topics),
-        metrics.consul,
-        stop.clone(),
-    );
+    let (leaf_tokens, topics) = (LeafTokens::of_proxies(), std::mem::take(&mut kept.topics));
+    let (watches, catalog_task) =
+        consul::watch::start_with(client.clone(), leaf_tokens.clone(), topics, metrics.consul, stop.clone());
     watches.want(OWNER, [Topic::Agent].into()).await;
     let interests = Interests::new();
     let (publisher, reports) = Publisher::new(watches.clone(), interests.clone(), watch_options);

@@ -305,11 +305,12 @@ fn agent_config(node: &Node, socket: &str, token_file: Option<&Path>) -> String 
     let quote = |text: &str| serde_json::Value::from(text).to_string();
     let token_file = token_file.map(|file| format!("token_file = {}\n", quote(&file.display().to_string())));
     format!(
-        "[consul]\naddress = {}\n{}\n[http]\nlisten = {}\n\n[xds]\nsocket = {}\nsocket_group = \"\"\n\n[log]\nlevel = \"info\"\nformat = \"text\"\n",
+        "[consul]\naddress = {}\n{}\n[http]\nlisten = {}\n\n[xds]\nsocket = {}\nsocket_group = \"\"\n\n[state]\ndir = {}\n\n[log]\nlevel = \"info\"\nformat = \"text\"\n",
         quote(&node.consul_http),
         token_file.unwrap_or_default(),
         quote(&format!("{}:{}", node.address, port::CAUSEWAY_HTTP)),
         quote(socket),
+        quote(&node.dir.join("state").display().to_string()),
     )
 }
 

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     lifecycle::{self, Stop},
@@ -73,6 +73,7 @@ impl Keeper {
         self.pace.changed(self.elapsed());
         loop {
             let due = self.pace.due().map(|at| self.started + at);
+            self.metrics.pending.set(i64::from(due.is_some()));
             tokio::select! {
                 () = stop.wait() => break,
                 changed = sources.catalog.changed() => if changed.is_err() { break },
@@ -124,6 +125,9 @@ impl Keeper {
                 if self.is_failing {
                     info!(%dir, "last known good is written again");
                 }
+                if bytes > 0 {
+                    debug!(%dir, bytes, "last known good written");
+                }
                 if bytes > 0 || self.is_failing {
                     self.metrics.wrote(bytes);
                 }
@@ -159,6 +163,13 @@ impl Job {
                 Kind::Catalog => record::write_topics(&keep),
                 Kind::Tokens => record::write_tokens(&self.tokens),
             };
+            let is_nothing = match kind {
+                Kind::Tokens => self.tokens.passed.is_empty(),
+                Kind::Keys | Kind::Catalog => body.is_empty(),
+            };
+            if is_nothing && !self.store.has(kind) {
+                continue;
+            }
             written = match (written, self.store.write(kind, self.now_s, &body)) {
                 (Ok(before), Ok(bytes)) => Ok(before + bytes),
                 (Ok(_), Err(error)) => Err(error),

@@ -34,7 +34,8 @@ impl TokenMemory {
     pub fn pass(&self, mark: &TokenMark, service: &ServiceName) {
         // Without an age nothing is ever asked of it.
         if !self.max_age.is_zero() {
-            self.tokens.send_modify(|tokens| tokens.pass(mark, service, epoch_s(lifecycle::wall_clock())));
+            let now_s = epoch_s(lifecycle::wall_clock());
+            self.tokens.send_if_modified(|tokens| tokens.pass(mark, service, now_s, self.max_age));
         }
     }
 

@@ -10,6 +10,8 @@ use prometheus_client::{
 const WRITES: &str = "causeway_state_writes";
 /// `causeway_state_written_bytes_total`
 const WRITTEN_BYTES: &str = "causeway_state_written_bytes";
+/// `causeway_state_pending`
+const PENDING: &str = "causeway_state_pending";
 /// `causeway_state_failing`
 const FAILING: &str = "causeway_state_failing";
 
@@ -21,6 +23,7 @@ const OUTCOMES: [&str; 2] = ["written", "failed"];
 pub struct StateMetrics {
     writes: Family<WriteLabels, Counter>,
     written_bytes: Counter,
+    pub(crate) pending: Gauge,
     pub(crate) failing: Gauge,
 }
 
@@ -37,6 +40,8 @@ impl StateMetrics {
         registry.register(WRITES, writes, metrics.writes.clone());
         let bytes = "Bytes of the last known good that were written to disk";
         registry.register(WRITTEN_BYTES, bytes, metrics.written_bytes.clone());
+        let pending = "1 while something that changed is about to be written to disk";
+        registry.register(PENDING, pending, metrics.pending.clone());
         let failing = "1 while the last known good cannot be written to disk";
         registry.register(FAILING, failing, metrics.failing.clone());
         for outcome in OUTCOMES {

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// From the first change to its writing: what changes together is written together.
 const SOON: Duration = Duration::from_millis(250);
 /// Between two writings at least.
-const GAP: Duration = Duration::from_secs(5);
+const GAP: Duration = Duration::from_secs(2);
 /// What a catalog that never rests may write on average: 8.6 GB a day. What is lost by it is some of the last changes
 /// before a sudden end, and only where Consul is away at the next start too.
 const BYTES_PER_S: u64 = 100_000;
@@ -68,7 +68,7 @@ mod tests {
         assert_eq!(pace.due(), None);
         pace.wrote(ms(1_260), 40_000);
         pace.changed(ms(1_300));
-        assert_eq!(pace.due(), Some(ms(6_260)));
+        assert_eq!(pace.due(), Some(ms(3_260)));
         pace.begun();
         pace.changed(ms(20_000));
         assert_eq!(pace.due(), Some(ms(20_250)));

@@ -159,7 +159,7 @@ pub fn read_tokens(body: &str) -> (Option<Tokens>, Skipped) {
     let mut tokens = Tokens::new(key);
     for verdict in read::<KeptVerdict>(rest, &mut skipped) {
         match unhex(&verdict.mark) {
-            Some(mark) => tokens.pass(&TokenMark(mark), &verdict.service, verdict.checked_at_s),
+            Some(mark) => tokens.add(TokenMark(mark), verdict.service, verdict.checked_at_s),
             None => skipped.add("its mark is not readable"),
         }
     }

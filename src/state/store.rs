@@ -123,6 +123,15 @@ impl Store {
     /// keys that an earlier run kept are removed.
     pub fn load(&mut self, keys: bool, now_s: u64) -> Loaded {
         let mut loaded = Loaded::default();
+        match fs::read_dir(&self.dir) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return loaded,
+            Err(source) => {
+                let error = StateError::Io { act: "read", path: self.dir.clone(), source };
+                warn!(%error, "last known good not read; the agent goes on without it");
+                return loaded;
+            }
+        }
         for kind in Kind::ALL {
             if kind == Kind::Keys && !keys {
                 self.remove(kind);
@@ -150,6 +159,11 @@ impl Store {
             }
         }
         loaded
+    }
+
+    /// Whether there is such a file.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.path(kind).exists()
     }
 
     /// Puts `body` in the place of what is there, unless it is the same. Gives how many bytes were written.

@@ -10,6 +10,10 @@ use crate::model::{name::ServiceName, secret::SecretText};
 /// Verdicts are of real tokens that Consul knew, so they are as many as proxies were; beyond this the oldest goes.
 const MAX_VERDICTS: usize = 10_000;
 
+/// A verdict is renewed when this part of its age is over, not at every check: with checks every five minutes the file
+/// would be written all day.
+const RENEWED_AFTER: u32 = 16;
+
 /// A verdict from the future is believed only so far: clocks are set back a little at times, and nobody shall live
 /// longer by it.
 const MAX_AHEAD_S: u64 = 300;
@@ -40,9 +44,19 @@ impl Tokens {
         TokenMark(*blake3::keyed_hash(&self.key, token.expose().as_bytes()).as_bytes())
     }
 
-    /// Consul said that it may.
-    pub fn pass(&mut self, mark: &TokenMark, service: &ServiceName, now_s: u64) {
-        self.passed.insert((mark.clone(), service.clone()), now_s);
+    /// Consul said that it may. Gives whether that is worth telling: not if it was said a moment ago, as moments go in
+    /// `max_age`.
+    pub fn pass(&mut self, mark: &TokenMark, service: &ServiceName, now_s: u64, max_age: Duration) -> bool {
+        if self.vouch(mark, service, now_s, max_age / RENEWED_AFTER) {
+            return false;
+        }
+        self.add(mark.clone(), service.clone(), now_s);
+        true
+    }
+
+    /// Adds a verdict of that time.
+    pub(crate) fn add(&mut self, mark: TokenMark, service: ServiceName, at_s: u64) {
+        self.passed.insert((mark, service), at_s);
         if self.passed.len() > MAX_VERDICTS {
             let oldest = self.passed.iter().min_by_key(|(_, at_s)| **at_s).map(|(key, _)| key.clone());
             if let Some(key) = oldest {
@@ -85,7 +99,8 @@ mod tests {
         let mut tokens = Tokens::new([7; BYTES]);
         let (good, other) = (tokens.mark(&"good".into()), tokens.mark(&"other".into()));
         let (web, db) = (ServiceName::from("web"), ServiceName::from("db"));
-        tokens.pass(&good, &web, 1_000_000);
+        assert!(tokens.pass(&good, &web, 1_000_000, DAY));
+        assert!(!tokens.pass(&good, &web, 1_000_300, DAY), "nothing new");
         assert!(tokens.vouch(&good, &web, 1_000_000, DAY));
         assert!(tokens.vouch(&good, &web, 1_086_399, DAY));
         assert!(!tokens.vouch(&good, &web, 1_086_400, DAY));
@@ -95,6 +110,8 @@ mod tests {
         assert!(tokens.vouch(&good, &web, 999_800, DAY), "the clock was set back a little");
         assert!(!tokens.vouch(&good, &web, 900_000, DAY), "or by far");
         assert!(tokens.recent(1_086_400, DAY) == Tokens::new([7; BYTES]));
+        assert!(tokens.pass(&good, &web, 1_005_400, DAY), "a sixteenth of its age later");
+        assert!(tokens.vouch(&good, &web, 1_091_799, DAY));
         assert!(tokens.strike(&good, &web) && !tokens.vouch(&good, &web, 1_000_000, DAY));
     }
 
@@ -112,7 +129,7 @@ mod tests {
         let count = u64::try_from(MAX_VERDICTS).unwrap() + 1;
         for at_s in 0..count {
             let mark = tokens.mark(&at_s.to_string().into());
-            tokens.pass(&mark, &web, at_s);
+            tokens.add(mark, web.clone(), at_s);
         }
         assert_eq!(tokens.passed.len(), MAX_VERDICTS);
         assert!(!tokens.vouch(&tokens.mark(&"0".into()), &web, 0, DAY));

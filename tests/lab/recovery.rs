@@ -39,17 +39,48 @@ pub(super) async fn an_agent_killed_and_restarted_sends_nothing_again(rig: &mut 
     rig.link(true).await
 }
 
+/// Neither does one whose Consul is away: what its predecessor knew is on disk.
+pub(super) async fn an_agent_restarted_without_its_consul_sends_nothing_again(
+    rig: &mut Rig,
+) -> anyhow::Result<()> {
+    for node in ENVOYS {
+        eventually(&format!("{node}'s agent has kept all it knows"), async || {
+            let metrics = String::from_utf8(rig.causeway(node, "/metrics").await?)?;
+            Ok(metrics.contains("\ncauseway_state_pending 0").then_some(()))
+        })
+        .await?;
+        let before = Taken::now(rig, node).await?;
+        rig.lab.kill(node, "causeway").await?;
+        rig.lab.kill(node, "consul").await?;
+        rig.lab.restart(node, "causeway").await?;
+        settled(rig, node).await?;
+        before.nothing_since(rig, node).await?;
+        let is_from_disk = |status: &Status| status.topics.iter().any(|topic| topic.from_disk);
+        ensure!(is_from_disk(&rig.status(node).await?), "{node}'s agent has asked somebody");
+        rig.lab.restart(node, "consul").await?;
+        eventually(&format!("{node}'s agent has heard Consul"), async || {
+            let status = rig.status(node).await?;
+            let is_heard =
+                !is_from_disk(&status) && status.topics.iter().all(|topic| topic.trouble.is_none());
+            Ok(is_heard.then_some(()))
+        })
+        .await?;
+    }
+    rig.link(true).await
+}
+
 /// Another agent with the same catalog has the same versions too.
 pub(super) async fn a_second_agent_sends_nothing_again(rig: &mut Rig) -> anyhow::Result<()> {
     const NODE: &str = "primary-services";
     let node = rig.lab.node(NODE)?;
     let socket =
         node.xds.as_deref().and_then(|xds| xds.strip_prefix("unix:")).context("the agent's socket")?;
-    let other = format!("{socket}2");
+    let (other, state) = (format!("{socket}2"), node.dir.join("state").display().to_string());
     let first = node.process("causeway").context("the agent")?;
     let http = format!("{}:18501", node.address);
     let config = std::fs::read_to_string(node.dir.join("causeway.toml"))?
         .replace(socket, &other)
+        .replace(&state, &format!("{state}2"))
         .replace(&format!("{}:18500", node.address), &http);
     let file = node.dir.join("second.toml");
     std::fs::write(&file, config)?;

@@ -162,8 +162,9 @@ impl Guard {
                 (service, right) = outcome(&mut exam) => {
                     exam = None;
                     self.tell(&right, &mut trouble);
-                    let right = self.remember(&service, right.ok());
+                    let right = right.map_err(|_| self.past(&service));
                     let next = case.checked(&service, right, fastrand::f64());
+                    self.remember(&service, right, case.standing());
                     clock.check = next.map(|after| lifecycle::now() + after);
                 }
             }
@@ -188,17 +189,18 @@ impl Guard {
         })
     }
 
-    /// What Consul said, which is remembered; or else what it said before.
-    fn remember(&self, service: &ServiceName, right: Option<Right>) -> Result<Right, Past> {
-        let (memory, mark) = (&self.shared.memory, &self.key.1);
-        match right {
-            Some(Right::Write) => memory.pass(mark, service),
-            Some(Right::Lacking | Right::NoSuchToken) => memory.strike(mark, service),
-            Some(Right::NoAcls) => {}
-            None if memory.vouches(mark, service) => return Err(Past::Passed),
-            None => return Err(Past::Unknown),
+    /// What is remembered of the token, for when Consul tells nothing.
+    fn past(&self, service: &ServiceName) -> Past {
+        if self.shared.memory.vouches(&self.key.1, service) { Past::Passed } else { Past::Unknown }
+    }
+
+    /// Remembers what Consul said.
+    fn remember(&self, service: &ServiceName, right: Result<Right, Past>, standing: &Standing) {
+        match (right, standing) {
+            (Ok(Right::Write), _) => self.shared.memory.pass(&self.key.1, service),
+            (Ok(_), Standing::Denied { .. }) => self.shared.memory.strike(&self.key.1, service),
+            _ => {}
         }
-        right.ok_or(Past::Unknown)
     }
 
     /// Logs what a check came to, once.

@@ -53,7 +53,7 @@ pub async fn right(client: &Client, token: &SecretText, service: &ServiceName) -
     let asked = client.ask_as(Some(token), Method::POST, PATH, &[], Some(question), DEADLINE);
     let reply = asked.await.map_err(|error| error.to_string())?;
     let right = read(&reply, service)?;
-    if right == Right::Lacking {
+    if matches!(right, Right::Lacking | Right::NoSuchToken) {
         has_leader(client).await?;
     }
     Ok(right)
@@ -74,7 +74,8 @@ fn read(reply: &Reply, service: &ServiceName) -> Result<Right, String> {
     }
 }
 
-/// A Consul agent that reaches no server denies what it has not cached (`acl.down_policy`): such a no is none.
+/// A Consul agent that reaches no server denies what it has not cached (`acl.down_policy`), and a server that has just
+/// started knows no token before it has read its log: such a no is none.
 async fn has_leader(client: &Client) -> Result<(), String> {
     let reply = client.get("/v1/status/leader", &[], DEADLINE).await.map_err(|error| error.to_string())?;
     let leader: String =

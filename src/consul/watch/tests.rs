@@ -12,7 +12,7 @@ use crate::{
     consul::fake::{Fake, handler, reply},
     lifecycle::StopSource,
     model::{
-        catalog::View,
+        catalog::{Stale, View},
         name::{Datacenter, ServiceName},
     },
 };
@@ -310,4 +310,62 @@ async fn a_leaf_is_asked_for_with_the_token_of_a_proxy() {
     while next().await != "b" {}
     let reason = until(&watches, |catalog| catalog.trouble(&Topic::Leaf(web.clone())).is_some()).await;
     assert!(reason.trouble(&Topic::Leaf(web)).unwrap().contains("403"));
+}
+
+/// Instances of a service as an earlier run kept them.
+fn kept(count: usize) -> Heard {
+    let (instances, _) =
+        crate::consul::wire::instance::instances(body(&vec!["old"; count]).as_bytes()).unwrap();
+    let stale = Some(Stale { reason: "kept".into(), is_from_disk: true });
+    Heard { stale, ..Heard::fresh(Answer::Instances(instances)) }
+}
+
+#[tokio::test]
+async fn what_was_kept_stands_in_only_for_what_consul_does_not_say() {
+    let released = Arc::new(Notify::new());
+    let release = released.clone();
+    let fake = Fake::tcp(
+        200,
+        handler(move |asked| {
+            let released = released.clone();
+            async move {
+                if asked.param("index").is_some() {
+                    std::future::pending::<()>().await;
+                }
+                if asked.path.ends_with("/db") {
+                    released.notified().await;
+                }
+                reply(200, 5, body(&["new"]))
+            }
+        }),
+    )
+    .await;
+    let topics = Topics::from([(health("web"), kept(2)), (health("db"), kept(3)), (health("away"), kept(1))]);
+    let (_source, stop) = Stop::pair();
+    let (client, metrics) = (Client::new(fake.settings.clone()).unwrap(), ConsulMetrics::default());
+    let (watches, _task) = start_with(client, LeafTokens::own(), topics, metrics.clone(), stop);
+    watches.want("one", BTreeSet::from([health("web"), health("db")])).await;
+    let mut published = watches.catalog();
+    let catalog = loop {
+        published.changed().await.unwrap();
+        let catalog = published.borrow_and_update().clone();
+        assert_ne!(
+            count(&catalog, "web"),
+            Some(2),
+            "Consul answers at once: what was kept of it is never used"
+        );
+        if count(&catalog, "db").is_some() {
+            break catalog;
+        }
+    };
+    assert_eq!((count(&catalog, "web"), count(&catalog, "db")), (Some(1), Some(3)));
+    assert!(catalog.heard(&health("db")).unwrap().is_from_disk());
+    assert_eq!(metrics.topics_from_disk.get(), 1);
+    release.notify_one();
+    let catalog = until(&watches, |catalog| count(catalog, "db") == Some(1)).await;
+    assert_eq!(stale(&catalog, "db"), None);
+    assert_eq!(metrics.topics_from_disk.get(), 0);
+    let mut shelf = watches.shelf();
+    let left = tokio::time::timeout(Duration::from_secs(60), shelf.wait_for(|shelf| shelf.len() == 1)).await;
+    assert!(left.unwrap().unwrap().contains_key(&health("away")), "nobody asked for it");
 }

@@ -117,6 +117,7 @@ fn the_agents_configuration_is_toml_with_the_agreed_keys() {
     assert_eq!(config["http"]["listen"].as_str(), Some("127.1.0.20:18500"));
     assert_eq!(config["xds"]["socket"].as_str(), Some("/labs/one/primary-services/xds.sock"));
     assert_eq!(config["xds"]["socket_group"].as_str(), Some(""));
+    assert_eq!(config["state"]["dir"].as_str(), Some("/labs/one/primary-services/state"));
     assert_eq!(config["log"]["format"].as_str(), Some("text"));
 }
 

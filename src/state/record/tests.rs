@@ -282,7 +282,7 @@ fn a_record_that_is_not_understood_costs_only_itself() {
 fn tokens_come_back_with_their_key() {
     let mut tokens = Tokens::new([9; BYTES]);
     let mark = tokens.mark(&"hush".into());
-    tokens.pass(&mark, &"web".into(), 7);
+    tokens.add(mark, "web".into(), 7);
     let body = write_tokens(&tokens);
     assert!(!body.contains("hush"));
     assert!(read_tokens(&body) == (Some(tokens), Skipped::default()));

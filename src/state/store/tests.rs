@@ -159,6 +159,7 @@ fn what_cannot_be_written_leaves_what_was_there_and_says_what_to_do() {
 
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
+    assert!(load(&file, NOW_S).topics.is_empty(), "nothing can be read there, which is told once");
     let error = Store::new(&file.join("state")).write(Kind::Keys, NOW_S, "x").unwrap_err().to_string();
     assert!(error.starts_with("make the directory "), "{error}");
     let too_long = "x".repeat(MAX_BYTES);
