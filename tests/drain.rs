@@ -13,9 +13,13 @@ use crate::rig::parts::{Consul, Ended, run, run_with, until};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(127, 59, 0, 1);
 
+const WEB: &str = "web-sidecar-proxy";
+
 /// What Envoy would show, and what it was asked to do.
 #[derive(Default)]
 struct Shown {
+    /// `node.id` of its bootstrap.
+    id: &'static str,
     requests: u64,
     listeners: u64,
     posts: Vec<String>,
@@ -55,7 +59,7 @@ fn answer(mut stream: &TcpStream, shown: &Mutex<Shown>) {
     if method == "POST" {
         shown.posts.push(path.to_owned());
     }
-    let body = json!({"stats": [
+    let body = json!({"node": {"id": shown.id}, "stats": [
         {"name": "http.public.downstream_rq_active", "value": shown.requests},
         {"name": "listener_manager.total_listeners_active", "value": shown.listeners},
         {"name": "listener_manager.total_listeners_warming", "value": 0},
@@ -81,7 +85,7 @@ fn others_are_sent_elsewhere_until_envoy_serves_again() {
     consul.register(
         &json!({"Name": "web", "ID": "web", "Port": 8080, "Connect": {"SidecarService": {"Checks": []}}}),
     );
-    let envoy = Envoy::start(Shown { requests: 1, ..Shown::default() });
+    let envoy = Envoy::start(Shown { id: WEB, requests: 1, ..Shown::default() });
     let worker = {
         let envoy = envoy.clone();
         std::thread::spawn(move || {
@@ -127,7 +131,7 @@ fn nobody_waits_for_an_envoy_that_has_ended() {
 
 #[test]
 fn what_is_left_after_the_wait_is_told_and_consul_is_not_needed() {
-    let envoy = Envoy::start(Shown { requests: 2, ..Shown::default() });
+    let envoy = Envoy::start(Shown { id: WEB, requests: 2, ..Shown::default() });
     let admin = envoy.admin();
     let nobody = [("CONSUL_HTTP_ADDR", "127.59.0.1:9")];
     let drain = ["proxy", "drain", "web-sidecar-proxy", "--admin", &admin, "--wait", "0s"];
@@ -136,6 +140,26 @@ fn what_is_left_after_the_wait_is_told_and_consul_is_not_needed() {
     assert!(ended.err.contains("others are not sent elsewhere"), "{ended:?}");
     assert!(ended.err.contains("requests=2"), "{ended:?}");
     assert_eq!(envoy.posts(), ["/healthcheck/fail", "/drain_listeners"]);
+}
+
+#[test]
+fn another_proxys_envoy_is_neither_drained_nor_taken_for_the_one_that_was_named() {
+    let envoy = Envoy::start(Shown { id: "other-sidecar-proxy", listeners: 1, ..Shown::default() });
+    let admin = envoy.admin();
+    let drained = run(&["proxy", "drain", "--instance", WEB, "--admin", &admin]);
+    assert_eq!(drained.code, Some(1), "{drained:?}");
+    assert!(
+        drained.err.contains("is that of `other-sidecar-proxy`, not of `web-sidecar-proxy`"),
+        "{drained:?}"
+    );
+    assert_eq!(envoy.posts(), [""; 0]);
+    let ready = run(&["proxy", "ready", WEB, "--admin", &admin, "--wait", "300ms"]);
+    assert_eq!(ready.code, Some(1), "{ready:?}");
+    assert!(ready.err.contains("is that of `other-sidecar-proxy`, not of `web-sidecar-proxy`"), "{ready:?}");
+    assert!(ready.err.contains("ENVOY_ADMIN"), "{ready:?}");
+
+    let unnamed = run(&["proxy", "drain", "--admin", &admin, "--wait", "0s"]);
+    assert_eq!(unnamed.code, Some(0), "who names none takes whoever is there: {unnamed:?}");
 }
 
 #[test]

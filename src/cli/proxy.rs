@@ -27,7 +27,10 @@ use crate::{
     api::wire::{ProxyConfig, Status},
     cli::{duration, envoy::token_in_bootstrap, instance, print},
     config::consul::ConsulSettings,
-    envoy::{admin::Admin, bootstrap::Endpoint},
+    envoy::{
+        admin::{Admin, AdminError},
+        bootstrap::Endpoint,
+    },
     fetch::{self, path_segment},
 };
 
@@ -117,7 +120,8 @@ struct AgentFlags {
 /// Which Envoy, for the commands that speak with it.
 #[derive(Args, Clone, Debug)]
 struct EnvoyFlags {
-    /// The proxy's service id, to have Consul send others elsewhere. Consul is reached as the CONSUL_* variables say
+    /// The proxy's service id: the Envoy must be that proxy's, and Consul, reached as the CONSUL_* variables say, sends
+    /// others elsewhere
     id: Option<String>,
     /// The same, as the name of a systemd instance: \xNN stands for a byte
     #[arg(long, value_name = "NAME", conflicts_with = "id", value_parser = instance::unescape)]
@@ -135,9 +139,25 @@ impl EnvoyFlags {
         Admin::new(format!("http://{}", self.admin))
     }
 
+    fn proxy_id(&self) -> Option<&String> {
+        self.id.as_ref().or(self.instance.as_ref())
+    }
+
+    /// What is wrong when the Envoy that answers is not that of the proxy that was named.
+    async fn mismatch(&self, admin: &Admin) -> Result<Option<String>, AdminError> {
+        let found = admin.node_id().await?;
+        let Some(wanted) = self.proxy_id().filter(|wanted| **wanted != found) else { return Ok(None) };
+        Ok(Some(format!(
+            "the Envoy at {} is that of `{}`, not of `{wanted}`; name its own admin interface with `--admin`, or by \
+             ENVOY_ADMIN in the instance's env file",
+            self.admin,
+            status::printable(&found)
+        )))
+    }
+
     /// Consul's side of the proxy that was named; none if none was.
     fn maintenance(&self, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Option<Maintenance>> {
-        let Some(id) = self.id.as_ref().or(self.instance.as_ref()) else { return Ok(None) };
+        let Some(id) = self.proxy_id() else { return Ok(None) };
         let mut settings = ConsulSettings::from_env(env).map_err(|problems| anyhow!(problems.join("\n")))?;
         if let Some(folder) = &self.bootstrap_dir
             && settings.token.is_none()

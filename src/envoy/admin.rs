@@ -54,6 +54,12 @@ impl Admin {
             .map_err(|error| AdminError { url: format!("{}{path}", self.url), reason: error.to_string() })
     }
 
+    /// `node.id` of the Envoy that answers, by which its agent knows it; empty when its bootstrap gives none.
+    pub async fn node_id(&self) -> Result<String, AdminError> {
+        let info = self.json("/server_info").await?;
+        Ok(info["node"]["id"].as_str().unwrap_or_default().to_owned())
+    }
+
     /// Counters and gauges whose full name (tags still in it) matches the regular expression `filter`. Histograms
     /// and texts are left out.
     pub async fn stats(&self, filter: &str) -> Result<BTreeMap<String, u64>, AdminError> {

@@ -48,7 +48,7 @@ pub(super) struct ReadyArgs {
 
 pub(super) async fn run(args: ReadyArgs, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<ExitCode> {
     let limit = Limit { until: args.wait.map(|wait| lifecycle::now() + wait), pid: args.pid };
-    until_serving(&args.envoy.admin(), limit).await?;
+    until_serving(&args.envoy, limit).await?;
     // The bootstrap with its token is there only now.
     if let Some(maintenance) = args.envoy.maintenance(env)? {
         end(&maintenance, limit).await?;
@@ -56,11 +56,23 @@ pub(super) async fn run(args: ReadyArgs, env: &dyn Fn(&str) -> Option<String>) -
     Ok(ExitCode::SUCCESS)
 }
 
-async fn until_serving(admin: &Admin, limit: Limit) -> anyhow::Result<()> {
+async fn until_serving(envoy: &EnvoyFlags, limit: Limit) -> anyhow::Result<()> {
+    let admin = envoy.admin();
+    let mut is_told = false;
     loop {
-        let problem = match serves(admin).await {
-            Ok(true) => break,
-            Ok(false) => anyhow!("Envoy has no listener yet"),
+        let problem = match state(envoy, &admin).await {
+            Ok(State::Serves) => break,
+            Ok(State::NoListener) => anyhow!("Envoy has no listener yet"),
+            Ok(State::Another(problem)) => {
+                if !is_told {
+                    warn!(
+                        error = problem,
+                        "another Envoy answers at this admin address; waiting for the one that was named"
+                    );
+                    is_told = true;
+                }
+                anyhow!(problem)
+            }
             Err(error) => error.into(),
         };
         if limit.is_reached() {
@@ -72,9 +84,21 @@ async fn until_serving(admin: &Admin, limit: Limit) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn serves(admin: &Admin) -> Result<bool, AdminError> {
+/// What answers as Envoy.
+enum State {
+    Serves,
+    NoListener,
+    /// It is another proxy's; what is wrong.
+    Another(String),
+}
+
+async fn state(envoy: &EnvoyFlags, admin: &Admin) -> Result<State, AdminError> {
+    if let Some(problem) = envoy.mismatch(admin).await? {
+        return Ok(State::Another(problem));
+    }
     admin.get("/ready").await?;
-    Ok(work::serves(&admin.stats(work::LISTENERS).await?))
+    let has_listeners = work::serves(&admin.stats(work::LISTENERS).await?);
+    Ok(if has_listeners { State::Serves } else { State::NoListener })
 }
 
 async fn end(maintenance: &Maintenance, limit: Limit) -> anyhow::Result<()> {
