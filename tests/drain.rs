@@ -102,7 +102,9 @@ fn others_are_sent_elsewhere_until_envoy_serves_again() {
     worker.join().unwrap();
     assert_eq!(drained.code, Some(0), "{drained:?}");
     assert_eq!(envoy.posts(), ["/healthcheck/fail", "/drain_listeners"]);
-    assert!(maintenance(&consul).unwrap().contains("causeway proxy ready"));
+    let reason = maintenance(&consul).unwrap();
+    assert!(reason.contains("causeway proxy ready"), "{reason}");
+    assert!(reason.contains("consul maint -disable -service=web-sidecar-proxy"), "{reason}");
 
     let ready = ["proxy", "ready", "web-sidecar-proxy", "--admin", &admin, "--wait", "300ms"];
     let not_yet = with_consul(&consul, &ready);

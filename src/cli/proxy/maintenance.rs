@@ -13,8 +13,9 @@ use crate::{
 /// The questions are answered from the local agent's memory, or by one write to its servers.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Why a proxy is in maintenance, in Consul's own record; what bears another reason was begun by somebody else.
-const REASON: &str = "causeway drains its Envoy; `causeway proxy ready` ends this";
+/// How the reason begins why a proxy is in maintenance, in Consul's own record; what bears another one was begun by
+/// somebody else.
+const MARK: &str = "causeway drains its Envoy";
 
 /// The way to the local Consul agent, for one proxy.
 pub(super) struct Maintenance {
@@ -60,6 +61,16 @@ impl Maintenance {
         Ok(holder)
     }
 
+    /// The command that ends it by hand.
+    pub(super) fn remedy(&self) -> String {
+        format!("consul maint -disable -service={}", self.id)
+    }
+
+    /// Whoever finds the proxy in maintenance after a stop for good learns from it what to do.
+    fn reason(&self) -> String {
+        format!("{MARK}; `causeway proxy ready` ends this, or, if it does not come back, `{}`", self.remedy())
+    }
+
     async fn holder(&self) -> anyhow::Result<Holder> {
         const WHAT: &str = "list the checks of the Consul agent (needs service:read)";
         let reply = self.client.get("/v1/agent/checks", &[], DEADLINE).await.context(WHAT)?;
@@ -72,7 +83,8 @@ impl Maintenance {
         let what =
             || format!("{act} Consul's maintenance of `{}` (needs service:write on its service)", self.id);
         let path = path(&["v1", "agent", "service", "maintenance", &self.id]);
-        let query = [("enable", if begins { "true" } else { "false" }), ("reason", REASON)];
+        let reason = self.reason();
+        let query = [("enable", if begins { "true" } else { "false" }), ("reason", reason.as_str())];
         let reply = self.client.put(&path, &query, None, DEADLINE).await.with_context(what)?;
         reply.ok().with_context(what)?;
         Ok(())
@@ -82,7 +94,7 @@ impl Maintenance {
 fn holder(notes: Option<&str>) -> Holder {
     match notes {
         None => Holder::Nobody,
-        Some(REASON) => Holder::Us,
+        Some(notes) if notes.starts_with(MARK) => Holder::Us,
         Some(_) => Holder::SomebodyElse,
     }
 }
@@ -94,7 +106,8 @@ mod tests {
     #[test]
     fn only_what_was_begun_here_is_ours() {
         assert_eq!(holder(None), Holder::Nobody);
-        assert_eq!(holder(Some(REASON)), Holder::Us);
+        let maintenance = Maintenance::of("web-sidecar-proxy", ConsulSettings::default()).unwrap();
+        assert_eq!(holder(Some(&maintenance.reason())), Holder::Us);
         assert_eq!(holder(Some("Maintenance mode is enabled for this service")), Holder::SomebodyElse);
     }
 }
