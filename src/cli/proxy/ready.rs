@@ -25,14 +25,20 @@ Examples:
   causeway proxy ready --admin 127.0.0.1:19001 --wait 30s
   causeway proxy ready web-sidecar-proxy --admin 127.0.0.1:19001
 
-Exit codes: 0 when Envoy serves; 1 when it does not within --wait, has ended, or Consul cannot be told; 2 for a
-wrong command line.";
+With an id, the Envoy must be that proxy's own, and the maintenance that `causeway proxy drain` began
+is ended. When Consul cannot be told for a minute, that is left to `consul maint -disable -service=ID`.
+
+Exit codes: 0 when Envoy serves; 1 when it does not within --wait, has ended, or Consul cannot be told
+within --wait; 2 for a wrong command line.";
 
 /// Envoy is up within a tenth of a second; its configuration arrives in about as much.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Consul may just be starting again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Envoy serves already: what starts it must not wait for ever for a Consul that is perhaps not where it is looked for.
+const ASK_FOR: Duration = Duration::from_secs(60);
 
 #[derive(Args, Clone, Debug)]
 pub(super) struct ReadyArgs {
@@ -102,6 +108,7 @@ async fn state(envoy: &EnvoyFlags, admin: &Admin) -> Result<State, AdminError> {
 }
 
 async fn end(maintenance: &Maintenance, limit: Limit) -> anyhow::Result<()> {
+    let until = lifecycle::now() + ASK_FOR;
     let mut is_told = false;
     loop {
         match maintenance.end().await {
@@ -115,6 +122,14 @@ async fn end(maintenance: &Maintenance, limit: Limit) -> anyhow::Result<()> {
                 return Ok(());
             }
             Err(error) if limit.is_reached() => bail!(error),
+            Err(error) if lifecycle::now() >= until => {
+                warn!(
+                    error = format!("{error:#}"),
+                    remedy = maintenance.remedy(),
+                    "Consul not told that the proxy serves; if it was drained, it stays in maintenance"
+                );
+                return Ok(());
+            }
             Err(error) if !is_told => {
                 warn!(error = format!("{error:#}"), "maintenance not ended yet, asking Consul again")
             }
@@ -141,4 +156,22 @@ impl Limit {
 /// Asked by a signal that does nothing: a sandbox hides in /proc what runs in another user namespace.
 fn is_gone(pid: u32) -> bool {
     i32::try_from(pid).is_ok_and(|pid| kill(Pid::from_raw(pid), None) == Err(Errno::ESRCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::consul::{ConsulAddress, ConsulSettings};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_consul_that_is_not_there_is_asked_for_a_minute_and_no_longer() {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = ConsulAddress::Http { authority: closed.to_string() };
+        let settings = ConsulSettings { address, ..ConsulSettings::default() };
+        let maintenance = Maintenance::of("web-sidecar-proxy", settings).unwrap();
+        let begun = lifecycle::now();
+        let forever = Limit { until: None, pid: None };
+        tokio::time::timeout(ASK_FOR * 3, end(&maintenance, forever)).await.unwrap().unwrap();
+        assert!(begun.elapsed() >= ASK_FOR, "{:?}", begun.elapsed());
+    }
 }
