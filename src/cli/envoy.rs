@@ -44,6 +44,9 @@ use crate::{
 /// A wrong command line, as clap exits as well.
 const EXIT_USAGE: u8 = 2;
 
+/// A unit that gives up sooner reaches its limit of 30 starts in five minutes, and stays `failed` when Consul is back.
+const LEAST_OF_AN_INSTANCE: Duration = Duration::from_secs(10);
+
 /// Consul may be starting, or the proxy about to be registered.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -63,7 +66,8 @@ pub async fn run(args: EnvoyArgs, env: &dyn Fn(&str) -> Option<String>) -> anyho
         Ok(parts) => parts,
         Err(error) => return Ok(fail(EXIT_NO_INPUT, &error)),
     };
-    let asking = patiently(args.retry_for, async || prepare(&request, &parts.agent, &parts.token, env).await);
+    let asking =
+        patiently(patience(&args), async || prepare(&request, &parts.agent, &parts.token, env).await);
     let params = match asking.await {
         Ok(params) => params,
         Err(error) => return Ok(fail(EXIT_UNAVAILABLE, &error)),
@@ -98,6 +102,11 @@ impl Parts {
         let binary = is_started.then(|| launch::find_envoy(args.envoy_binary.as_deref(), env)).transpose()?;
         Ok(Self { token, binary, agent: HttpAgent::new(consul)? })
     }
+}
+
+/// How long Consul is asked.
+fn patience(args: &EnvoyArgs) -> Duration {
+    if args.instance.is_some() { args.retry_for.max(LEAST_OF_AN_INSTANCE) } else { args.retry_for }
 }
 
 /// Tries until it works or the time is over. Each reason is told once.

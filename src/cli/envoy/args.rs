@@ -102,7 +102,7 @@ pub struct EnvoyArgs {
     /// folder for temporary files]
     #[arg(long, value_name = "DIR", help_heading = "Envoy")]
     pub(super) bootstrap_dir: Option<PathBuf>,
-    /// How long to go on asking, while Consul does not answer or does not know the proxy
+    /// How long to go on asking, while Consul does not answer or does not know the proxy; with --instance at least 10s
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse, help_heading = "Envoy")]
     pub(super) retry_for: Duration,
     /// Arguments for Envoy

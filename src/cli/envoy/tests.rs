@@ -322,3 +322,11 @@ async fn an_address_of_another_machine_is_found_out_before_registering() {
     assert!(agent.registered.borrow().is_empty());
     prepared(&format!("{line} --bind-address lan=127.0.0.1:8443"), &agent).await.unwrap();
 }
+
+#[test]
+fn an_instance_does_not_give_up_so_soon_that_its_unit_fails_for_good() {
+    let of = |line: &str| patience(&args(line)).as_secs();
+    assert_eq!(of("--instance web-sidecar-proxy --retry-for 4s"), 10);
+    assert_eq!(of("--instance web-sidecar-proxy --retry-for 30s"), 30);
+    assert_eq!(of("--proxy-id web-sidecar-proxy --retry-for 4s"), 4);
+}
