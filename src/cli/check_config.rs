@@ -12,7 +12,11 @@ use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{EXIT_BAD_CONFIG, EXIT_NO_INPUT, check_config::machine::ThisMachine, complain, print},
+    cli::{
+        EXIT_BAD_CONFIG, EXIT_NO_INPUT,
+        check_config::{advice::Machine, machine::ThisMachine},
+        complain, print,
+    },
     config::{self, Config, ConfigError, Place, Problem},
     consul::client::Client,
 };
@@ -90,14 +94,16 @@ fn check(file: &Path) -> Result<Vec<Problem>, ConfigError> {
         })
         .collect();
     warnings.sort();
-    warnings.extend(unusable(&config, &warnings));
+    warnings.extend(unusable(&config, &warnings, &ThisMachine));
     Ok(warnings)
 }
 
-/// What the agent would say of the files at its start, when each by itself looks good.
-fn unusable(config: &Config, warnings: &[Problem]) -> Option<Problem> {
+/// What the agent would say of the files at its start, when each by itself looks good. Nothing where a file is there
+/// for the running agent only: systemd hides credentials from what checks a file before a reload.
+fn unusable(config: &Config, warnings: &[Problem], machine: &dyn Machine) -> Option<Problem> {
     let is_told = warnings.iter().any(|warning| warning.key.starts_with("consul."));
-    let error = if is_told { None } else { Client::new(config.consul.clone()).err() };
+    let is_hidden = advice::is_hidden(&config.consul, machine);
+    let error = if is_told || is_hidden { None } else { Client::new(config.consul.clone()).err() };
     error.map(|error| Problem {
         place: Place::Defaults,
         key: "consul".into(),

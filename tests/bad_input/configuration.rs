@@ -140,3 +140,15 @@ fn programs_get_problems_as_json_with_the_same_codes() {
     assert_eq!((none.code, none.err.as_str()), (Some(66), ""), "{none:?}");
     assert_says(&none.out, &["\"ok\": false", "check the path"]);
 }
+
+#[test]
+fn what_systemd_shows_the_running_agent_only_is_no_reason_for_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("agent.toml");
+    std::fs::write(&file, "consul.token_file = \"/run/credentials/causeway-of-no-machine.service/token\"\n")
+        .unwrap();
+    let name = file.to_str().unwrap();
+    let ended = run(&["check-config", name]);
+    assert_eq!((ended.code, ended.out), (Some(0), format!("{name}: ok\n")), "{}", ended.err);
+    assert!(!ended.err.contains("[consul]"), "{}", ended.err);
+}

@@ -77,6 +77,24 @@ pub(super) fn on(
     list.found
 }
 
+/// Whether something that is named for Consul is made by the unit and cannot be looked at from here.
+pub(super) fn is_hidden(consul: &ConsulSettings, machine: &dyn Machine) -> bool {
+    let socket = match &consul.address {
+        ConsulAddress::Unix { path } => Some(path),
+        ConsulAddress::Http { .. } | ConsulAddress::Https { .. } => None,
+    };
+    let tls = &consul.tls;
+    [socket, consul.token_file.as_ref(), tls.ca_file.as_ref(), tls.ca_path.as_ref()]
+        .into_iter()
+        .chain([tls.cert_file.as_ref(), tls.key_file.as_ref()])
+        .flatten()
+        .any(|path| is_made_at_start(path) && machine.look(path).is_err())
+}
+
+fn is_made_at_start(path: &Path) -> bool {
+    MADE_AT_START.iter().any(|folder| path.starts_with(folder))
+}
+
 struct List<'m> {
     machine: &'m dyn Machine,
     found: Vec<Advice>,
@@ -164,7 +182,7 @@ impl List<'_> {
             Ok(found) => return Some(found),
             Err(error) => error,
         };
-        if MADE_AT_START.iter().any(|folder| path.starts_with(folder)) {
+        if is_made_at_start(path) {
             return None;
         }
         let shown = path.display();

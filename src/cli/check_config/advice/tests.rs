@@ -110,3 +110,21 @@ fn a_secret_in_a_file_for_all_is_named() {
     let closed = machine(&[("/etc/causeway/agent.toml", Ok((FILE, 0o640)))]);
     assert_eq!(told(text, &closed, Some("consul.token")), Vec::<String>::new());
 }
+
+#[test]
+fn only_what_the_unit_makes_may_be_hidden_from_a_check() {
+    const TOKEN: &str = "/run/credentials/causeway.service/credentials_consul-token";
+    let hidden = |key: &str, path: &str, machine: &Made| {
+        let text = format!("[consul]\naddress = \"https://127.0.0.1:8501\"\n{key} = \"{path}\"\n");
+        let config = config::parse(&text, &|_| None).expect("a good file");
+        is_hidden(&config.consul, machine)
+    };
+    let seen = machine(&[(TOKEN, Ok((FILE, 0o400)))]);
+    let denied = machine(&[(TOKEN, Err(io::ErrorKind::PermissionDenied))]);
+    for key in ["token_file", "ca_file", "ca_path"] {
+        assert!(hidden(key, TOKEN, &Made::default()), "{key}");
+        assert!(hidden(key, TOKEN, &denied), "{key}");
+        assert!(!hidden(key, TOKEN, &seen), "{key}");
+        assert!(!hidden(key, "/etc/causeway/token", &Made::default()), "{key}");
+    }
+}
