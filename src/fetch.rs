@@ -2,13 +2,19 @@
 //! HTTP interface, and what the lab looks at. What is shown is the path as it is now, not as it was when some pooled
 //! connection was opened. The agent reads Consul through a client of its own.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, StatusCode, http::request};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper::{
+    Method, Request, Response, StatusCode, body::Incoming, client::conn::http1, header::HOST, http::request,
+};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
 use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
 
 /// The largest answer taken: a dump of a proxy with thousands of clusters is some tens of MB.
 const MAX_ANSWER_BYTES: usize = 256 << 20;
@@ -49,10 +55,44 @@ async fn ask(request: request::Builder, deadline: Duration) -> Result<Answer, St
     let asking = async {
         let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
         let response = client.request(request).await.map_err(|error| with_causes(&error))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
-        Ok(Answer { status, body: body.map_err(|error| error.to_string())?.to_bytes() })
+        whole(response).await
     };
+    within(deadline, asking).await
+}
+
+/// Asks for `path` over the Unix socket. Errors are as for [`get`].
+pub async fn over_unix(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    deadline: Duration,
+) -> Result<Answer, String> {
+    let request = Request::builder().method(method).uri(path).header(HOST, "localhost");
+    let request =
+        request.body(Empty::<Bytes>::new()).map_err(|error| format!("not a path of a URL: {error}"))?;
+    let asking = async {
+        let stream = UnixStream::connect(socket).await.map_err(|error| with_causes(&error))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| with_causes(&error))?;
+        // The sender goes with the answer, which ends the connection.
+        let exchange = async move {
+            whole(sender.send_request(request).await.map_err(|error| with_causes(&error))?).await
+        };
+        tokio::join!(exchange, connection).0
+    };
+    within(deadline, asking).await
+}
+
+async fn whole(response: Response<Incoming>) -> Result<Answer, String> {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+    Ok(Answer { status, body: body.map_err(|error| error.to_string())?.to_bytes() })
+}
+
+async fn within(
+    deadline: Duration,
+    asking: impl Future<Output = Result<Answer, String>>,
+) -> Result<Answer, String> {
     tokio::time::timeout(deadline, asking)
         .await
         .unwrap_or_else(|_| Err(format!("no answer within {deadline:?}")))

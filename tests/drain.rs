@@ -169,6 +169,11 @@ fn an_envoy_that_is_not_there_cannot_be_drained() {
     let ended = run(&["proxy", "drain", "--admin", "127.59.0.1:9"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.err.contains("is Envoy running"), "{ended:?}");
-    let wrong = run(&["proxy", "drain", "--admin", "nowhere"]);
-    assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    let no_socket = run(&["proxy", "drain", "--admin", "unix:/nowhere/admin.sock"]);
+    assert_eq!(no_socket.code, Some(1), "{no_socket:?}");
+    assert!(no_socket.err.contains("/server_info at unix:/nowhere/admin.sock"), "{no_socket:?}");
+    for address in ["nowhere", "unix:admin.sock"] {
+        let wrong = run(&["proxy", "drain", "--admin", address]);
+        assert_eq!(wrong.code, Some(2), "{wrong:?}");
+    }
 }

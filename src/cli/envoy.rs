@@ -168,7 +168,7 @@ async fn prepare(
         service,
         datacenter: facts.datacenter,
         node_name: facts.node_name,
-        admin: request.admin,
+        admin: request.admin.clone(),
         admin_access_log: request.admin_access_log.clone(),
         xds: request.xds.clone(),
         token: token.clone(),

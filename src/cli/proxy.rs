@@ -29,7 +29,7 @@ use crate::{
     config::consul::ConsulSettings,
     envoy::{
         admin::{Admin, AdminError},
-        bootstrap::Endpoint,
+        bootstrap::{Endpoint, socket_path},
     },
     fetch::{self, path_segment},
 };
@@ -126,8 +126,8 @@ struct EnvoyFlags {
     /// The same, as the name of a systemd instance: \xNN stands for a byte
     #[arg(long, value_name = "NAME", conflicts_with = "id", value_parser = instance::unescape)]
     instance: Option<String>,
-    /// Envoy's admin interface
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:19000", value_parser = admin_address)]
+    /// Envoy's admin interface: HOST:PORT or unix:/path
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:19000", value_parser = admin_address)]
     admin: String,
     /// The folder of its bootstrap, whose token is used where no variable gives one
     #[arg(long, value_name = "DIR")]
@@ -136,7 +136,10 @@ struct EnvoyFlags {
 
 impl EnvoyFlags {
     fn admin(&self) -> Admin {
-        Admin::new(format!("http://{}", self.admin))
+        match socket_path(&self.admin) {
+            Some(Ok(path)) => Admin::on_socket(path),
+            Some(Err(_)) | None => Admin::new(format!("http://{}", self.admin)),
+        }
     }
 
     fn proxy_id(&self) -> Option<&String> {
@@ -170,7 +173,10 @@ impl EnvoyFlags {
 }
 
 fn admin_address(text: &str) -> Result<String, String> {
-    text.parse::<Endpoint>().map(|_| text.to_owned())
+    match socket_path(text) {
+        Some(path) => path.map(|_| text.to_owned()),
+        None => text.parse::<Endpoint>().map(|_| text.to_owned()),
+    }
 }
 
 /// Runs the command.

@@ -1,11 +1,12 @@
 //! A small client of Envoy's admin interface: one request with a deadline, and its statistics as numbers.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
+use hyper::Method;
 use serde_json::Value;
 
-use crate::fetch::{self, Answer};
+use crate::fetch;
 
 /// Envoy answers from memory; even a large dump takes well under a second.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -13,7 +14,13 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// The admin interface of one Envoy.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    url: String,
+    at: At,
+}
+
+#[derive(Clone, Debug)]
+enum At {
+    Url(String),
+    Unix(PathBuf),
 }
 
 /// Why the admin interface gave no answer.
@@ -30,28 +37,50 @@ impl Admin {
     /// The admin interface at `url`, for example `http://127.0.0.1:19000`. A question is given up after five seconds.
     pub fn new(url: impl Into<String>) -> Self {
         let url: String = url.into();
-        Self { url: url.trim_end_matches('/').to_owned() }
+        Self { at: At::Url(url.trim_end_matches('/').to_owned()) }
+    }
+
+    /// The admin interface on a Unix socket.
+    pub fn on_socket(path: PathBuf) -> Self {
+        Self { at: At::Unix(path) }
     }
 
     /// The body of the answer to `GET path` (with its query, for example `/config_dump?include_eds`).
     pub async fn get(&self, path: &str) -> Result<Bytes, AdminError> {
-        let url = format!("{}{path}", self.url);
-        let answer = fetch::get(&url, DEADLINE).await;
-        body(answer, url)
+        self.ask(Method::GET, path).await
     }
 
     /// Posts to `path`, which changes something (`/healthcheck/fail`).
     pub async fn post(&self, path: &str) -> Result<Bytes, AdminError> {
-        let url = format!("{}{path}", self.url);
-        let answer = fetch::post(&url, DEADLINE).await;
-        body(answer, url)
+        self.ask(Method::POST, path).await
+    }
+
+    async fn ask(&self, method: Method, path: &str) -> Result<Bytes, AdminError> {
+        let answer = match &self.at {
+            At::Unix(socket) => fetch::over_unix(socket, method, path, DEADLINE).await,
+            At::Url(url) if method == Method::POST => fetch::post(&format!("{url}{path}"), DEADLINE).await,
+            At::Url(url) => fetch::get(&format!("{url}{path}"), DEADLINE).await,
+        };
+        let error = |reason| AdminError { url: self.shown(path), reason };
+        match answer {
+            Ok(answer) if answer.status.is_success() => Ok(answer.body),
+            Ok(answer) => Err(error(format!("answered {}", answer.status))),
+            Err(reason) => Err(error(reason)),
+        }
+    }
+
+    fn shown(&self, path: &str) -> String {
+        match &self.at {
+            At::Url(url) => format!("{url}{path}"),
+            At::Unix(socket) => format!("{path} at unix:{}", socket.display()),
+        }
     }
 
     /// The answer to `GET path` as JSON.
     pub async fn json(&self, path: &str) -> Result<Value, AdminError> {
         let body = self.get(path).await?;
         serde_json::from_slice(&body)
-            .map_err(|error| AdminError { url: format!("{}{path}", self.url), reason: error.to_string() })
+            .map_err(|error| AdminError { url: self.shown(path), reason: error.to_string() })
     }
 
     /// `node.id` of the Envoy that answers, by which its agent knows it; empty when its bootstrap gives none.
@@ -72,13 +101,5 @@ impl Admin {
     /// One counter or gauge by its full name; none when Envoy has no such statistic.
     pub async fn stat(&self, name: &str) -> Result<Option<u64>, AdminError> {
         Ok(self.stats(&format!("^{}$", name.replace('.', "\\."))).await?.remove(name))
-    }
-}
-
-fn body(answer: Result<Answer, String>, url: String) -> Result<Bytes, AdminError> {
-    match answer {
-        Ok(answer) if answer.status.is_success() => Ok(answer.body),
-        Ok(answer) => Err(AdminError { url, reason: format!("answered {}", answer.status) }),
-        Err(reason) => Err(AdminError { url, reason }),
     }
 }

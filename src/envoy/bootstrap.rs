@@ -22,6 +22,9 @@ use crate::{model::secret::SecretText, xds::resource::XDS_CLUSTER};
 /// The agent's xDS socket when nothing else is said.
 pub const DEFAULT_XDS_SOCKET: &str = "/run/causeway/xds.sock";
 
+/// What the kernel takes as the path of a Unix socket (unix(7)).
+const MAX_SOCKET_PATH_BYTES: usize = 107;
+
 /// The header in which Envoy presents its Consul token.
 const TOKEN_HEADER: &str = "x-consul-token";
 
@@ -41,7 +44,7 @@ pub struct BootstrapParams {
     /// The Consul node it runs on.
     pub node_name: String,
     /// Where Envoy's admin interface listens.
-    pub admin: SocketAddr,
+    pub admin: AdminAddress,
     /// The file that gets the admin interface's access log.
     pub admin_access_log: String,
     /// Where the agent serves xDS.
@@ -59,6 +62,15 @@ pub struct Endpoint {
     pub host: String,
     /// TCP port.
     pub port: u16,
+}
+
+/// Where an Envoy's admin interface listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// An IP address. On the loopback every user of the machine can connect to it.
+    Tcp(SocketAddr),
+    /// A Unix socket that only Envoy's own user can open, written `unix:/path`.
+    Unix(PathBuf),
 }
 
 /// Where the agent serves xDS.
@@ -95,6 +107,20 @@ impl FromStr for Endpoint {
         };
         if is_valid { Ok(Self { host: bare.unwrap_or(host).to_owned(), port }) } else { Err(wrong()) }
     }
+}
+
+/// The path in an address that is written `unix:/path`; none in one that is written otherwise.
+pub fn socket_path(text: &str) -> Option<Result<PathBuf, String>> {
+    let path = text.strip_prefix("unix://").or_else(|| text.strip_prefix("unix:"))?;
+    let is_usable = path.starts_with('/') && path.len() <= MAX_SOCKET_PATH_BYTES;
+    Some(if is_usable {
+        Ok(PathBuf::from(path))
+    } else {
+        Err(format!(
+            "`{text}` is not an absolute path of at most {MAX_SOCKET_PATH_BYTES} bytes; write for example \
+             unix:/run/envoy/admin.sock"
+        ))
+    })
 }
 
 impl FromStr for XdsAddress {
@@ -145,7 +171,7 @@ pub fn bootstrap(params: &BootstrapParams) -> Value {
             "static_layer": {"re2.max_program_size.error_level": 1_048_576},
         }]},
     });
-    params.extras.add_to(&mut bootstrap, params.admin);
+    params.extras.add_to(&mut bootstrap, &params.admin);
     bootstrap
 }
 
@@ -162,7 +188,11 @@ fn admin(params: &BootstrapParams) -> Value {
             "name": "envoy.access_loggers.file",
             "typed_config": {"@type": FILE_ACCESS_LOG, "path": params.admin_access_log},
         }],
-        "address": socket_address(params.admin),
+        "address": match &params.admin {
+            AdminAddress::Tcp(at) => socket_address(*at),
+            // The interface shows the token: nobody but Envoy's own user and root.
+            AdminAddress::Unix(path) => json!({"pipe": {"path": path.to_string_lossy(), "mode": 0o600}}),
+        },
     })
 }
 

@@ -65,8 +65,9 @@ pub struct EnvoyArgs {
     #[arg(long, value_name = "DURATION", default_value = "10s", help_heading = "Gateway")]
     pub(super) check_interval: String,
 
-    /// Where Envoy's admin interface listens; whoever reaches it controls Envoy
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:19000", help_heading = "Envoy")]
+    /// Where Envoy's admin interface listens: HOST:PORT, or unix:/path for its own user alone. Whoever reaches it controls
+    /// Envoy and can read its token
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:19000", help_heading = "Envoy")]
     pub(super) admin_bind: String,
     /// Access log of the admin interface
     #[arg(long, value_name = "FILE", default_value = "/dev/null", help_heading = "Envoy")]

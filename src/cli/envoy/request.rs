@@ -7,7 +7,7 @@ use crate::{
         envoy::{args::EnvoyArgs, choose::Wanted, register::GatewayRegistration},
         instance,
     },
-    envoy::bootstrap::{Endpoint, XdsAddress, extras::Pages},
+    envoy::bootstrap::{AdminAddress, Endpoint, XdsAddress, extras::Pages, socket_path},
 };
 
 /// The port of a gateway when none is given, as Consul has it since 1.9.
@@ -20,7 +20,7 @@ const GATEWAY_SERVICE: &str = "mesh-gateway";
 pub(super) struct Request {
     pub(super) wanted: Wanted,
     pub(super) register: Option<GatewayPlan>,
-    pub(super) admin: SocketAddr,
+    pub(super) admin: AdminAddress,
     pub(super) admin_access_log: String,
     pub(super) xds: XdsAddress,
     pub(super) pages: Pages,
@@ -54,7 +54,7 @@ impl Request {
         check_gateway_flags(args, &mut problems);
         let id = wanted.as_ref().and_then(Wanted::proxy_id);
         let register = args.register.then(|| plan(args, id, &mut problems));
-        let admin = keep(bindable(&args.admin_bind), "--admin-bind", &mut problems);
+        let admin = keep(admin(&args.admin_bind), "--admin-bind", &mut problems);
         let xds = keep(args.xds.parse::<XdsAddress>(), "--xds", &mut problems);
         let pages = pages(args, &mut problems);
         match (wanted, admin, xds) {
@@ -221,6 +221,13 @@ impl PartialAddress {
             return Ok(Self { host: Some(host.to_owned()), port: None });
         }
         Err(format!("`{text}` is not HOST:PORT; write for example 10.0.1.5:8443"))
+    }
+}
+
+fn admin(text: &str) -> Result<AdminAddress, String> {
+    match socket_path(text) {
+        Some(path) => path.map(AdminAddress::Unix),
+        None => bindable(text).map(AdminAddress::Tcp),
     }
 }
 

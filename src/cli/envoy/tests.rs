@@ -9,7 +9,7 @@ use super::{
     request::Request,
     *,
 };
-use crate::model::settings::Settings;
+use crate::{envoy::bootstrap::AdminAddress, model::settings::Settings};
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -174,9 +174,20 @@ fn wrong_command_lines_are_told_all_at_once() {
 #[test]
 fn localhost_is_an_address_to_listen_on() {
     assert_eq!(
-        request("--sidecar-for web --admin-bind localhost:19000").admin.to_string(),
-        "127.0.0.1:19000"
+        request("--sidecar-for web --admin-bind localhost:19000").admin,
+        AdminAddress::Tcp("127.0.0.1:19000".parse().unwrap())
     );
+}
+
+#[test]
+fn the_admin_interface_may_be_a_unix_socket() {
+    let admin = |address: &str| request(&format!("--sidecar-for web --admin-bind {address}")).admin;
+    assert_eq!(admin("unix:/run/a.sock"), AdminAddress::Unix("/run/a.sock".into()));
+    let long = format!("unix:/{}", "a".repeat(107));
+    for wrong in ["unix:a.sock", long.as_str()] {
+        let told = problems(&format!("--sidecar-for web --admin-bind {wrong}")).concat();
+        assert!(told.contains("is not an absolute path of at most 107 bytes"), "{told}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::{Value, json};
 
 use crate::{
-    envoy::bootstrap::{Endpoint, socket_address},
+    envoy::bootstrap::{AdminAddress, Endpoint, socket_address},
     model::settings::{Settings, duration_ms},
     xds::resource::custom::{CustomKind, CustomMessage},
 };
@@ -108,7 +108,7 @@ impl Extras {
     }
 
     /// Adds everything to a bootstrap whose admin interface is at `admin`.
-    pub(super) fn add_to(&self, bootstrap: &mut Value, admin: SocketAddr) {
+    pub(super) fn add_to(&self, bootstrap: &mut Value, admin: &AdminAddress) {
         if let Some(config) = &self.stats_config {
             bootstrap["stats_config"] = config.clone();
         } else if let Some(tags) = bootstrap["stats_config"]["stats_tags"].as_array_mut() {
@@ -127,11 +127,13 @@ impl Extras {
         }
         let backends = self.pages.iter().filter_map(|page| page.backend);
         let own = self.pages.iter().any(|page| page.backend.is_none());
-        let clusters = own
-            .then(|| local_cluster(SELF_ADMIN, dialled(admin)))
-            .into_iter()
-            .chain(backends.map(|port| local_cluster(PROMETHEUS_BACKEND, ([127, 0, 0, 1], port).into())))
-            .chain(self.clusters.iter().cloned());
+        let clusters =
+            own.then(|| local_cluster(SELF_ADMIN, dialled(admin)))
+                .into_iter()
+                .chain(backends.map(|port| {
+                    local_cluster(PROMETHEUS_BACKEND, socket_address(([127, 0, 0, 1], port).into()))
+                }))
+                .chain(self.clusters.iter().cloned());
         if let Some(all) = bootstrap["static_resources"]["clusters"].as_array_mut() {
             all.extend(clusters);
         }
@@ -277,23 +279,27 @@ fn expanded(text: &str, env: Env<'_>) -> Result<String, String> {
     Ok(whole)
 }
 
-/// Where something that binds this address is dialled.
-fn dialled(at: SocketAddr) -> SocketAddr {
-    match at.ip() {
+/// Where an admin interface that listens here is dialled.
+fn dialled(admin: &AdminAddress) -> Value {
+    let at = match admin {
+        AdminAddress::Unix(path) => return json!({"pipe": {"path": path.to_string_lossy()}}),
+        AdminAddress::Tcp(at) => *at,
+    };
+    socket_address(match at.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from(([127, 0, 0, 1], at.port())),
         IpAddr::V6(ip) if ip.is_unspecified() => SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, at.port())),
         _ => at,
-    }
+    })
 }
 
-fn local_cluster(name: &str, at: SocketAddr) -> Value {
+fn local_cluster(name: &str, address: Value) -> Value {
     json!({
         "name": name,
         "type": "STATIC",
         "connect_timeout": "5s",
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket_address(at)}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
     })
 }

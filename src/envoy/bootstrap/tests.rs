@@ -18,7 +18,7 @@ fn sidecar() -> BootstrapParams {
         service: "web".into(),
         datacenter: "dc1".into(),
         node_name: "node-1".into(),
-        admin: "127.0.0.1:19000".parse().unwrap(),
+        admin: AdminAddress::Tcp("127.0.0.1:19000".parse().unwrap()),
         admin_access_log: "/dev/null".into(),
         xds: "unix:/run/causeway/xds.sock".parse().unwrap(),
         token: Some("e95b599e-166e-7d80-08ad-aee76e7ddf19".into()),
@@ -30,7 +30,7 @@ fn gateway() -> BootstrapParams {
     BootstrapParams {
         proxy_id: "mesh-gateway".into(),
         service: "mesh-gateway".into(),
-        admin: "[::1]:19001".parse().unwrap(),
+        admin: AdminAddress::Tcp("[::1]:19001".parse().unwrap()),
         xds: "127.0.0.1:18502".parse().unwrap(),
         token: None,
         ..sidecar()

@@ -1,6 +1,8 @@
 //! Statistics and their tags, as a real Envoy has them.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Child, time::Duration};
+use std::{
+    collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Child, time::Duration,
+};
 
 use super::*;
 use crate::envoy::admin::Admin;
@@ -39,7 +41,8 @@ fn clusters() -> Vec<String> {
 
 /// Starts a real Envoy with this sidecar's bootstrap and static resources instead of an agent.
 async fn start(folder: &Path, clusters: &[String]) -> (Running, Admin) {
-    let mut json = bootstrap(&BootstrapParams { admin: "127.0.0.1:0".parse().unwrap(), ..sidecar() });
+    let admin = AdminAddress::Tcp("127.0.0.1:0".parse().unwrap());
+    let mut json = bootstrap(&BootstrapParams { admin, ..sidecar() });
     json.as_object_mut().unwrap().remove("dynamic_resources");
     json["static_resources"]["clusters"]
         .as_array_mut()
@@ -52,15 +55,7 @@ async fn start(folder: &Path, clusters: &[String]) -> (Running, Admin) {
     ]);
     let (config, address) = (folder.join("envoy.json"), folder.join("admin"));
     fs::write(&config, json.to_string()).unwrap();
-    let child = Command::new(envoy())
-        .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "error", "--config-path"])
-        .arg(&config)
-        .arg("--admin-address-path")
-        .arg(&address)
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
-    let running = Running(child);
+    let running = run(&config, &["--admin-address-path", address.to_str().unwrap()]);
     for _ in 0..200 {
         // The file is the only sign that Envoy gives of the port it chose.
         match fs::read_to_string(&address) {
@@ -75,6 +70,17 @@ async fn start(folder: &Path, clusters: &[String]) -> (Running, Admin) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("Envoy did not start");
+}
+
+fn run(config: &Path, more: &[&str]) -> Running {
+    let child = Command::new(envoy())
+        .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "error", "--config-path"])
+        .arg(config)
+        .args(more)
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    Running(child)
 }
 
 /// Consul's tags on the line of `metric` that has `marker` in it.
@@ -195,4 +201,32 @@ async fn tags_cost_little_where_clusters_are_many() {
     let took_ms = all_ms.saturating_sub(at_rest_ms);
     println!("{CLUSTERS} clusters took {took_ms} ms of Envoy's main thread");
     assert!(took_ms < MOST_MS, "{took_ms} ms");
+}
+
+#[tokio::test]
+async fn an_admin_interface_on_a_unix_socket_is_for_its_own_user_and_survives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, socket) = (folder.path().join("envoy.json"), folder.path().join("admin.sock"));
+    let pages = Pages { ready: Some("127.0.0.1:0".parse().unwrap()), ..Pages::default() };
+    let admin = AdminAddress::Unix(socket.clone());
+    let mut json = bootstrap(&BootstrapParams { admin, ..with(json!({}), &pages) });
+    json.as_object_mut().unwrap().remove("dynamic_resources");
+    fs::write(&config, json.to_string()).unwrap();
+    let admin = Admin::on_socket(socket.clone());
+    for _ in ["at first", "with the socket of the one that was killed"] {
+        let _envoy = run(&config, &[]);
+        let mut id = admin.node_id().await;
+        for _ in 0..200 {
+            if id.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            id = admin.node_id().await;
+        }
+        assert_eq!(id.unwrap(), "web-1-sidecar-proxy");
+        assert_eq!(fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+        admin.post("/healthcheck/fail").await.unwrap();
+        let refused = admin.get("/ready").await.unwrap_err().to_string();
+        assert!(refused.contains("/ready at unix:/") && refused.contains("503"), "{refused}");
+    }
 }
