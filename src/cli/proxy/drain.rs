@@ -24,12 +24,13 @@ Examples:
   causeway proxy drain web-sidecar-proxy --admin 127.0.0.1:19001 --wait 30s
   causeway proxy drain --admin 127.0.0.1:19000 --wait 5s
 
-With an id, the Envoy must be that proxy's own, and the proxy is put into Consul's maintenance mode first, so that other proxies choose
-another instance or gateway; `causeway proxy ready` ends that, or `consul maint -disable -service=ID`.
-When Consul cannot be told, the drain goes on without. Idle HTTP connections are not waited for.
+With an id, the Envoy must be that proxy's own, and the proxy is put into Consul's maintenance mode
+first, so that other proxies choose another instance or gateway; `causeway proxy ready` ends that,
+or `consul maint -disable -service=ID`. When Consul cannot be told, the drain goes on without. Idle
+HTTP connections are not waited for.
 
-Exit codes: 0 when nothing is left to do; 1 when Envoy cannot be asked, or is another proxy's; 2 for a
-wrong command line; 3 when requests or connections are left after --wait.";
+Exit codes: 0 when nothing is left to do; 1 when Envoy cannot be asked, or is another proxy's;
+2 for a wrong command line; 3 when requests or connections are left after --wait.";
 
 /// Something was still under way at the end.
 const EXIT_LEFT_OVER: u8 = 3;

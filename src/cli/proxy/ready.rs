@@ -25,11 +25,12 @@ Examples:
   causeway proxy ready --admin 127.0.0.1:19001 --wait 30s
   causeway proxy ready web-sidecar-proxy --admin 127.0.0.1:19001
 
-With an id, the Envoy must be that proxy's own, and the maintenance that `causeway proxy drain` began
-is ended. When Consul cannot be told for a minute, that is left to `consul maint -disable -service=ID`.
+With an id, the Envoy must be that proxy's own, and the maintenance that `causeway proxy drain`
+began is ended. When Consul cannot be told for a minute, that is left to
+`consul maint -disable -service=ID`.
 
-Exit codes: 0 when Envoy serves; 1 when it does not within --wait, has ended, or Consul cannot be told
-within --wait; 2 for a wrong command line.";
+Exit codes: 0 when Envoy serves; 1 when it does not within --wait, has ended, or Consul cannot be
+told within --wait; 2 for a wrong command line.";
 
 /// Envoy is up within a tenth of a second; its configuration arrives in about as much.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
