@@ -97,16 +97,19 @@ def what_is_under_way_is_waited_for(world):
     vm = world.machine
     unit = quote(instance("client-sidecar-proxy"))
     held = Held(vm.init(), FAR)
-    time.sleep(0.3)
-    vm.sh(f"systemctl stop --no-block {unit}")
-    until("it drains", lambda: substate(world, instance("client-sidecar-proxy")) == "stop", 5)
-    time.sleep(3)
-    held.finish()
-    until("it has stopped", lambda: substate(world, instance("client-sidecar-proxy")) == "dead", 10)
-    result = vm.out(f"systemctl show -P Result {unit}")
-    if result != "success":
-        raise Failure(f"its result is {result}")
-    vm.sh(f"systemctl start {unit}")
+    try:
+        time.sleep(0.3)
+        vm.sh(f"systemctl stop --no-block {unit}")
+        until("it drains", lambda: substate(world, instance("client-sidecar-proxy")) == "stop", 5)
+        time.sleep(3)
+        held.finish()
+        until("it has stopped", lambda: substate(world, instance("client-sidecar-proxy")) == "dead", 10)
+        result = vm.out(f"systemctl show -P Result {unit}")
+        if result != "success":
+            raise Failure(f"its result is {result}")
+    finally:  # the cases after this one need it
+        held.socket.close()
+        vm.sh(f"systemctl start {unit}")
     healthy(world)
     return ""
 
