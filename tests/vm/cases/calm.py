@@ -50,11 +50,22 @@ def agent_stop_and_start(world):
     return under_load(world, "systemctl stop causeway", look, "systemctl start causeway")
 
 
-def consul_restart(world):
-    def fresh(_):
-        until("Consul is back", lambda: world.ask("GET", "/v1/status/leader"), 30)
+def consul_back(world):
+    return lambda _: until("Consul is back", lambda: world.ask("GET", "/v1/status/leader"), 30)
 
-    return under_load(world, "systemctl restart consul", fresh)
+
+def consul_reload(world):
+    return under_load(world, "systemctl reload consul", consul_back(world))
+
+
+def consul_restart(world):
+    return under_load(world, "systemctl restart consul", consul_back(world))
+
+
+def consul_stop_and_start(world):
+    """Nothing is asked of Consul for a request; the agent keeps what it heard last."""
+    return under_load(world, "systemctl stop consul", lambda _: time.sleep(3), "systemctl start consul",
+                      consul_back(world))
 
 
 def envoy_reload(world):
@@ -97,16 +108,19 @@ def what_is_under_way_is_waited_for(world):
     vm = world.machine
     unit = quote(instance("client-sidecar-proxy"))
     held = Held(vm.init(), FAR)
-    time.sleep(0.3)
-    vm.sh(f"systemctl stop --no-block {unit}")
-    until("it drains", lambda: substate(world, instance("client-sidecar-proxy")) == "stop", 5)
-    time.sleep(3)
-    held.finish()
-    until("it has stopped", lambda: substate(world, instance("client-sidecar-proxy")) == "dead", 10)
-    result = vm.out(f"systemctl show -P Result {unit}")
-    if result != "success":
-        raise Failure(f"its result is {result}")
-    vm.sh(f"systemctl start {unit}")
+    try:
+        time.sleep(0.3)
+        vm.sh(f"systemctl stop --no-block {unit}")
+        until("it drains", lambda: substate(world, instance("client-sidecar-proxy")) == "stop", 5)
+        time.sleep(3)
+        held.finish()
+        until("it has stopped", lambda: substate(world, instance("client-sidecar-proxy")) == "dead", 10)
+        result = vm.out(f"systemctl show -P Result {unit}")
+        if result != "success":
+            raise Failure(f"its result is {result}")
+    finally:  # the cases after this one need it
+        held.socket.close()
+        vm.sh(f"systemctl start {unit}")
     healthy(world)
     return ""
 
@@ -132,6 +146,7 @@ def substate(world, unit):
     return world.machine.out(f"systemctl show -P SubState {quote(unit)}")
 
 
-CASES = [agent_reload, agent_restart, agent_stop_and_start, consul_restart, envoy_reload, sidecar_restart,
+CASES = [agent_reload, agent_restart, agent_stop_and_start, consul_reload, consul_restart,
+         consul_stop_and_start, envoy_reload, sidecar_restart,
          sidecar_stop_and_start, gateway_restart, gateway_stop_and_start, what_is_under_way_is_waited_for,
          target_restart]

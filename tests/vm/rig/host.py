@@ -60,8 +60,6 @@ def missing():
         found.append(f"as root: apt-get install {' '.join(packages)}")
     if not packages:
         found += confined()
-    if not (HOME / "base").exists() and not mirror():
-        found.append("apt's configuration names no Debian mirror to fetch a Debian tree from")
     return found
 
 
@@ -117,6 +115,8 @@ def base_tree():
     fresh = HOME / f"base.{os.getpid()}"
     shutil.rmtree(fresh, ignore_errors=True)
     address = mirror()
+    if address is None:
+        raise Failure("apt's configuration names no Debian mirror to fetch a Debian tree from")
     print(f"  a Debian tree ({RELEASE}) by debootstrap, as apt's configuration says", flush=True)
     try:
         run(["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", RELEASE, fresh, address], 600)

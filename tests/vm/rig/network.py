@@ -9,7 +9,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-from rig.host import Failure
+from rig.host import Failure, until
 
 CLONE_NEWNET = 0x40000000
 
@@ -65,6 +65,7 @@ class Load:
 
     def __init__(self, pid, urls):
         self.failures, self.answers, self.by = [], {url: 0 for url in urls}, {}
+        self.last = {url: None for url in urls}
         self.pauses = {url: 0.0 for url in urls}
         self.began, self.steps = time.monotonic(), []
         self.lock, self.is_over = threading.Lock(), threading.Event()
@@ -73,7 +74,10 @@ class Load:
             thread.start()
 
     def work(self, pid, url):
-        enter(pid)
+        try:
+            enter(pid)
+        except Failure as failure:
+            return self.failed(failure)
         last = time.monotonic()
         while not self.is_over.is_set():
             try:
@@ -81,16 +85,21 @@ class Load:
                 if status != 200:
                     raise Failure(f"GET {url}: {status} {body.strip()[:120]}")
                 self.took(url, body, time.monotonic() - last)
-            except Failure as failure:
-                with self.lock:
-                    self.failures.append((time.monotonic() - self.began, str(failure)))
+            except (Failure, ValueError, AttributeError) as failure:  # a body that is no answer of ours fails as well
+                self.failed(failure)
                 time.sleep(0.01)
             last = time.monotonic()
             time.sleep(0.004)
+        return None
+
+    def failed(self, failure):
+        with self.lock:
+            self.failures.append((time.monotonic() - self.began, str(failure)))
 
     def took(self, url, body, seconds):
         name = json.loads(body).get("instance", "?")
         with self.lock:
+            self.last[url] = time.monotonic()
             self.answers[url] += 1
             self.by[name] = self.by.get(name, 0) + 1
             self.pauses[url] = max(self.pauses[url], seconds)
@@ -107,7 +116,13 @@ class Load:
         return by
 
     def end(self):
-        """Ends it; a Failure if a request failed or a path gave no answer at all."""
+        """Ends it; a Failure if a request failed, or a path gives no answer after the last step."""
+        asked = time.monotonic()
+        try:
+            until("an answer on each path after the last step",
+                  lambda: all(at and at > asked for at in self.last.values()), 20)
+        except Failure as failure:
+            self.failed(failure)
         self.is_over.set()
         for thread in self.threads:
             thread.join()
