@@ -51,7 +51,16 @@ pub(crate) struct Report {
 #[derive(Debug)]
 pub(crate) enum News {
     Heard(Heard),
-    Lost(Arc<str>),
+    Lost(Silence, Arc<str>),
+}
+
+/// What kind of silence a topic is lost in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// Consul, or a part of it, does not answer.
+    Away,
+    /// Consul says no, or nobody may ask: it is no matter of an outage.
+    Told,
 }
 
 /// What all pollers share.
@@ -205,7 +214,8 @@ fn digest(
             let is_news = !is_harmless && last.lost.as_ref() != Some(&reason);
             let news = is_news.then(|| {
                 last.lost = Some(reason.clone());
-                News::Lost(reason)
+                let silence = if fault == Fault::Denied { Silence::Told } else { Silence::Away };
+                News::Lost(silence, reason)
             });
             (Event::Failed(fault), news)
         }
