@@ -171,16 +171,17 @@ impl Case {
         matches!(self.standing, Standing::Passed(_)).then(|| again(recheck, jitter))
     }
 
-    /// Consul says nothing for long: as if the check had come to nothing, until it comes to something.
+    /// The check takes long: what is remembered counts until it comes to something. It is no failure, or a Consul that is
+    /// slow could never refuse.
     pub(super) fn unanswered(&mut self, service: &ServiceName, past: Past) {
-        self.unchecked(service, past, 0.0);
+        if past == Past::Passed && self.standing == Standing::Waiting {
+            self.standing = Standing::Passed(Ticket::Token(service.clone()));
+        }
     }
 
     fn unchecked(&mut self, service: &ServiceName, past: Past, jitter: f64) -> Duration {
         self.is_doubted = false;
-        if past == Past::Passed && self.standing == Standing::Waiting {
-            self.standing = Standing::Passed(Ticket::Token(service.clone()));
-        }
+        self.unanswered(service, past);
         let doubled = RETRY_FIRST.saturating_mul(1 << self.failures.min(16)).min(RETRY_CAP);
         self.failures = self.failures.saturating_add(1);
         doubled.mul_f64(0.5 + 0.5 * jitter)
@@ -344,6 +345,9 @@ mod tests {
         case.unanswered(&web(), Past::Passed);
         assert_eq!(case.standing(), &Standing::Passed(Ticket::Token(web())));
         assert_eq!(case.checked(&web(), Some(Right::Lacking), Past::Passed, RECHECK, 0.0), Some(CONFIRM));
+        case.unanswered(&web(), Past::Passed);
+        assert_eq!(case.checked(&web(), Some(Right::Lacking), Past::Passed, RECHECK, 0.0), None);
+        assert!(matches!(case.standing(), Standing::Denied { .. }), "slow is not away");
     }
 
     #[test]
