@@ -19,7 +19,6 @@ use tokio::{
 };
 
 use crate::{
-    config::consul::ConsulAddress,
     consul::{
         acl::leaf::LeafTokens,
         census,
@@ -40,9 +39,6 @@ use crate::{
 pub const LINGER: Duration = Duration::from_secs(30);
 /// Reports that may wait for the owner. It takes them within microseconds; a full queue only makes pollers wait.
 const REPORTS: usize = 256;
-/// Polls at once over HTTPS. Consul's HTTP/2 allows 250 streams on the one connection, and a request beyond them would
-/// wait unseen behind long polls; should only HTTP/1.1 be spoken, it is below Consul's 200 connections.
-const HTTPS_POLLS: usize = 180;
 /// Changes of wishes that may wait: one per proxy that changes its mind at the same moment.
 const WISHES: usize = 64;
 
@@ -77,10 +73,7 @@ pub fn start_with(
 ) -> (Watches, Task<()>) {
     let (wishes_in, wishes) = mpsc::channel(WISHES);
     let (reports_in, reports) = mpsc::channel(REPORTS);
-    let turns = Turns::new(match client.settings().address {
-        ConsulAddress::Https { .. } => HTTPS_POLLS,
-        ConsulAddress::Http { .. } | ConsulAddress::Unix { .. } => client.settings().max_connections,
-    });
+    let turns = Turns::of(client.settings());
     let (guides, local) = (Guides::new(), Arc::default());
     let desk = Desk { client, metrics, reports: reports_in, turns, leaf_tokens, guides, local };
     let owner = Owner::new(desk, kept);

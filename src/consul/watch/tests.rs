@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::{
-    config::consul::ConsulSettings,
+    config::consul::{ConsulAddress, ConsulSettings},
     consul::acl::leaf::Credential,
     consul::fake::{Fake, handler, reply},
     lifecycle::StopSource,
