@@ -14,6 +14,7 @@ use tokio::{
 };
 
 use crate::{
+    config::consul::{ConsulAddress, ConsulSettings},
     consul::{
         acl::leaf::{Credential, Key, LeafTokens},
         census::Mark,
@@ -32,6 +33,9 @@ use crate::{
     },
 };
 
+/// Polls at once over HTTPS. Consul's HTTP/2 allows 250 streams on the one connection, and a request beyond them would
+/// wait unseen behind long polls; should only HTTP/1.1 be spoken, it is below Consul's 200 connections.
+const HTTPS_POLLS: usize = 180;
 /// How long a poll may hold a connection while more polls want one than connections are there. With `t` polls and
 /// `c` connections a change is then seen after at most about `t / c` times this.
 const TURN: Duration = Duration::from_secs(1);
@@ -51,7 +55,16 @@ pub(crate) struct Report {
 #[derive(Debug)]
 pub(crate) enum News {
     Heard(Heard),
-    Lost(Arc<str>),
+    Lost(Silence, Arc<str>),
+}
+
+/// What kind of silence a topic is lost in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// Consul, or a part of it, does not answer.
+    Away,
+    /// Consul says no, or nobody may ask: it is no matter of an outage.
+    Told,
 }
 
 /// What all pollers share.
@@ -83,6 +96,14 @@ pub(crate) struct Seat {
 }
 
 impl Turns {
+    /// As many as this Consul bears.
+    pub(crate) fn of(settings: &ConsulSettings) -> Self {
+        Self::new(match settings.address {
+            ConsulAddress::Https { .. } => HTTPS_POLLS,
+            ConsulAddress::Http { .. } | ConsulAddress::Unix { .. } => settings.max_connections,
+        })
+    }
+
     pub(crate) fn new(limit: usize) -> Self {
         let limit = limit.max(1);
         Self {
@@ -205,7 +226,8 @@ fn digest(
             let is_news = !is_harmless && last.lost.as_ref() != Some(&reason);
             let news = is_news.then(|| {
                 last.lost = Some(reason.clone());
-                News::Lost(reason)
+                let silence = if fault == Fault::Denied { Silence::Told } else { Silence::Away };
+                News::Lost(silence, reason)
             });
             (Event::Failed(fault), news)
         }

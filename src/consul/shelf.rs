@@ -21,8 +21,9 @@ use crate::{
 
 /// How long a topic waits for Consul before its kept answer is used. A healthy Consul answers within milliseconds, one
 /// that holds its breath is given up after ten seconds only.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How long kept answers stay at hand after the local agent answered again: proxies that were away come back meanwhile.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long kept answers stay at hand once Consul says all that it is asked for again: proxies that were away come back
+/// meanwhile.
 const KEPT: Duration = Duration::from_secs(600);
 /// Between two times that the shelf is shown: it empties answer by answer.
 const SHOWN_EVERY: Duration = Duration::from_secs(1);
@@ -41,8 +42,10 @@ pub(crate) struct Shelf {
     owner: Option<AgentFacts>,
     /// Whether Consul has answered anything at all.
     is_heard: bool,
-    /// Since when the local agent answers.
-    heard_agent_at: Option<Instant>,
+    /// Whether the local agent answers. It does also where all servers are gone.
+    is_agent_heard: bool,
+    /// Since when Consul says all that it is asked for.
+    calm_since: Option<Instant>,
     /// When to show what is on it now, if it was not shown yet.
     show_at: Option<Instant>,
 }
@@ -60,7 +63,8 @@ impl Shelf {
             started: now,
             owner,
             is_heard: false,
-            heard_agent_at: None,
+            is_agent_heard: false,
+            calm_since: None,
             show_at: None,
         }
     }
@@ -82,7 +86,7 @@ impl Shelf {
         self.is_heard = true;
         drop(self.lost(topic, now));
         let Answer::Agent(facts) = answer else { return false };
-        self.heard_agent_at.get_or_insert(now);
+        self.is_agent_heard = true;
         let is_foreign = self.owner.take().is_some_and(|owner| !is_same(&owner, facts));
         if is_foreign {
             self.clear(now);
@@ -93,7 +97,7 @@ impl Shelf {
     /// Consul gives no answer: what was kept of the topic, if it was not given before.
     pub(crate) fn lost(&mut self, topic: &Topic, now: Instant) -> Option<Heard> {
         if *topic == Topic::Agent {
-            self.heard_agent_at = None;
+            self.is_agent_heard = false;
         }
         let heard = self.kept.remove(topic)?;
         self.unawait(topic);
@@ -120,9 +124,24 @@ impl Shelf {
     pub(crate) fn let_go(&mut self, topic: &Topic, silent: Option<Heard>, now: Instant) {
         self.unawait(topic);
         if let Some(heard) = silent {
+            self.calm_since = None;
             self.kept.insert(topic.clone(), heard);
             self.changed(now);
         }
+    }
+
+    /// Whether Consul is silent on anything that is asked for and was known, which is told whenever that may have changed.
+    pub(crate) fn told(&mut self, is_silent: bool, now: Instant) {
+        if is_silent || !self.is_agent_heard {
+            self.calm_since = None;
+        } else {
+            self.calm_since.get_or_insert(now);
+        }
+    }
+
+    /// What is on it, if that was not shown yet: before anything that came here leaves another place.
+    pub(crate) fn unshown(&mut self) -> Option<Topics> {
+        self.show_at.take().map(|_| self.kept.clone())
     }
 
     /// When something is to be done: [`Self::overdue`], then [`Self::shown`].
@@ -136,11 +155,11 @@ impl Shelf {
         if self.over_at().is_some_and(|at| at <= now) {
             self.clear(now);
         }
-        self.show_at.take_if(|at| *at <= now).map(|_| self.kept.clone())
+        self.show_at.filter(|at| *at <= now).and_then(|_| self.unshown())
     }
 
     fn over_at(&self) -> Option<Instant> {
-        self.heard_agent_at.map(|at| at + KEPT).filter(|_| !self.kept.is_empty())
+        self.calm_since.map(|at| at + KEPT).filter(|_| !self.kept.is_empty())
     }
 
     fn clear(&mut self, now: Instant) {
@@ -242,18 +261,37 @@ mod tests {
     async fn what_nobody_came_for_goes_when_consul_is_back_for_long() {
         let now = Instant::now();
         let mut shelf = shelf(now);
+        shelf.told(false, now);
         assert_eq!(shelf.due(), None, "without Consul it stays");
         shelf.answered(&Topic::Agent, &facts("vm"), now);
         assert_eq!(shelf.shown(now), None);
         assert_eq!(shelf.shown(now + SHOWN_EVERY).map(|kept| kept.len()), Some(2));
+        assert_eq!(shelf.due(), None, "a local agent answers also when the servers are gone");
+        shelf.told(true, now);
+        assert_eq!(shelf.due(), None);
+        shelf.told(false, now);
+        shelf.told(false, now + KEPT / 2);
         assert_eq!(shelf.due(), Some(now + KEPT));
-        shelf.lost(&Topic::Agent, now);
+        shelf.told(true, now + KEPT / 2);
         assert_eq!(shelf.due(), None, "it is away again");
-        shelf.answered(&Topic::Agent, &facts("vm"), now);
+        shelf.told(false, now);
         assert_eq!(shelf.shown(now + KEPT), None);
         let shown_at = shelf.due().unwrap();
         assert_eq!(shelf.shown(shown_at), Some(Topics::new()));
         assert_eq!(shelf.due(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_let_go_later_has_its_own_ten_minutes() {
+        let now = Instant::now();
+        let mut shelf = shelf(now);
+        shelf.answered(&Topic::Agent, &facts("vm"), now);
+        shelf.told(false, now);
+        let later = now + KEPT / 2;
+        shelf.let_go(&Topic::Mesh, Some(kept(defaults())), later);
+        shelf.told(false, later);
+        shelf.unshown();
+        assert_eq!(shelf.due(), Some(later + KEPT));
     }
 
     #[tokio::test(start_paused = true)]

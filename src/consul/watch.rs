@@ -19,14 +19,13 @@ use tokio::{
 };
 
 use crate::{
-    config::consul::ConsulAddress,
     consul::{
         acl::leaf::LeafTokens,
         census,
         client::Client,
         guide::{self, Guides},
         metrics::ConsulMetrics,
-        poller::{self, Desk, News, Report, Turns},
+        poller::{self, Desk, News, Report, Silence, Turns},
         shelf::Shelf,
     },
     lifecycle::{self, Stop, Task, pace::Pace},
@@ -40,9 +39,6 @@ use crate::{
 pub const LINGER: Duration = Duration::from_secs(30);
 /// Reports that may wait for the owner. It takes them within microseconds; a full queue only makes pollers wait.
 const REPORTS: usize = 256;
-/// Polls at once over HTTPS. Consul's HTTP/2 allows 250 streams on the one connection, and a request beyond them would
-/// wait unseen behind long polls; should only HTTP/1.1 be spoken, it is below Consul's 200 connections.
-const HTTPS_POLLS: usize = 180;
 /// Changes of wishes that may wait: one per proxy that changes its mind at the same moment.
 const WISHES: usize = 64;
 
@@ -77,33 +73,11 @@ pub fn start_with(
 ) -> (Watches, Task<()>) {
     let (wishes_in, wishes) = mpsc::channel(WISHES);
     let (reports_in, reports) = mpsc::channel(REPORTS);
-    let (published, catalog) = watch::channel(Arc::new(Catalog::default()));
-    let (shelved, shelf) = watch::channel(Arc::new(kept.clone()));
-    let turns = Turns::new(match client.settings().address {
-        ConsulAddress::Https { .. } => HTTPS_POLLS,
-        ConsulAddress::Http { .. } | ConsulAddress::Unix { .. } => client.settings().max_connections,
-    });
-    let owner = Owner {
-        catalog: Catalog::default(),
-        shelf: Shelf::new(kept, lifecycle::now()),
-        wanted: BTreeMap::new(),
-        followed: BTreeMap::new(),
-        guided: BTreeMap::new(),
-        pollers: JoinSet::new(),
-        desk: Desk {
-            client,
-            metrics,
-            reports: reports_in,
-            turns,
-            leaf_tokens,
-            guides: Guides::new(),
-            local: Arc::default(),
-        },
-        published,
-        shelved,
-        has_news: false,
-        pace: Pace::default(),
-    };
+    let turns = Turns::of(client.settings());
+    let (guides, local) = (Guides::new(), Arc::default());
+    let desk = Desk { client, metrics, reports: reports_in, turns, leaf_tokens, guides, local };
+    let owner = Owner::new(desk, kept);
+    let (catalog, shelf) = (owner.published.subscribe(), owner.shelved.subscribe());
     let task = lifecycle::spawn("consul.watch", owner.run(wishes, reports, stop));
     (Watches { wishes: wishes_in, catalog, shelf }, task)
 }
@@ -147,11 +121,34 @@ struct Followed {
     poller: AbortHandle,
     /// When it is forgotten, if nobody wants it.
     until: Option<Instant>,
-    is_silent: bool,
+    silence: Option<Silence>,
     is_from_disk: bool,
 }
 
+impl Followed {
+    /// Whether Consul would say more of what was heard, if it could be asked.
+    fn misses(&self, heard: &Heard) -> bool {
+        heard.stale.is_some() && self.silence != Some(Silence::Told)
+    }
+}
+
 impl Owner {
+    fn new(desk: Desk, kept: Topics) -> Self {
+        Self {
+            catalog: Catalog::default(),
+            shelved: watch::Sender::new(Arc::new(kept.clone())),
+            shelf: Shelf::new(kept, lifecycle::now()),
+            wanted: BTreeMap::new(),
+            followed: BTreeMap::new(),
+            guided: BTreeMap::new(),
+            pollers: JoinSet::new(),
+            desk,
+            published: watch::Sender::default(),
+            has_news: false,
+            pace: Pace::default(),
+        }
+    }
+
     async fn run(
         mut self,
         mut wishes: mpsc::Receiver<Wish>,
@@ -215,8 +212,7 @@ impl Owner {
         for topic in new {
             self.shelf.asked(&topic, lifecycle::now());
             let poller = self.pollers.spawn(poller::follow(self.desk.clone(), topic.clone()));
-            self.followed
-                .insert(topic, Followed { poller, until: None, is_silent: false, is_from_disk: false });
+            self.followed.insert(topic, Followed { poller, until: None, silence: None, is_from_disk: false });
         }
     }
 
@@ -254,7 +250,7 @@ impl Owner {
             let is_over = followed.until.is_some_and(|until| until <= now);
             if is_over {
                 followed.poller.abort();
-                let silent = catalog.heard(topic).filter(|heard| heard.stale.is_some());
+                let silent = catalog.heard(topic).filter(|heard| followed.misses(heard));
                 shelf.let_go(topic, silent.cloned(), now);
                 catalog.forget(topic);
             }
@@ -263,21 +259,23 @@ impl Owner {
         self.guide(&[]);
         self.count_topics(&[]);
         self.count_silent();
+        // What goes from one to the other is in both for a moment, never in neither: it stays on disk.
+        if let Some(kept) = self.shelf.unshown() {
+            self.shelved.send_replace(Arc::new(kept));
+        }
         self.publish(self.followed.len() != before);
     }
 
     /// Takes one report into the catalog; returns whether that changed it.
     fn take(&mut self, report: Report) -> bool {
-        // A poller may have reported just before it was aborted.
-        let Some(followed) = self.followed.get_mut(&report.topic) else { return false };
-        let was_silent = followed.is_silent;
-        followed.is_silent = matches!(report.news, News::Lost(_));
-        let was_from_disk = followed.is_from_disk;
-        let now = lifecycle::now();
         let topic = report.topic;
+        let was = self.standing(&topic);
+        // A poller may have reported just before it was aborted.
+        let Some(followed) = self.followed.get_mut(&topic) else { return false };
+        let now = lifecycle::now();
         let has_changed = match report.news {
             News::Heard(heard) => {
-                if was_silent {
+                if followed.silence.take().is_some() {
                     tracing::info!(%topic, "Consul answers again");
                 }
                 if let Answer::Agent(facts) = &*heard.answer {
@@ -290,28 +288,34 @@ impl Owner {
                 }
                 self.catalog.hear(topic.clone(), heard)
             }
-            News::Lost(reason) => {
+            News::Lost(silence, reason) => {
                 tracing::warn!(%topic, error = %reason, "Consul gives no answer; the last one stays in use");
-                if let Some(heard) = self.shelf.lost(&topic, now) {
-                    self.restore(topic.clone(), heard);
-                }
-                self.catalog.lose(&topic, reason)
+                followed.silence = Some(silence);
+                let kept = self.shelf.lost(&topic, now);
+                let is_restored = kept.is_some_and(|heard| self.restore(topic.clone(), heard));
+                is_restored | self.catalog.lose(&topic, reason)
             }
         };
         // Counting goes through all topics: not at each of thousands of answers.
-        let is = self.followed.get(&topic).map(|followed| (followed.is_silent, followed.is_from_disk));
-        if is != Some((was_silent, was_from_disk)) {
+        if self.standing(&topic) != was || topic == Topic::Agent {
             self.count_silent();
         }
         has_changed
     }
 
+    /// All of a topic that is counted.
+    fn standing(&self, topic: &Topic) -> Option<(Option<Silence>, bool, bool)> {
+        let followed = self.followed.get(topic)?;
+        let is_missed = self.catalog.heard(topic).is_some_and(|heard| followed.misses(heard));
+        Some((followed.silence, followed.is_from_disk, is_missed))
+    }
+
     /// Gives out what waited for Consul long enough, and shows what is left.
     fn tend_shelf(&mut self, now: Instant) {
         let overdue = self.shelf.overdue(now);
-        let has_changed = !overdue.is_empty();
+        let mut has_changed = false;
         for (topic, heard) in overdue {
-            self.restore(topic, heard);
+            has_changed |= self.restore(topic, heard);
         }
         self.count_silent();
         self.publish(has_changed);
@@ -320,12 +324,11 @@ impl Owner {
         }
     }
 
-    /// Uses a kept answer of a topic that Consul says nothing of.
-    fn restore(&mut self, topic: Topic, heard: Heard) {
-        if let Some(followed) = self.followed.get_mut(&topic) {
-            followed.is_from_disk = heard.is_from_disk();
-            self.catalog.hear(topic, heard);
-        }
+    /// Uses a kept answer of a topic that Consul says nothing of; returns whether that changed the catalog.
+    fn restore(&mut self, topic: Topic, heard: Heard) -> bool {
+        let Some(followed) = self.followed.get_mut(&topic) else { return false };
+        followed.is_from_disk = heard.is_from_disk();
+        self.catalog.hear(topic, heard)
     }
 
     /// Drops what is in use of another agent's answers.
@@ -367,8 +370,13 @@ impl Owner {
         self.desk.metrics.topics.set(i64::try_from(topics().count()).unwrap_or(i64::MAX));
     }
 
-    fn count_silent(&self) {
-        let silent = self.followed.values().filter(|followed| followed.is_silent).count();
+    /// Counts topics of which Consul says nothing, and tells the shelf whether it misses any.
+    fn count_silent(&mut self) {
+        let misses = |(topic, followed): (&Topic, &Followed)| {
+            self.catalog.heard(topic).is_some_and(|heard| followed.misses(heard))
+        };
+        self.shelf.told(self.followed.iter().any(misses), lifecycle::now());
+        let silent = self.followed.values().filter(|followed| followed.silence.is_some()).count();
         self.desk.metrics.topics_silent.set(i64::try_from(silent).unwrap_or(i64::MAX));
         let from_disk = self.followed.values().filter(|followed| followed.is_from_disk).count();
         let from_disk = i64::try_from(from_disk).unwrap_or(i64::MAX);

@@ -6,6 +6,7 @@ use crate::model::name::{Datacenter, NodeName};
 
 /// Facts of the local agent (`/v1/agent/self`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AgentFacts {
     /// The datacenter this agent is in.
     pub datacenter: Datacenter,

@@ -10,6 +10,7 @@ use crate::model::{
 /// The CA roots (`/v1/agent/connect/ca/roots`). An answer with an empty trust domain is unknown, not empty: it
 /// never becomes a value of this type.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Roots {
     /// The trust domain, lower case.
     pub trust_domain: TrustDomain,
@@ -20,6 +21,7 @@ pub struct Roots {
 
 /// A service's leaf certificate (`/v1/agent/connect/ca/leaf/:service`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Leaf {
     /// The service it is for.
     pub service: ServiceName,

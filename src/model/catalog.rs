@@ -27,7 +27,7 @@ use crate::model::{
 
 /// Something that can be asked of Consul and watched.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Topic {
     /// The local agent's facts.
     Agent,

@@ -12,6 +12,7 @@ use crate::model::{
 /// What is asked of Consul's compiler. The overrides of a proxy are part of the question, because the answer to a
 /// plain GET is wrong for a proxy with a gateway mode or protocol of its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ChainRequest {
     /// The service whose chain is wanted.
     pub service: ServiceName,
@@ -27,6 +28,7 @@ pub struct ChainRequest {
 
 /// A compiled discovery chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Chain {
     /// The service.
     pub service: ServiceName,
@@ -68,6 +70,7 @@ pub enum ChainNode {
 
 /// Where a chain ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Resolver {
     /// Id of the target.
     pub target: String,
@@ -85,7 +88,7 @@ pub struct Resolver {
 
 /// How requests spread over endpoints, as far as a cluster says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Balance {
     /// One after the other, by weight.
     RoundRobin,
@@ -109,6 +112,7 @@ pub enum Balance {
 
 /// What a resolver resolves to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Target {
     /// The service.
     pub service: ServiceName,
@@ -128,6 +132,7 @@ pub struct Target {
 
 /// A named subset of a service's instances.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Subset {
     /// Its name in the `service-resolver` entry.
     pub name: String,

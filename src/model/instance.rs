@@ -42,6 +42,7 @@ impl fmt::Display for ServiceKind {
 
 /// One instance as a health query gives it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Instance {
     /// The node it runs on.
     pub node: NodeName,
@@ -82,6 +83,7 @@ pub enum Health {
 
 /// How much traffic an instance takes, by health. Consul's default is 1 and 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Weights {
     /// While its checks pass.
     pub passing: u32,
@@ -97,6 +99,7 @@ impl Default for Weights {
 
 /// A host and a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct HostPort {
     /// IP address or DNS name.
     pub host: Host,

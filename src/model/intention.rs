@@ -6,6 +6,7 @@ use crate::model::name::ServiceName;
 
 /// One intention, from the legacy API or from a `service-intentions` entry.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Intention {
     /// Who calls.
     pub source: Party,

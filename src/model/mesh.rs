@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The `mesh/mesh` entry. Its default is what holds without one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MeshDefaults {
     /// TLS of public listeners (`TLS.Incoming`).
     pub incoming: TlsParams,
@@ -16,6 +17,7 @@ pub struct MeshDefaults {
 
 /// Versions and ciphers of TLS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TlsParams {
     /// The oldest version.
     pub min: TlsVersion,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Something in the catalog that could not be honoured. A note never stops the rest; it is shown in
 /// `causeway proxy status`, on `/status` and in the log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Note {
     /// The place: `upstream counting`, `instance web-2 of service web in dc2`.
     pub about: String,

@@ -11,6 +11,7 @@ use crate::model::{
 
 /// What a prepared query found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct QueryResult {
     /// The datacenter of all that was found: another than the one that was asked when the query failed over.
     pub datacenter: Datacenter,

@@ -14,6 +14,7 @@ use crate::model::{
 
 /// A proxy as registered with the local agent (`/v1/agent/service/:id`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Registration {
     /// Its service id.
     pub id: ProxyId,
@@ -44,6 +45,7 @@ pub struct Registration {
 /// What stands in the place of something that is asked for and cannot be honoured. It is not as if it were not asked
 /// for: whatever it was before stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Unread<I> {
     /// Which one it is, if that much can be read.
     pub id: Option<I>,
@@ -53,6 +55,7 @@ pub struct Unread<I> {
 
 /// The service instance behind a sidecar.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Destination {
     /// Its service name.
     pub service: ServiceName,
@@ -64,6 +67,7 @@ pub struct Destination {
 
 /// What sets an upstream apart from a proxy's others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UpstreamId {
     /// What is reached.
     pub destination: UpstreamKind,
@@ -73,6 +77,7 @@ pub struct UpstreamId {
 
 /// A service that a sidecar's application reaches on a local port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// What is reached, and in which datacenter.
     pub id: UpstreamId,
@@ -106,6 +111,7 @@ impl fmt::Display for LocalAddress {
 
 /// A Unix socket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UnixSocket {
     /// An absolute path of at most 107 bytes, or `@` and a name in Linux's abstract namespace.
     pub path: String,
@@ -118,6 +124,7 @@ pub type ExposedPaths = Vec<Result<ExposedPath, Unread<ExposedId>>>;
 
 /// What sets an exposed path apart from a proxy's others.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExposedId {
     /// The path, with its leading slash. No other is served.
     pub path: String,
@@ -127,6 +134,7 @@ pub struct ExposedId {
 
 /// One path of the application that anybody may fetch: a health check, metrics.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExposedPath {
     /// The path, and where Envoy serves it.
     pub id: ExposedId,
@@ -148,6 +156,7 @@ pub enum UpstreamKind {
 
 /// Central configuration of one scope: `proxy-defaults/global` or `service-defaults/<name>`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Defaults {
     /// `Protocol` (service-defaults) as written.
     pub protocol: Option<String>,
@@ -163,6 +172,7 @@ pub struct Defaults {
 
 /// Settings of the upstreams that a service's sidecars have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UpstreamDefaults {
     /// Of all upstreams (`Defaults`).
     pub all: UpstreamConfig,
@@ -172,6 +182,7 @@ pub struct UpstreamDefaults {
 
 /// Central settings of an upstream.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UpstreamConfig {
     /// Its gateway mode, if set.
     pub gateway_mode: Option<GatewayMode>,

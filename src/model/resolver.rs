@@ -8,6 +8,7 @@ use crate::model::chain::Subset;
 
 /// One `service-resolver` entry. Redirects and failover are decided by whoever dials, before a gateway sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ServiceResolver {
     /// The subset that is meant where none is named.
     pub default_subset: Option<String>,

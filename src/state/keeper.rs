@@ -140,7 +140,11 @@ impl Keeper {
                 }
                 self.is_failing = true;
                 self.metrics.failed();
-                self.pace.failed(self.started.elapsed());
+                match error {
+                    // To encode all of it again before it has changed would come to the same.
+                    StateError::TooLong { .. } => self.pace.gave_up(self.elapsed()),
+                    StateError::Io { .. } | StateError::Exposed { .. } => self.pace.failed(self.elapsed()),
+                }
             }
         }
     }
@@ -155,7 +159,8 @@ impl Job {
         let keep = Keep::of(&self.catalog, &self.shelf, self.now_s);
         let next_expiry_s = keep.next_expiry_s().filter(|_| self.keys);
         let mut written = Ok(0);
-        // One that fails does not keep the others from being written; the first reason is told.
+        // One that fails does not keep the others from being written. The first reason is told, but for one that ends only
+        // with a change: the others are worth another try.
         for kind in Kind::ALL {
             let body = match kind {
                 Kind::Keys if !self.keys => continue,
@@ -172,7 +177,7 @@ impl Job {
             }
             written = match (written, self.store.write(kind, self.now_s, &body)) {
                 (Ok(before), Ok(bytes)) => Ok(before + bytes),
-                (Ok(_), Err(error)) => Err(error),
+                (Ok(_) | Err(StateError::TooLong { .. }), Err(error)) => Err(error),
                 (Err(error), _) => Err(error),
             };
         }

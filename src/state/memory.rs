@@ -44,6 +44,16 @@ impl TokenMemory {
         self.tokens.send_if_modified(|tokens| tokens.strike(mark, service));
     }
 
+    /// Consul said that there is no such token.
+    pub fn forget(&self, mark: &TokenMark) {
+        self.tokens.send_if_modified(|tokens| tokens.forget(mark));
+    }
+
+    /// Whether Consul said lately that the token has the right to any service.
+    pub fn knows(&self, mark: &TokenMark) -> bool {
+        self.tokens.borrow().knows(mark, epoch_s(lifecycle::wall_clock()), self.max_age)
+    }
+
     /// Whether Consul said lately that it has.
     pub fn vouches(&self, mark: &TokenMark, service: &ServiceName) -> bool {
         self.tokens.borrow().vouch(mark, service, epoch_s(lifecycle::wall_clock()), self.max_age)

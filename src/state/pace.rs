@@ -42,6 +42,11 @@ impl Pace {
         self.not_before = now + if bytes == 0 { Duration::ZERO } else { pause.max(GAP) };
     }
 
+    /// It cannot be written as it is: the next change may, and is not tried at once.
+    pub fn gave_up(&mut self, now: Duration) {
+        self.not_before = now + RETRY;
+    }
+
     /// It could not be written: what changed has to be yet.
     pub fn failed(&mut self, now: Duration) {
         self.changed(now);
@@ -92,6 +97,17 @@ mod tests {
         pace.changed(ms(0));
         pace.begun();
         pace.failed(ms(300));
+        assert_eq!(pace.due(), Some(ms(10_300)));
+    }
+
+    #[test]
+    fn what_cannot_be_written_waits_for_a_change() {
+        let mut pace = Pace::default();
+        pace.changed(ms(0));
+        pace.begun();
+        pace.gave_up(ms(300));
+        assert_eq!(pace.due(), None);
+        pace.changed(ms(400));
         assert_eq!(pace.due(), Some(ms(10_300)));
     }
 }

@@ -1,7 +1,8 @@
 //! The records of kept files, one JSON object a line. Pure.
 //!
 //! A record that is not understood costs only itself: the format's number tells of another container, not of every
-//! field that a later version adds.
+//! field that a later version adds. A field that is not known here is not understood either, at any depth: it may be what
+//! restricts the rest.
 
 use std::fmt;
 
@@ -29,6 +30,7 @@ struct WrittenTopic<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ReadTopic {
     topic: Topic,
     answer: Answer,
@@ -38,6 +40,7 @@ struct ReadTopic {
 
 /// A leaf certificate with its key: the only place where one is written.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct KeptLeaf {
     service: ServiceName,
     chain_pem: String,
@@ -46,11 +49,13 @@ struct KeptLeaf {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct KeptKey {
     key: String,
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct KeptVerdict {
     mark: String,
     service: ServiceName,

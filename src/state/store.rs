@@ -1,17 +1,22 @@
 //! The kept files on disk: read with suspicion, replaced as a whole. Decides nothing of what is in them.
 //!
 //! A file is written beside the good one, synced, and renamed over it; then the directory is synced. So whatever
-//! happens, the name leads to a whole file. What cannot be used is moved aside, never removed and never fatal.
+//! happens, the name leads to a whole file. What cannot be used is moved aside, or removed if it holds private keys; it
+//! is never fatal.
 
 use std::{
     collections::BTreeMap,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, Metadata, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{Uid, geteuid};
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    unistd::{Uid, geteuid},
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -46,12 +51,20 @@ pub enum StateError {
         source: io::Error,
     },
     /// There is too much of it.
-    #[error("write {}: it would have {bytes} bytes, and the limit is {MAX_BYTES}; a part of it cannot be kept", path.display())]
+    #[error("write {}: it would have {bytes} bytes, and the limit is {MAX_BYTES}; there is no such file until it fits", path.display())]
     TooLong {
         /// The file.
         path: PathBuf,
         /// Its length.
         bytes: usize,
+    },
+    /// Others could put something in its place.
+    #[error("use {}: {why}; give it to the agent's user with mode 0700 (StateDirectory= in its unit does), or give [state] dir another place", path.display())]
+    Exposed {
+        /// The directory.
+        path: PathBuf,
+        /// How.
+        why: String,
     },
 }
 
@@ -119,20 +132,20 @@ impl Store {
         &self.dir
     }
 
-    /// Reads what there is. Whatever cannot be used is told, moved aside, and counts as not there; without `keys` private
+    /// Reads what there is. Whatever cannot be used is told, taken away, and counts as not there; without `keys` private
     /// keys that an earlier run kept are removed.
     pub fn load(&mut self, keys: bool, now_s: u64) -> Loaded {
         let mut loaded = Loaded::default();
-        match fs::read_dir(&self.dir) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return loaded,
-            Err(source) => {
-                let error = StateError::Io { act: "read", path: self.dir.clone(), source };
+        match self.check_dir() {
+            Ok(true) => {}
+            Ok(false) => return loaded,
+            Err(error) => {
                 warn!(%error, "last known good not read; the agent goes on without it");
                 return loaded;
             }
         }
         for kind in Kind::ALL {
+            self.remove_leftovers(kind);
             if kind == Kind::Keys && !keys {
                 self.remove(kind);
                 continue;
@@ -169,7 +182,8 @@ impl Store {
     /// Puts `body` in the place of what is there, unless it is the same. Gives how many bytes were written.
     ///
     /// # Errors
-    /// It could not be written; what was there still is.
+    /// It could not be written. What was there still is, unless this is too long: then nothing is, since it would only
+    /// grow older.
     pub fn write(&mut self, kind: Kind, now_s: u64, body: &str) -> Result<u64, StateError> {
         let path = self.path(kind);
         let sum = blake3::hash(body.as_bytes());
@@ -178,7 +192,13 @@ impl Store {
         }
         let bytes = format::seal(kind, now_s, body);
         if bytes.len() > MAX_BYTES {
-            return Err(StateError::TooLong { path, bytes: bytes.len() });
+            self.written.remove(&kind);
+            return match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    Err(StateError::Io { act: "remove", path, source })
+                }
+                _ => Err(StateError::TooLong { path, bytes: bytes.len() }),
+            };
         }
         self.replace(kind, &bytes)?;
         self.written.insert(kind, sum);
@@ -186,8 +206,7 @@ impl Store {
     }
 
     fn replace(&self, kind: Kind, bytes: &[u8]) -> Result<(), StateError> {
-        let path = self.path(kind);
-        let new = self.dir.join(format!(".{}.new", kind.file_name()));
+        let (path, new) = (self.path(kind), self.new_path(kind));
         let failed = |act, path: &Path| {
             let path = path.to_owned();
             move |source| StateError::Io { act, path, source }
@@ -197,6 +216,7 @@ impl Store {
             .mode(DIR_MODE)
             .create(&self.dir)
             .map_err(failed("make the directory", &self.dir))?;
+        self.check_dir()?;
         // What a killed agent left is not written into: its owner and mode are unknown.
         let _ = fs::remove_file(&new);
         let written = write_new(&new, bytes).map_err(failed("write", &new));
@@ -208,10 +228,43 @@ impl Store {
         File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", &self.dir))
     }
 
-    /// Removes a file, and what of its kind was moved aside.
+    /// Whether the directory is there; an error if it cannot be used.
+    fn check_dir(&self) -> Result<bool, StateError> {
+        let path = self.dir.clone();
+        // It may be reached by a link: systemd makes one for units with DynamicUser=.
+        let meta = match fs::metadata(&path).and_then(|meta| fs::read_dir(&path).map(|_| meta)) {
+            Ok(meta) => meta,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(StateError::Io { act: "read", path, source }),
+        };
+        self.judge(&meta).map_or(Ok(true), |why| Err(StateError::Exposed { path, why }))
+    }
+
+    /// Why somebody else may have written this, if that may be.
+    fn judge(&self, meta: &Metadata) -> Option<String> {
+        if meta.uid() != self.user.as_raw() {
+            return Some(format!("it belongs to user {}, and the agent is {}", meta.uid(), self.user));
+        }
+        (meta.mode() & OTHERS_WRITE != 0).then(|| "others than the agent may write it".to_owned())
+    }
+
+    /// Removes what nobody will use: what a killed agent had begun to write, and private keys that were once moved aside.
+    fn remove_leftovers(&self, kind: Kind) {
+        let aside = if kind == Kind::Keys { self.aside(kind) } else { BTreeMap::new() };
+        for path in std::iter::once(self.new_path(kind)).chain(aside.into_values()) {
+            match fs::remove_file(&path) {
+                Ok(()) => info!(path = %path.display(), "leftover of a kept file removed"),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => warn!(path = %path.display(), %error, "leftover of a kept file not removed"),
+            }
+        }
+    }
+
+    /// Removes a file, and what of its kind was left.
     fn remove(&mut self, kind: Kind) {
         self.written.remove(&kind);
-        for path in std::iter::once(self.path(kind)).chain(self.aside(kind).into_values()) {
+        let left = [self.path(kind), self.new_path(kind)];
+        for path in left.into_iter().chain(self.aside(kind).into_values()) {
             match fs::remove_file(&path) {
                 Ok(()) => info!(path = %path.display(), "removed: [state] persist_keys is off"),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -235,41 +288,51 @@ impl Store {
     }
 
     fn try_read(&self, kind: Kind) -> Result<Vec<u8>, (Reason, io::Error)> {
-        let path = self.path(kind);
         let unreadable = |error| (Reason::Unreadable, error);
-        // Of the name itself: a link could lead anywhere.
-        let meta = fs::symlink_metadata(&path).map_err(unreadable)?;
+        let foreign = |why: String| (Reason::Foreign, io::Error::other(why));
+        let no_file = || foreign("it is no plain file".to_owned());
+        // A link could lead anywhere, and a pipe would be waited for.
+        let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(self.path(kind));
+        let file = opened.map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ELOOP) => no_file(),
+            _ => unreadable(error),
+        })?;
+        let meta = file.metadata().map_err(unreadable)?;
         if !meta.is_file() {
-            return Err((Reason::Foreign, io::Error::other("it is no plain file")));
+            return Err(no_file());
         }
-        if meta.uid() != self.user.as_raw() {
-            let why = format!("it belongs to user {}, and the agent is {}", meta.uid(), self.user);
-            return Err((Reason::Foreign, io::Error::other(why)));
-        }
-        if meta.mode() & OTHERS_WRITE != 0 {
-            return Err((Reason::Foreign, io::Error::other("others than the agent may write it")));
+        if let Some(why) = self.judge(&meta) {
+            return Err(foreign(why));
         }
         let mut bytes = Vec::new();
         let limit = MAX_BYTES as u64 + 1;
-        File::open(&path).and_then(|file| file.take(limit).read_to_end(&mut bytes)).map_err(unreadable)?;
+        file.take(limit).read_to_end(&mut bytes).map_err(unreadable)?;
         if bytes.len() > MAX_BYTES {
             return Err((Reason::Damaged, io::Error::other("it is longer than any that was written")));
         }
         Ok(bytes)
     }
 
-    /// Moves a file out of the way, for somebody to look at.
+    /// Moves a file out of the way, for somebody to look at; private keys are for nobody, and would stay beyond their time.
     fn set_aside(&self, kind: Kind, reason: &Reason, why: &str, now_s: u64) {
         let path = self.path(kind);
+        let file = path.display();
         let to = self.dir.join(format!("{}.{}-{now_s}", kind.file_name(), reason.word()));
-        match fs::rename(&path, &to) {
+        let taken_away = match kind {
+            Kind::Keys => fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)),
+            Kind::Catalog | Kind::Tokens => fs::rename(&path, &to),
+        };
+        match taken_away {
+            Ok(()) if kind == Kind::Keys => {
+                warn!(%file, reason = why, "kept private keys cannot be used and were removed; the agent goes on without them");
+            }
             Ok(()) => {
-                let (file, to) = (path.display(), to.display());
+                let to = to.display();
                 warn!(%file, %to, reason = why, "kept file cannot be used and was moved aside; the agent goes on without it");
             }
             Err(error) => {
-                let file = path.display();
-                warn!(%file, reason = why, %error, "kept file cannot be used, nor moved aside; the agent goes on without it");
+                warn!(%file, reason = why, %error, "kept file cannot be used, nor taken away; the agent goes on without it");
             }
         }
         let aside = self.aside(kind);
@@ -289,6 +352,11 @@ impl Store {
             Some(((at, name.clone()), entry.path()))
         });
         of_kind.collect()
+    }
+
+    /// Where a file is written before it is whole.
+    fn new_path(&self, kind: Kind) -> PathBuf {
+        self.dir.join(format!(".{}.new", kind.file_name()))
     }
 
     fn path(&self, kind: Kind) -> PathBuf {

@@ -70,6 +70,18 @@ impl Tokens {
         self.passed.remove(&(mark.clone(), service.clone())).is_some()
     }
 
+    /// Consul said that there is no such token: it may nothing any more. Gives whether it could anything before.
+    pub fn forget(&mut self, mark: &TokenMark) -> bool {
+        let before = self.passed.len();
+        self.passed.retain(|(known, _), _| known != mark);
+        self.passed.len() != before
+    }
+
+    /// Whether Consul said at most `max_age` ago that the token may anything, and nothing else since.
+    pub fn knows(&self, mark: &TokenMark, now_s: u64, max_age: Duration) -> bool {
+        self.passed.iter().any(|((known, _), at_s)| known == mark && is_recent(*at_s, now_s, max_age))
+    }
+
     /// Whether Consul said at most `max_age` ago that it may, and nothing else since.
     pub fn vouch(&self, mark: &TokenMark, service: &ServiceName, now_s: u64, max_age: Duration) -> bool {
         let at_s = self.passed.get(&(mark.clone(), service.clone()));
@@ -113,6 +125,21 @@ mod tests {
         assert!(tokens.pass(&good, &web, 1_005_400, DAY), "a sixteenth of its age later");
         assert!(tokens.vouch(&good, &web, 1_091_799, DAY));
         assert!(tokens.strike(&good, &web) && !tokens.vouch(&good, &web, 1_000_000, DAY));
+    }
+
+    #[test]
+    fn a_token_that_is_gone_is_good_for_nothing() {
+        let mut tokens = Tokens::new([7; BYTES]);
+        let (gone, other) = (tokens.mark(&"gone".into()), tokens.mark(&"other".into()));
+        let [web, db] = ["web", "db"].map(ServiceName::from);
+        for (mark, service) in [(&gone, &web), (&gone, &db), (&other, &web)] {
+            tokens.pass(mark, service, 1_000_000, DAY);
+        }
+        assert!(tokens.strike(&gone, &web) && tokens.vouch(&gone, &db, 1_000_000, DAY), "it lacks one right");
+        assert!(tokens.knows(&gone, 1_000_000, DAY) && !tokens.knows(&gone, 1_086_400, DAY));
+        assert!(tokens.forget(&gone) && !tokens.knows(&gone, 1_000_000, DAY));
+        assert!(!tokens.vouch(&gone, &db, 1_000_000, DAY) && tokens.vouch(&other, &web, 1_000_000, DAY));
+        assert!(!tokens.forget(&gone), "nothing new");
     }
 
     #[test]

@@ -37,12 +37,13 @@ fn files_that_cannot_be_used_are_moved_aside() {
     let mut agent = Agent::with(home, NO_CONSUL, &more, &[]);
     for (file, why) in [
         ("catalog.state.damaged-", "its checksum is another"),
-        ("keys.state.newer-", "a newer Causeway wrote it"),
         ("tokens.state.foreign-", "it is no plain file"),
     ] {
         agent.log().line(&["WARN", file, why, "moved aside"]);
         assert!(names(&dir).iter().any(|name| name.starts_with(file)), "{file}: {:?}", names(&dir));
     }
+    agent.log().line(&["WARN", "keys.state", "a newer Causeway wrote it", "removed"]);
+    assert!(names(&dir).iter().all(|name| !name.starts_with("keys.state")), "{:?}", names(&dir));
     assert_eq!(agent.get("/healthz").status, 200);
     assert_eq!(agent.get("/readyz").status, 503, "it knows nothing");
     agent.process.signal(Signal::SIGTERM);

@@ -17,7 +17,10 @@ use crate::{
         },
         interest::LINGER,
     },
-    consul::acl::{leaf::Credential, rights::Right},
+    consul::{
+        acl::{leaf::Credential, rights::Right},
+        shelf::PATIENCE,
+    },
     lifecycle::{self, Task},
     model::{name::ServiceName, secret::SecretText},
     xds::server::Offer,
@@ -123,7 +126,16 @@ struct Ways {
 #[derive(Default)]
 struct Clock {
     check: Option<Instant>,
+    /// What is remembered counts from then on, if Consul has said nothing.
+    patience: Option<Instant>,
     close: Option<Instant>,
+}
+
+impl Clock {
+    /// With a check at once, in place of the one that is under way.
+    fn check_now(self) -> Self {
+        Self { check: Some(lifecycle::now()), patience: None, ..self }
+    }
 }
 
 impl Guard {
@@ -142,7 +154,7 @@ impl Guard {
                     if changed.is_err() { return }
                     let subject = ways.subject.borrow_and_update().clone();
                     if case.concerns(subject) {
-                        (exam, clock.check) = (None, Some(lifecycle::now()));
+                        (exam, clock) = (None, clock.check_now());
                     }
                 }
                 changed = ways.source.changed() => if changed.is_err() { return },
@@ -163,12 +175,19 @@ impl Guard {
                 () = sleep_until_some(clock.check) => {
                     clock.check = None;
                     exam = case.service().map(|service| self.exam(service.clone()));
+                    clock.patience = exam.is_some().then(|| lifecycle::now() + PATIENCE);
+                }
+                () = sleep_until_some(clock.patience) => {
+                    clock.patience = None;
+                    if let Some(service) = case.service().cloned() {
+                        case.unanswered(&service, self.past(&service));
+                    }
                 }
                 (service, right) = outcome(&mut exam) => {
-                    exam = None;
+                    (exam, clock.patience) = (None, None);
                     self.tell(&right, &mut trouble);
-                    let right = right.map_err(|_| self.past(&service));
-                    let next = case.checked(&service, right, *recheck.borrow(), fastrand::f64());
+                    let (right, past) = (right.ok(), self.past(&service));
+                    let next = case.checked(&service, right, past, *recheck.borrow(), fastrand::f64());
                     self.remember(&service, right, case.standing());
                     clock.check = next.map(|after| lifecycle::now() + after);
                 }
@@ -176,7 +195,7 @@ impl Guard {
             // What is offered was built from a catalog that is here by now: a proxy that is registered for another
             // service must not be offered to a token that passed for the one before.
             if case.concerns(self.subject_now()) {
-                (exam, clock.check) = (None, Some(lifecycle::now()));
+                (exam, clock) = (None, clock.check_now());
             }
             lent.lend(case.standing());
             ways.pass_on(case.standing());
@@ -194,16 +213,23 @@ impl Guard {
         })
     }
 
-    /// What is remembered of the token, for when Consul tells nothing.
+    /// What is remembered of the token.
     fn past(&self, service: &ServiceName) -> Past {
-        if self.shared.memory.vouches(&self.key.1, service) { Past::Passed } else { Past::Unknown }
+        let (memory, mark) = (&self.shared.memory, &self.key.1);
+        match () {
+            () if memory.vouches(mark, service) => Past::Passed,
+            () if memory.knows(mark) => Past::Elsewhere,
+            () => Past::Unknown,
+        }
     }
 
     /// Remembers what Consul said.
-    fn remember(&self, service: &ServiceName, right: Result<Right, Past>, standing: &Standing) {
+    fn remember(&self, service: &ServiceName, right: Option<Right>, standing: &Standing) {
+        let (memory, mark) = (&self.shared.memory, &self.key.1);
         match (right, standing) {
-            (Ok(Right::Write), _) => self.shared.memory.pass(&self.key.1, service),
-            (Ok(_), Standing::Denied { .. }) => self.shared.memory.strike(&self.key.1, service),
+            (Some(Right::Write), _) => memory.pass(mark, service),
+            (Some(Right::Lacking), Standing::Denied { .. }) => memory.strike(mark, service),
+            (Some(Right::NoSuchToken), Standing::Denied { .. }) => memory.forget(mark),
             _ => {}
         }
     }

@@ -14,8 +14,9 @@ use crate::{
 /// After a check that came to nothing: soon, since a new stream waits for it, and then with more air.
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_CAP: Duration = Duration::from_secs(10);
-/// A refusal that comes right after Consul was away is believed when it comes again: a server that has just started
-/// denies tokens until it has read its log (1.8.7, measured, also when there is a leader already).
+/// A refusal that comes right after Consul was away, or of what was good, is believed when it comes again: a server that
+/// has just started denies tokens until it has read its log (1.8.7, measured, also when there is a leader already), and
+/// nobody here need have noticed that it was away.
 const CONFIRM: Duration = Duration::from_secs(1);
 
 /// What a token must have a right to.
@@ -80,11 +81,13 @@ pub(super) enum Ticket {
     Token(ServiceName),
 }
 
-/// What is remembered of a token of which Consul tells nothing now.
+/// What is remembered of a token beside what Consul tells now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Past {
     /// Nothing, or nothing that still counts.
     Unknown,
+    /// It passed of late, for another service.
+    Elsewhere,
     /// It passed when Consul was last asked, which was of late.
     Passed,
 }
@@ -96,13 +99,15 @@ pub(super) struct Case {
     subject: Subject,
     standing: Standing,
     failures: u32,
+    /// Consul refused once, and was not believed yet.
+    is_doubted: bool,
 }
 
 impl Case {
     /// Nothing is known. `is_presented` is whether there is a token at all.
     pub(super) fn new(is_presented: bool) -> Self {
         let (subject, standing) = (Subject::Unknown, Standing::Waiting);
-        Self { is_presented, subject, standing, failures: 0 }
+        Self { is_presented, subject, standing, failures: 0, is_doubted: false }
     }
 
     /// Where the token stands.
@@ -126,7 +131,7 @@ impl Case {
         }
         let was_another = matches!(self.subject, Subject::Service(_));
         self.subject = subject;
-        self.failures = 0;
+        (self.failures, self.is_doubted) = (0, false);
         match self.subject {
             Subject::Nothing => {
                 self.standing = Standing::Passed(Ticket::Nothing);
@@ -142,32 +147,41 @@ impl Case {
         }
     }
 
-    /// Takes the outcome of a check of `service`; gives when the next one is due, `recheck` being the pace of those that
-    /// pass. A check that came to nothing changes nothing: unknown is not no. What was never checked here passes by what
-    /// is remembered of it, until Consul tells.
+    /// Takes the outcome of a check of `service`, with what is remembered; gives when the next one is due, `recheck` being
+    /// the pace of those that pass. A check that came to nothing changes nothing: unknown is not no. What was never
+    /// checked here passes by what is remembered of it, until Consul tells.
     pub(super) fn checked(
         &mut self,
         service: &ServiceName,
-        right: Result<Right, Past>,
+        right: Option<Right>,
+        past: Past,
         recheck: Duration,
         jitter: f64,
     ) -> Option<Duration> {
-        let right = match right {
-            Ok(right) => right,
-            Err(past) => return Some(self.unchecked(service, past, jitter)),
-        };
+        let Some(right) = right else { return Some(self.unchecked(service, past, jitter)) };
         let was_away = std::mem::take(&mut self.failures) > 0;
-        if was_away && matches!(right, Right::Lacking | Right::NoSuchToken) {
+        let was_good = matches!(self.standing, Standing::Passed(_)) || past != Past::Unknown;
+        let was_doubted = std::mem::take(&mut self.is_doubted);
+        let is_refused = matches!(right, Right::Lacking | Right::NoSuchToken);
+        if is_refused && (was_away || (was_good && !was_doubted)) {
+            self.is_doubted = true;
             return Some(CONFIRM);
         }
         self.standing = self.judge(service, right);
         matches!(self.standing, Standing::Passed(_)).then(|| again(recheck, jitter))
     }
 
-    fn unchecked(&mut self, service: &ServiceName, past: Past, jitter: f64) -> Duration {
+    /// The check takes long: what is remembered counts until it comes to something. It is no failure, or a Consul that is
+    /// slow could never refuse.
+    pub(super) fn unanswered(&mut self, service: &ServiceName, past: Past) {
         if past == Past::Passed && self.standing == Standing::Waiting {
             self.standing = Standing::Passed(Ticket::Token(service.clone()));
         }
+    }
+
+    fn unchecked(&mut self, service: &ServiceName, past: Past, jitter: f64) -> Duration {
+        self.is_doubted = false;
+        self.unanswered(service, past);
         let doubled = RETRY_FIRST.saturating_mul(1 << self.failures.min(16)).min(RETRY_CAP);
         self.failures = self.failures.saturating_add(1);
         doubled.mul_f64(0.5 + 0.5 * jitter)
@@ -263,20 +277,20 @@ mod tests {
     #[test]
     fn a_token_that_passed_is_checked_again() {
         let mut case = case();
-        assert_eq!(case.checked(&web(), Ok(Right::Write), RECHECK, 0.0), Some(RECHECK));
+        assert_eq!(case.checked(&web(), Some(Right::Write), Past::Unknown, RECHECK, 0.0), Some(RECHECK));
         assert_eq!(case.standing(), &Standing::Passed(Ticket::Token(web())));
         assert!(matches!(offered(case.standing(), &ready()), Offer::Ready(_)));
-        assert!(case.checked(&web(), Ok(Right::Write), RECHECK, 1.0).unwrap() < RECHECK);
+        assert!(case.checked(&web(), Some(Right::Write), Past::Unknown, RECHECK, 1.0).unwrap() < RECHECK);
     }
 
     #[test]
     fn unknown_is_not_no() {
         let mut case = case();
-        assert!(case.checked(&web(), Err(Past::Unknown), RECHECK, 1.0).unwrap() <= RETRY_FIRST);
+        assert!(case.checked(&web(), None, Past::Unknown, RECHECK, 1.0).unwrap() <= RETRY_FIRST);
         assert_eq!(case.standing(), &Standing::Waiting);
-        case.checked(&web(), Ok(Right::Write), RECHECK, 0.0);
+        case.checked(&web(), Some(Right::Write), Past::Unknown, RECHECK, 0.0);
         for _ in 0..40 {
-            assert!(case.checked(&web(), Err(Past::Unknown), RECHECK, 1.0).unwrap() <= RETRY_CAP);
+            assert!(case.checked(&web(), None, Past::Unknown, RECHECK, 1.0).unwrap() <= RETRY_CAP);
         }
         assert_eq!(case.standing(), &Standing::Passed(Ticket::Token(web())));
         assert!(!case.concerns(Subject::Unknown), "what was registered before still counts");
@@ -287,32 +301,69 @@ mod tests {
     fn what_passed_of_late_passes_while_consul_cannot_tell() {
         let mut case = case();
         assert!(
-            case.checked(&web(), Err(Past::Passed), RECHECK, 1.0).unwrap() <= RETRY_FIRST,
+            case.checked(&web(), None, Past::Passed, RECHECK, 1.0).unwrap() <= RETRY_FIRST,
             "Consul is asked on"
         );
         assert_eq!(case.standing(), &Standing::Passed(Ticket::Token(web())));
-        assert_eq!(case.checked(&web(), Ok(Right::NoSuchToken), RECHECK, 0.0), Some(CONFIRM));
+        assert_eq!(
+            case.checked(&web(), Some(Right::NoSuchToken), Past::Unknown, RECHECK, 0.0),
+            Some(CONFIRM)
+        );
         assert_eq!(case.standing(), &Standing::Passed(Ticket::Token(web())), "it may have just started");
-        assert_eq!(case.checked(&web(), Ok(Right::NoSuchToken), RECHECK, 0.0), None);
+        assert_eq!(case.checked(&web(), Some(Right::NoSuchToken), Past::Unknown, RECHECK, 0.0), None);
         assert!(matches!(case.standing(), Standing::Denied { .. }), "Consul has the last word");
-        case.checked(&web(), Err(Past::Passed), RECHECK, 0.0);
+        case.checked(&web(), None, Past::Passed, RECHECK, 0.0);
         assert!(matches!(case.standing(), Standing::Denied { .. }));
+    }
+
+    #[test]
+    fn what_was_good_is_refused_when_consul_says_so_again() {
+        for right in [Right::Lacking, Right::NoSuchToken] {
+            let mut passed = case();
+            passed.checked(&web(), Some(Right::Write), Past::Unknown, RECHECK, 0.0);
+            // Nobody saw Consul start again.
+            assert_eq!(passed.checked(&web(), Some(right), Past::Passed, RECHECK, 0.0), Some(CONFIRM));
+            assert_eq!(passed.standing(), &Standing::Passed(Ticket::Token(web())));
+            passed.checked(&web(), Some(Right::Write), Past::Passed, RECHECK, 0.0);
+            assert_eq!(passed.checked(&web(), Some(right), Past::Passed, RECHECK, 0.0), Some(CONFIRM));
+            assert_eq!(passed.checked(&web(), Some(right), Past::Passed, RECHECK, 0.0), None);
+            assert!(matches!(passed.standing(), Standing::Denied { .. }));
+        }
+        for past in [Past::Elsewhere, Past::Passed] {
+            let mut new = case();
+            assert_eq!(new.checked(&web(), Some(Right::NoSuchToken), past, RECHECK, 0.0), Some(CONFIRM));
+            assert_eq!(new.standing(), &Standing::Waiting, "nor is it let in for that");
+            assert_eq!(new.checked(&web(), Some(Right::NoSuchToken), past, RECHECK, 0.0), None);
+        }
+    }
+
+    #[test]
+    fn what_passed_elsewhere_passes_nowhere_else() {
+        let mut case = case();
+        case.unanswered(&web(), Past::Elsewhere);
+        assert_eq!(case.standing(), &Standing::Waiting);
+        case.unanswered(&web(), Past::Passed);
+        assert_eq!(case.standing(), &Standing::Passed(Ticket::Token(web())));
+        assert_eq!(case.checked(&web(), Some(Right::Lacking), Past::Passed, RECHECK, 0.0), Some(CONFIRM));
+        case.unanswered(&web(), Past::Passed);
+        assert_eq!(case.checked(&web(), Some(Right::Lacking), Past::Passed, RECHECK, 0.0), None);
+        assert!(matches!(case.standing(), Standing::Denied { .. }), "slow is not away");
     }
 
     #[test]
     fn a_refusal_names_the_remedy_and_ends_the_checks() {
         let mut case = case();
-        assert_eq!(case.checked(&web(), Ok(Right::Lacking), RECHECK, 0.0), None);
+        assert_eq!(case.checked(&web(), Some(Right::Lacking), Past::Unknown, RECHECK, 0.0), None);
         let (unauthenticated, text) = message(case.standing());
         assert!(!unauthenticated && text.contains(r#"service "web" { policy = "write" }"#), "{text}");
-        case.checked(&web(), Ok(Right::NoSuchToken), RECHECK, 0.0);
+        case.checked(&web(), Some(Right::NoSuchToken), Past::Unknown, RECHECK, 0.0);
         let (unauthenticated, text) = message(case.standing());
         assert!(unauthenticated && text.contains("--token-file"), "{text}");
         assert!(matches!(offered(case.standing(), &ready()), Offer::Denied { .. }));
 
         let mut none = Case::new(false);
         none.concerns(Subject::Service(web()));
-        none.checked(&web(), Ok(Right::Lacking), RECHECK, 0.0);
+        none.checked(&web(), Some(Right::Lacking), Past::Unknown, RECHECK, 0.0);
         let (unauthenticated, text) = message(none.standing());
         assert!(unauthenticated && text.contains("CONSUL_HTTP_TOKEN"), "{text}");
     }
@@ -320,7 +371,7 @@ mod tests {
     #[test]
     fn what_passed_for_one_service_passes_for_no_other() {
         let mut case = case();
-        case.checked(&web(), Ok(Right::Write), RECHECK, 0.0);
+        case.checked(&web(), Some(Right::Write), Past::Unknown, RECHECK, 0.0);
         assert!(case.concerns(Subject::Service("vault".into())), "registered anew, for another service");
         assert!(is_same(&offered(case.standing(), &ready()), &Offer::Pending));
     }
@@ -333,7 +384,7 @@ mod tests {
         // Consul was started again, with ACLs: what was passed stays until it is checked.
         assert!(case.concerns(Subject::Service(web())));
         assert_eq!(case.standing(), &Standing::Passed(Ticket::Nothing));
-        case.checked(&web(), Ok(Right::NoAcls), RECHECK, 0.0);
+        case.checked(&web(), Some(Right::NoAcls), Past::Unknown, RECHECK, 0.0);
         assert_eq!(case.standing(), &Standing::Passed(Ticket::Agent(web())));
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::{
-    config::consul::ConsulSettings,
+    config::consul::{ConsulAddress, ConsulSettings},
     consul::acl::leaf::Credential,
     consul::fake::{Fake, handler, reply},
     lifecycle::StopSource,
@@ -371,4 +371,112 @@ async fn what_was_kept_stands_in_only_for_what_consul_does_not_say() {
     let mut shelf = watches.shelf();
     let left = tokio::time::timeout(Duration::from_secs(60), shelf.wait_for(|shelf| shelf.len() == 1)).await;
     assert!(left.unwrap().unwrap().contains_key(&health("away")), "nobody asked for it");
+}
+
+/// An owner without its loop, and without pollers that could say anything.
+fn owner(kept: Topics) -> Owner {
+    let settings =
+        ConsulSettings { address: ConsulAddress::Unix { path: "/nonexistent".into() }, ..Default::default() };
+    let desk = Desk {
+        client: Client::new(settings).unwrap(),
+        metrics: ConsulMetrics::default(),
+        reports: mpsc::channel(1).0,
+        turns: Turns::new(4),
+        leaf_tokens: LeafTokens::of_proxies(),
+        guides: Guides::new(),
+        local: Arc::default(),
+    };
+    Owner::new(desk, kept)
+}
+
+impl Owner {
+    fn want(&mut self, topics: &[Topic]) {
+        self.wish(Wish { owner: "one".into(), topics: topics.iter().cloned().collect() });
+        self.follow_wanted();
+    }
+
+    fn hear(&mut self, topic: &Topic, heard: Heard) -> bool {
+        self.take(Report { topic: topic.clone(), news: News::Heard(heard) })
+    }
+
+    fn lose(&mut self, topic: &Topic) -> bool {
+        self.lose_in(Silence::Away, topic)
+    }
+
+    fn lose_in(&mut self, silence: Silence, topic: &Topic) -> bool {
+        self.take(Report { topic: topic.clone(), news: News::Lost(silence, "no answer".into()) })
+    }
+
+    fn shelved(&self) -> Vec<String> {
+        self.shelved.borrow().keys().map(ToString::to_string).collect()
+    }
+}
+
+fn fresh(count: usize) -> Heard {
+    Heard { stale: None, ..kept(count) }
+}
+
+fn agent(node: &str) -> Heard {
+    Heard::fresh(Answer::Agent(crate::model::agent::AgentFacts {
+        datacenter: "dc1".into(),
+        primary_datacenter: None,
+        node: node.into(),
+        domain: "consul".into(),
+        version: "1.8.7".into(),
+        acls_enabled: false,
+        default_policy: crate::model::agent::DefaultPolicy::Allow,
+        translates_wan_addresses: false,
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_let_go_in_silence_is_on_disk_all_the_while_and_comes_back() {
+    let mut owner = owner(Topics::new());
+    owner.want(&[health("web")]);
+    assert!(owner.hear(&health("web"), fresh(2)));
+    assert!(owner.lose(&health("web")));
+    owner.publish(true);
+    owner.want(&[]);
+    owner.forget_unwanted(lifecycle::now() + LINGER);
+    assert_eq!(count(&owner.published.borrow(), "web"), None);
+    assert_eq!(owner.shelved(), ["health/web@dc1"], "shown before it leaves the catalog");
+
+    owner.want(&[health("web")]);
+    assert!(owner.lose(&health("web")), "that it is known again is news, although the reason is the same");
+    assert_eq!(count(&owner.catalog, "web"), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_agents_values_are_counted_no_more() {
+    let from_disk = |heard: Heard| {
+        let stale = Some(Stale { reason: "kept".into(), is_from_disk: true });
+        Heard { stale, ..heard }
+    };
+    let mut owner = owner([(Topic::Agent, from_disk(agent("vm"))), (health("web"), kept(2))].into());
+    owner.want(&[Topic::Agent, health("web")]);
+    owner.lose(&health("web"));
+    assert_eq!(owner.desk.metrics.topics_from_disk.get(), 1);
+    assert!(owner.hear(&Topic::Agent, agent("another")));
+    assert_eq!(count(&owner.catalog, "web"), None);
+    assert_eq!(owner.desk.metrics.topics_from_disk.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_shelf_stays_full_as_long_as_anything_known_is_missed() {
+    let mut owner = owner([(health("away"), kept(1))].into());
+    let leaf = Topic::Leaf("web".into());
+    owner.want(&[Topic::Agent, health("web"), leaf.clone()]);
+    owner.hear(&health("web"), fresh(2));
+    owner.hear(&leaf, Heard::fresh(Answer::Datacenters(BTreeSet::new())));
+    owner.lose(&health("web"));
+    owner.hear(&Topic::Agent, agent("vm"));
+    assert_eq!(owner.shelf.due(), None, "the local agent answers, and the servers do not");
+    owner.lose_in(Silence::Told, &leaf);
+    owner.hear(&health("web"), fresh(2));
+    assert!(owner.shelf.due().is_some(), "a leaf that nobody may ask for is no matter");
+    owner.want(&[]);
+    owner.forget_unwanted(lifecycle::now() + LINGER);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    owner.tend_shelf(lifecycle::now());
+    assert_eq!(owner.shelved(), ["health/away@dc1"], "nor is it put there");
 }

@@ -280,6 +280,48 @@ fn a_record_that_is_not_understood_costs_only_itself() {
     }
 }
 
+/// The value with one field more in its object number `at`, counted from the outside; users' own are no objects of ours.
+fn with_field(value: &mut serde_json::Value, at: &mut usize) -> bool {
+    match value {
+        serde_json::Value::Object(_) if *at == 0 => {
+            value["zz_restricts"] = json!(1);
+            true
+        }
+        serde_json::Value::Object(fields) => {
+            *at -= 1;
+            let mut ours =
+                fields.iter_mut().filter(|(key, _)| !["settings", "entry"].contains(&key.as_str()));
+            ours.any(|(_, value)| with_field(value, at))
+        }
+        serde_json::Value::Array(items) => items.iter_mut().any(|item| with_field(item, at)),
+        _ => false,
+    }
+}
+
+#[test]
+fn a_field_of_a_later_version_costs_its_record_at_any_depth() {
+    let (catalog, shelf) = (catalog(), Topics::new());
+    let keep = Keep::of(&catalog, &shelf, 1_000);
+    let mut count = 0;
+    let all = [
+        (write_topics(&keep), (|body| read_topics(body).1) as fn(&str) -> Skipped),
+        (write_leaves(&keep), |body| read_leaves(body, 1_000).1),
+    ];
+    for (body, read) in all {
+        for line in body.lines() {
+            for at in 0.. {
+                let mut record = serde_json::from_str(line).unwrap();
+                if !with_field(&mut record, &mut at.clone()) {
+                    break;
+                }
+                count += 1;
+                assert_eq!(read(&record.to_string()).count, 1, "{record}");
+            }
+        }
+    }
+    assert!(count > 100, "{count}");
+}
+
 #[test]
 fn tokens_come_back_with_their_key() {
     let mut tokens = Tokens::new([9; BYTES]);

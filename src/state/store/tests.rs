@@ -119,10 +119,72 @@ fn a_file_of_another_user_is_not_believed() {
     let (_folder, dir) = folder();
     written(&dir);
     let another = Uid::from_raw(geteuid().as_raw() + 1);
-    let loaded = Store { user: another, ..Store::new(&dir) }.load(true, NOW_S);
-    assert!(loaded.topics.is_empty() && loaded.tokens.is_none());
-    let aside = ["catalog", "keys", "tokens"].map(|name| format!("{name}.state.foreign-{NOW_S}"));
-    assert_eq!(names(&dir), aside);
+    let mut store = Store { user: another, ..Store::new(&dir) };
+    let (reason, why) = store.try_read(Kind::Catalog).unwrap_err();
+    assert_eq!((reason.word(), why.to_string().starts_with("it belongs to user ")), ("foreign", true));
+
+    let before = names(&dir);
+    let loaded = store.load(true, NOW_S);
+    assert!(loaded.topics.is_empty() && loaded.tokens.is_none(), "nor is its directory");
+    let error = store.write(Kind::Catalog, NOW_S, "other\n").unwrap_err().to_string();
+    assert!(error.contains("it belongs to user ") && error.contains("StateDirectory="), "{error}");
+    assert_eq!(names(&dir), before);
+}
+
+#[test]
+fn a_directory_that_others_may_write_is_not_used() {
+    let (_folder, dir) = folder();
+    let mut store = written(&dir);
+    for exposed in [0o770, 0o777, 0o1777] {
+        fs::set_permissions(&dir, fs::Permissions::from_mode(exposed)).unwrap();
+        assert!(load(&dir, NOW_S).topics.is_empty(), "{exposed:o}");
+        let error = store.write(Kind::Catalog, NOW_S, "other\n").unwrap_err().to_string();
+        assert!(error.contains("others than the agent may write it"), "{error}");
+    }
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(load(&dir, NOW_S).topics.len(), 2, "its files are closed to them");
+}
+
+#[test]
+fn private_keys_outlive_neither_their_use_nor_a_killed_agent() {
+    for keys in [true, false] {
+        let (_folder, dir) = folder();
+        written(&dir);
+        for left in [".keys.state.new", ".catalog.state.new", "keys.state.damaged-7", "keys.state.foreign-8"]
+        {
+            fs::write(dir.join(left), "half").unwrap();
+        }
+        Store::new(&dir).load(keys, NOW_S);
+        let expected: &[&str] = match keys {
+            true => &["catalog.state", "keys.state", "tokens.state"],
+            false => &["catalog.state", "tokens.state"],
+        };
+        assert_eq!(names(&dir), expected);
+    }
+}
+
+#[test]
+fn a_pipe_is_not_waited_for() {
+    let (_folder, dir) = folder();
+    written(&dir);
+    let path = dir.join("catalog.state");
+    fs::remove_file(&path).unwrap();
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert_eq!(load(&dir, NOW_S).topics.len(), 1);
+    assert_eq!(names(&dir), [&format!("catalog.state.foreign-{NOW_S}"), "keys.state", "tokens.state"]);
+}
+
+#[test]
+fn what_is_too_long_leaves_nothing_older_behind() {
+    let (_folder, dir) = folder();
+    let mut store = written(&dir);
+    let error = store.write(Kind::Catalog, NOW_S, &"x".repeat(MAX_BYTES)).unwrap_err();
+    assert!(
+        matches!(error, StateError::TooLong { .. }) && error.to_string().contains("the limit is"),
+        "{error}"
+    );
+    assert_eq!(names(&dir), ["keys.state", "tokens.state"]);
+    assert!(store.write(Kind::Catalog, NOW_S, &body()).unwrap() > 0, "what was there before is written anew");
 }
 
 #[test]
@@ -130,15 +192,15 @@ fn no_more_than_three_of_a_kind_are_kept_aside() {
     let (_folder, dir) = folder();
     for age_s in 0..5 {
         written(&dir);
-        fs::write(dir.join("keys.state"), "garbage").unwrap();
+        for file in ["catalog.state", "keys.state"] {
+            fs::write(dir.join(file), "garbage").unwrap();
+        }
         load(&dir, NOW_S + age_s);
     }
-    fs::write(dir.join("keys.state.mine"), "not ours").unwrap();
-    let aside: Vec<_> = names(&dir).into_iter().filter(|name| name.starts_with("keys.state.")).collect();
-    let kept = [2, 3, 4].map(|age_s| format!("keys.state.damaged-{}", NOW_S + age_s));
-    assert_eq!(aside, [&kept[..], &["keys.state.mine".to_owned()]].concat());
-    assert!(Store::new(&dir).load(false, NOW_S).topics.len() == 1, "without keys");
-    assert_eq!(names(&dir), ["catalog.state", "keys.state.mine", "tokens.state"], "nor are any left");
+    fs::write(dir.join("catalog.state.mine"), "not ours").unwrap();
+    let kept = [2, 3, 4].map(|age_s| format!("catalog.state.damaged-{}", NOW_S + age_s));
+    let others = ["catalog.state.mine", "tokens.state"].map(str::to_owned);
+    assert_eq!(names(&dir), [&kept[..], &others].concat(), "and of private keys none");
 }
 
 #[test]
@@ -162,9 +224,6 @@ fn what_cannot_be_written_leaves_what_was_there_and_says_what_to_do() {
     assert!(load(&file, NOW_S).topics.is_empty(), "nothing can be read there, which is told once");
     let error = Store::new(&file.join("state")).write(Kind::Keys, NOW_S, "x").unwrap_err().to_string();
     assert!(error.starts_with("make the directory "), "{error}");
-    let too_long = "x".repeat(MAX_BYTES);
-    let error = store.write(Kind::Catalog, NOW_S, &too_long).unwrap_err().to_string();
-    assert!(error.contains("the limit is"), "{error}");
 }
 
 #[test]
