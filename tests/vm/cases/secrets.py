@@ -2,7 +2,7 @@
 
 from rig.host import Failure
 from rig.setup import quote
-from rig.world import ENVOYS, file_of, instance
+from rig.world import ENVOYS, admin_socket, file_of, instance
 
 
 def keys_are_readable_by_their_service_only(world):
@@ -27,6 +27,11 @@ def keys_are_readable_by_their_service_only(world):
             look = f": <{quote(path)}" if path.endswith("/mem") else f"head -c 1 {quote(path)} || ls {quote(path)}/."
             if vm.sh(as_user(user, look), check=False).returncode == 0:
                 raise Failure(f"{user} can read {path}")
+    admin = admin_socket("gw-b")
+    if vm.out(f"stat -c '%F %U %a' {quote(admin)}") != "socket causeway-envoy 600":
+        raise Failure(f"{admin}: {vm.out(f'stat {quote(admin)}')}")
+    if '"x-consul-token"' not in world.admin("gw-b", "/config_dump")[1]:
+        raise Failure("the admin interface does not show the bootstrap: what keeps others from it proves nothing")
     socket = vm.out("stat -c '%U %G %a' /run/causeway/xds.sock")
     if socket != "causeway causeway-envoy 660":
         raise Failure(f"the xDS socket is {socket}")

@@ -60,6 +60,22 @@ def request(method, url, body=None, headers=None, seconds=10):
         connection.close()
 
 
+def over_socket(path, target, seconds=10):
+    """Status and body of a GET over a Unix socket."""
+    connection = http.client.HTTPConnection("localhost", timeout=seconds)
+    try:
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(seconds)
+        connection.sock.connect(path)
+        connection.request("GET", target, headers={"Connection": "close"})
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        raise Failure(f"GET {target} over {path}: {error or type(error).__name__}") from None
+    finally:
+        connection.close()
+
+
 class Load:
     """Requests without pause, each on a connection of its own, until it ends; and what became of them."""
 

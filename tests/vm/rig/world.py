@@ -10,6 +10,7 @@ import urllib.parse
 import uuid
 
 from rig.host import ROOT, Failure, binary, until
+from rig.network import over_socket
 
 NODE = "vm1"
 # An id that systemd must escape; the others need it not.
@@ -18,8 +19,9 @@ ODD_INSTANCE = r"web-2\x20proxy"
 SIDECARS = {"client-sidecar-proxy": ("client", "127.1.0.10"), "web-1-proxy": ("web", "127.1.0.11"),
             ODD: ("web", "127.1.0.12")}
 GATEWAYS = {"gw-a": "127.1.0.2", "gw-b": "127.1.0.3"}
-ADMIN = {"client-sidecar-proxy": 19001, "web-1-proxy": 19002, ODD: 19003, "gw-a": 19004, "gw-b": 19005}
-ENVOYS = list(ADMIN)
+ENVOYS = ["client-sidecar-proxy", "web-1-proxy", ODD, "gw-a", "gw-b"]
+# One has a port for its admin interface; the others have what the unit gives them, a socket.
+ADMIN_PORT = {"client-sidecar-proxy": 19001}
 # Else Consul calls everything critical when it starts, until it has checked.
 PASSING = {"status": "passing"}
 WEB = "http://127.0.0.1:5001/"
@@ -199,7 +201,9 @@ class World:
         vm.write("/etc/causeway/credentials/consul-token", self.tokens["agent"] + "\n", 0o600)
         vm.write("/etc/causeway/agent.toml", f'[consul]\ntoken_file = "{token}"\n')
         for proxy in ENVOYS:
-            settings = f"ENVOY_ADMIN=127.0.0.1:{ADMIN[proxy]}\nENVOY_ARGS=--concurrency 1\nDRAIN_WAIT=15s\n"
+            settings = "ENVOY_ARGS=--concurrency 1\nDRAIN_WAIT=15s\n"
+            if proxy in ADMIN_PORT:
+                settings += f"ENVOY_ADMIN=127.0.0.1:{ADMIN_PORT[proxy]}\n"
             if proxy == "gw-a":
                 address = GATEWAYS[proxy]
                 settings += f"CAUSEWAY_FLAGS=--gateway mesh --register --address {address}:8443 --check-interval 2s " \
@@ -218,12 +222,18 @@ class World:
         return json.loads(text) if text.strip() else None
 
     def admin(self, proxy, path):
-        return self.machine.http("GET", f"http://127.0.0.1:{ADMIN[proxy]}{path}")
+        if proxy in ADMIN_PORT:
+            return self.machine.http("GET", f"http://127.0.0.1:{ADMIN_PORT[proxy]}{path}")
+        return over_socket(f"/proc/{self.machine.init()}/root{admin_socket(proxy)}", path)
 
     def stat(self, proxy, pattern):
         """The sum of an Envoy's statistics whose names match."""
         _, text = self.admin(proxy, f"/stats?format=json&filter={urllib.parse.quote(pattern)}")
         return sum(stat.get("value", 0) for stat in json.loads(text)["stats"])
+
+
+def admin_socket(proxy):
+    return f"/run/causeway-envoy/{ODD_INSTANCE if proxy == ODD else proxy}/admin.sock"
 
 
 def gateway(name, address, token):
