@@ -163,7 +163,8 @@ pub struct Successor<'a> {
 /// Files are in place, and yet a power failure may undo that.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "sync {}: {reason}; the new files are in place, but not surely on the disk: look into the disk's health, and check      with `causeway tls verify` after a power failure", folder.display()
+    "sync {}: {reason}; the new files are in place, but not surely on the disk: look into the disk's health, and check \
+     with `causeway tls verify` after a power failure", folder.display()
 )]
 pub struct Unsynced {
     /// The folder.

@@ -51,7 +51,7 @@ def an_instance_sees_no_other_instance(world):
 
 
 def a_ca_kept_here_is_hidden_from_the_agent(world):
-    """It starts without the key of a CA and with it; the renewal reads the key, as the same user, and the agent cannot."""
+    """It starts without the key of a CA and with it. The renewal reads the key; the agent, as the same user, cannot."""
     vm = world.machine
     folder, user = "/etc/causeway/tls", "setpriv --reuid=causeway --regid=causeway --init-groups"
     key = f"{folder}/consul-agent-ca-key.pem"
