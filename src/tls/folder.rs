@@ -1,11 +1,13 @@
 //! Reads folders of certificates and keys. Chooses nothing: what is in them is judged in `x509`.
 
 use std::{
-    fs::{self, Metadata},
+    fs::{self, OpenOptions},
     io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
+
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
 use crate::tls::{
     owner::Owner,
@@ -60,15 +62,18 @@ pub fn read(folder: &Path) -> Result<FolderFacts, ReadError> {
     Ok(FolderFacts { path: folder.to_owned(), is_open, files })
 }
 
-/// Reads one file. An error is only for one that cannot be found; one that cannot be read says so in its facts.
+/// Reads one file, and where it leads if it is a link: from then on the link counts no more. An error is only for one
+/// that cannot be found; one that cannot be read says so in its facts.
 pub fn file(path: &Path) -> Result<FileFacts, ReadError> {
-    let about = fs::metadata(path).map_err(ReadError::of(path))?;
+    let real = path.canonicalize().map_err(ReadError::of(path))?;
+    let about = fs::symlink_metadata(&real).map_err(ReadError::of(path))?;
     Ok(FileFacts {
         path: path.to_owned(),
         mode: about.mode() & 0o7777,
         uid: about.uid(),
         owner: Owner { uid: about.uid(), gid: about.gid() }.to_string(),
-        contents: contents(path, &about),
+        contents: contents(&real),
+        real,
     })
 }
 
@@ -78,11 +83,14 @@ fn is_candidate(path: &Path) -> bool {
     !is_hidden && has_ending && !path.is_dir()
 }
 
-fn contents(path: &Path, about: &Metadata) -> Result<Contents, String> {
-    if !about.is_file() {
+/// What is in a file that is no link, or why that is not known.
+pub fn contents(path: &Path) -> Result<Contents, String> {
+    // Opening a pipe would wait for its other end.
+    let open = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path);
+    let open = open.map_err(|error| error.to_string())?;
+    if !open.metadata().is_ok_and(|about| about.is_file()) {
         return Err("it is no regular file".into());
     }
-    let open = fs::File::open(path).map_err(|error| error.to_string())?;
     let mut text = Vec::new();
     open.take(MAX_FILE_BYTES + 1).read_to_end(&mut text).map_err(|error| error.to_string())?;
     if text.len() as u64 > MAX_FILE_BYTES {

@@ -12,7 +12,7 @@ use std::{
 
 use causeway::tls::{
     authority::{Authority, NewAuthority},
-    x509::lifetime::DAY,
+    x509::{lifetime::DAY, pem::Contents},
 };
 use serde_json::Value;
 
@@ -174,6 +174,32 @@ fn inspect_tells_what_a_file_is() {
     fs::write(set.path("junk.pem"), "hello").unwrap();
     let told = tls(1, &["inspect", set.path("junk.pem").to_str().unwrap()]);
     assert!(told.err.contains("neither a certificate nor a private key"), "{told:?}");
+}
+
+/// As other tools lay them out: the certificate alone and with its way to the CA, and one key for both.
+#[test]
+fn files_that_share_a_key_are_renewed_together_or_not_at_all() {
+    let set = Set::whole();
+    let stem = |ending: &str| set.path(&format!("dc1-cli-consul-0{ending}"));
+    let text = |path: &Path| fs::read_to_string(path).unwrap();
+    fs::rename(stem(".pem"), set.path("cert.pem")).unwrap();
+    fs::rename(stem("-key.pem"), set.path("privkey.pem")).unwrap();
+    let chain = text(&set.path("cert.pem")) + &text(&set.path("consul-agent-ca.pem"));
+    fs::write(set.path("fullchain.pem"), chain).unwrap();
+    let old = set.certificate("cert.pem");
+    let done = tls(0, &["renew", set.dir(), "--all"]);
+    assert_eq!(done.out.matches("renewed ").count(), 3, "{done:?}");
+    let new = set.certificate("cert.pem");
+    assert!(new != old && set.certificate("fullchain.pem") == new);
+    let key = Contents::read(text(&set.path("privkey.pem")).as_bytes()).keys.remove(0);
+    assert_eq!(key.public(), new.public_key);
+    assert!(text(&set.path("fullchain.pem")).ends_with(&text(&set.path("consul-agent-ca.pem"))));
+    // A second copy of the key would stay behind.
+    fs::copy(set.path("privkey.pem"), set.path("copy.key")).unwrap();
+    let stuck = tls(3, &["renew", set.dir(), "--all"]);
+    assert_eq!(stuck.out.matches("STUCK ").count(), 2, "{stuck:?}");
+    assert!(stuck.out.contains("privkey.pem") && stuck.out.contains("ln -sf"), "{stuck:?}");
+    assert!(set.certificate("cert.pem") == new && set.certificate("fullchain.pem") == new);
 }
 
 #[test]

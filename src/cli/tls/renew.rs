@@ -26,16 +26,16 @@ use crate::{
     config::consul::ConsulSettings,
     consul::client::Client,
     tls::{
-        authority::Authority,
+        authority::{Authority, Issued},
         folder,
-        store::{self, KEY_MODE, StoreError},
+        store::{self, KEY_MODE, StoreError, Successor, Unsynced},
         x509::{
             certificate::Certificate,
             lifetime::{DAY, spoken},
             moment::Moment,
             pem,
             renewal::{self, Policy, Renewal, Signers, Step, authority_ends_soon},
-            set::{FolderFacts, KeyBeside},
+            set::{FolderFacts, Leaf},
         },
     },
 };
@@ -138,11 +138,13 @@ fn renew(args: &RenewArgs, now: Moment) -> anyhow::Result<Outcome> {
     }
     let mut items = Vec::new();
     for step in &steps {
-        items.push(match step {
-            Step::Renew(renewal) if args.dry_run => would(renewal),
-            Step::Renew(renewal) => replace(renewal, &signers[renewal.signer], now),
+        let item = match step {
+            Step::Renew(renewal) if !args.dry_run => replace(renewal, &signers[renewal.signer], now),
             other => Item::of(other),
-        });
+        };
+        let copies = copies(step, &item);
+        items.push(item);
+        items.extend(copies);
     }
     let authorities = ending_authorities(&folder, &own, now);
     Ok(Outcome { folder: dir.display().to_string(), items, authorities, consul: Reload::NotNeeded })
@@ -150,13 +152,13 @@ fn renew(args: &RenewArgs, now: Moment) -> anyhow::Result<Outcome> {
 
 /// Completes what an interrupted run left. Says whether something changed.
 fn finish(folder: &FolderFacts) -> Result<bool, StoreError> {
-    let mut has_changed = false;
-    for leaf in folder.leaves() {
-        if let KeyBeside::Fits(key) | KeyBeside::Other(key) = leaf.key {
-            has_changed |= store::finish(&leaf.file.path, &key.path)?;
-        }
-    }
-    Ok(has_changed)
+    let finished = store::finish(folder)?;
+    warn_of(&finished.unsynced);
+    Ok(finished.has_changed)
+}
+
+fn warn_of(unsynced: &[Unsynced]) {
+    unsynced.iter().for_each(|one| complain(&format!("warning: {one}")));
 }
 
 fn signers(args: &RenewArgs, folder: &FolderFacts) -> anyhow::Result<(Vec<Authority>, Signers)> {
@@ -193,47 +195,65 @@ fn must_be_trusted(signer: &Authority, ca: &Path, folder: &FolderFacts) -> anyho
     )
 }
 
-fn would(renewal: &Renewal<'_>) -> Item {
-    Item {
-        certificate: renewal.leaf.file.path.display().to_string(),
-        key: Some(renewal.key_file.display().to_string()),
-        not_after: renewal.leaf.certificate.not_after,
-        action: Action::WouldRenew { reason: renewal.reason.clone() },
-    }
+/// What was done with the first of a certificate's files was done with all.
+fn copies(step: &Step<'_>, item: &Item) -> Vec<Item> {
+    let Step::Renew(renewal) = step else { return Vec::new() };
+    let named = |copy: &Leaf<'_>| Item { certificate: copy.file.path.display().to_string(), ..item.clone() };
+    renewal.copies.iter().map(named).collect()
 }
 
 fn replace(renewal: &Renewal<'_>, signer: &Authority, now: Moment) -> Item {
-    let leaf = &renewal.leaf;
-    let mut item = would(renewal);
-    let mut done = || -> anyhow::Result<Action> {
-        let issued = signer.renew(leaf.certificate, renewal.lifetime, now)?;
-        let mut text = issued.pem();
-        // The way from the CA to a root stays as it was, unless another CA signs now.
-        if leaf.certificate.issuer_raw == issued.certificate.issuer_raw {
-            leaf.intermediates.iter().for_each(|one| text.push_str(&pem::certificate(one.der())));
-        }
-        store::replace(&store::Pair {
-            certificate: &leaf.file.path,
-            certificate_text: &text,
-            key: renewal.key_file,
-            key_text: issued.key.expose(),
-        })?;
-        item.not_after = issued.certificate.not_after;
-        let key = folder::file(renewal.key_file)?;
-        Ok(Action::Renewed {
-            reason: renewal.reason.clone(),
-            is_cut_short: issued.is_cut_short,
-            key_mode: format!("{:04o}", key.mode),
-            owner: key.owner.clone(),
-            is_open: key.is_open(),
-        })
-    };
-    let done = done();
-    item.action = done.unwrap_or_else(|error| Action::Failed {
+    let mut item = Item::due(renewal);
+    item.action = issue(renewal, signer, now, &mut item.not_after).unwrap_or_else(|error| Action::Failed {
         reason: renewal.reason.clone(),
         problem: format!("{error:#}"),
     });
     item
+}
+
+fn issue(
+    renewal: &Renewal<'_>,
+    signer: &Authority,
+    now: Moment,
+    not_after: &mut Moment,
+) -> anyhow::Result<Action> {
+    let issued = signer.renew(renewal.leaf.certificate, renewal.lifetime, now)?;
+    let (key, certificates) = successors(renewal, &issued);
+    warn_of(&store::replace(&key, &certificates)?);
+    *not_after = issued.certificate.not_after;
+    let key = folder::file(&renewal.key_file.path)?;
+    Ok(Action::Renewed {
+        reason: renewal.reason.clone(),
+        is_cut_short: issued.is_cut_short,
+        key_mode: format!("{:04o}", key.mode),
+        owner: key.owner.clone(),
+        is_open: key.is_open(),
+    })
+}
+
+/// The new text of the key's file, and of each other file of the certificate.
+fn successors<'a>(renewal: &Renewal<'a>, issued: &Issued) -> (Successor<'a>, Vec<Successor<'a>>) {
+    let key_place = renewal.key_file.real.as_path();
+    let mut key = Successor { place: key_place, text: issued.key.clone() };
+    let mut certificates: Vec<Successor<'a>> = Vec::new();
+    for leaf in [&renewal.leaf].into_iter().chain(&renewal.copies) {
+        let (place, chain) = (leaf.file.real.as_path(), chain(leaf, issued));
+        if place == key_place {
+            key.text = format!("{chain}{}", issued.key.expose()).into();
+        } else if certificates.iter().all(|one| one.place != place) {
+            certificates.push(Successor { place, text: chain.into() });
+        }
+    }
+    (key, certificates)
+}
+
+/// The way from the CA to a root stays as it was, unless another CA signs now.
+fn chain(leaf: &Leaf<'_>, issued: &Issued) -> String {
+    let mut text = issued.pem();
+    if leaf.certificate.issuer_raw == issued.certificate.issuer_raw {
+        leaf.intermediates.iter().for_each(|one| text.push_str(&pem::certificate(one.der())));
+    }
+    text
 }
 
 fn ending_authorities(folder: &FolderFacts, own: &[&Certificate], now: Moment) -> Vec<String> {

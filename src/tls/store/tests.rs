@@ -23,6 +23,14 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o777
 }
 
+fn successor<'a>(place: &'a Path, text: &str) -> Successor<'a> {
+    Successor { place, text: text.into() }
+}
+
+fn finished(folder: &Path) -> bool {
+    finish(&folder::read(folder).unwrap()).unwrap().has_changed
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
         .unwrap()
@@ -78,7 +86,15 @@ fn a_pair_is_replaced_with_its_modes_and_through_links() {
     fs::set_permissions(&key, Permissions::from_mode(0o400)).unwrap();
     let link = folder.path().join("a.pem");
     symlink(&certificate, &link).unwrap();
-    replace(&Pair { certificate: &link, certificate_text: "new", key: &key, key_text: "secret" }).unwrap();
+    let place = folder::file(&link).unwrap().real;
+    // Whoever swaps the link after it was read gets nothing for it.
+    fs::write(folder.path().join("b.pem"), "other").unwrap();
+    fs::remove_file(&link).unwrap();
+    symlink(folder.path().join("b.pem"), &link).unwrap();
+    replace(&successor(&key, "secret"), &[successor(&place, "new")]).unwrap();
+    assert_eq!(fs::read_to_string(&link).unwrap(), "other");
+    fs::remove_file(&link).unwrap();
+    symlink(&certificate, &link).unwrap();
     assert_eq!(fs::read_to_string(&link).unwrap(), "new");
     assert_eq!(fs::read_to_string(&key).unwrap(), "secret");
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
@@ -91,25 +107,104 @@ fn one_file_for_both_is_replaced_once() {
     let folder = tempfile::tempdir().unwrap();
     let both = folder.path().join("both.pem");
     create(&both, "old", KEY_MODE, None).unwrap();
-    replace(&Pair { certificate: &both, certificate_text: "c\n", key: &both, key_text: "k\n" }).unwrap();
+    replace(&successor(&both, "c\nk\n"), &[]).unwrap();
     assert_eq!(fs::read_to_string(&both).unwrap(), "c\nk\n");
     assert_eq!((mode(&both), names(folder.path())), (0o600, vec!["both.pem".to_owned()]));
 }
 
-/// The moment between the two renames, cut short: the new key is there, its certificate waits.
+/// A link that somebody puts where a file was, or where one is made, changes nothing at its end.
+#[test]
+fn a_link_put_in_the_way_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (victim, key, certificate) = (path("victim"), path("a-key.pem"), path("a.pem"));
+    create(&victim, "theirs", 0o600, None).unwrap();
+    create(&key, "old", 0o640, None).unwrap();
+    fs::set_permissions(&key, Permissions::from_mode(0o666)).unwrap();
+    symlink(&victim, path(".a-key.pem.new")).unwrap();
+    symlink(&victim, &certificate).unwrap();
+    let error = replace(&successor(&key, "new"), &[successor(&certificate, "new")]).unwrap_err();
+    assert!(error.to_string().contains("something else than a file"), "{error}");
+    assert_eq!(names(folder.path()), ["a-key.pem", "a.pem", "victim"]);
+    // Between the making of a file and the setting of its mode.
+    let file = File::create(path("made")).unwrap();
+    fs::remove_file(path("made")).unwrap();
+    symlink(&victim, path("made")).unwrap();
+    fill(file.try_clone().unwrap(), &path("made"), "new", None, Some(0o666)).unwrap();
+    assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o666);
+    assert_eq!((fs::read_to_string(&victim).unwrap().as_str(), mode(&victim)), ("theirs", 0o600));
+}
+
+/// Once the key is in place its certificates are never taken away, whatever fails.
+#[test]
+fn a_folder_that_cannot_be_synced_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (key, certificate, copy) = (path("k.pem"), path("c.pem"), path("full.pem"));
+    let (old, new) = (issued(), issued());
+    let fails = |_: &Path| Err(io::Error::other("worn out"));
+    fs::write(&key, old.key.expose()).unwrap();
+    [&certificate, &copy].iter().for_each(|path| fs::write(path, old.pem()).unwrap());
+    let certificates = [successor(&certificate, &new.pem()), successor(&copy, &new.pem())];
+    let unsynced = replace_and(&successor(&key, new.key.expose()), &certificates, fails).unwrap();
+    let told = unsynced[0].to_string();
+    assert!(unsynced.len() == 1 && told.contains("in place") && !told.contains("  "), "{told}");
+    let texts =
+        |files: &[&PathBuf]| files.iter().map(|path| fs::read_to_string(path).unwrap()).collect::<Vec<_>>();
+    assert_eq!(texts(&[&certificate, &copy, &key]), [&new.pem(), &new.pem(), new.key.expose()]);
+    assert_eq!(names(folder.path()), ["c.pem", "full.pem", "k.pem"]);
+    // And when an interrupted one is completed.
+    fs::write(&copy, old.pem()).unwrap();
+    fs::write(path(".full.pem.new"), new.pem()).unwrap();
+    let finished = finish_and(&folder::read(folder.path()).unwrap(), fails).unwrap();
+    assert!(finished.has_changed && finished.unsynced.len() == 1);
+    assert_eq!(texts(&[&copy]), [new.pem()]);
+}
+
+/// A certificate that cannot be renamed after its key waits, and the next run brings it to its place.
+#[test]
+fn a_certificate_that_cannot_be_renamed_waits() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let (old, new) = (issued(), issued());
+    fs::write(path("k.pem"), new.key.expose()).unwrap();
+    fs::write(path(".c.pem.new"), new.pem()).unwrap();
+    // A folder in its way: no rename replaces that.
+    fs::create_dir(path("c.pem")).unwrap();
+    let error = settle(&path("c.pem")).unwrap_err();
+    assert!(matches!(&error, StoreError::Half { .. }) && error.to_string().contains("again"), "{error}");
+    fs::remove_dir(path("c.pem")).unwrap();
+    fs::write(path("c.pem"), old.pem()).unwrap();
+    assert!(finished(folder.path()));
+    assert_eq!(fs::read_to_string(path("c.pem")).unwrap(), new.pem());
+}
+
+/// The moment between the renames, cut short: the new key is there, its certificate waits. Whatever the key is called.
 #[test]
 fn an_interrupted_replacement_is_completed() {
+    for name in ["a-key.pem", "privkey.pem", "0.key"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (issued(), issued());
+        let (certificate, key) = (folder.path().join("a.pem"), folder.path().join(name));
+        let waiting = folder.path().join(".a.pem.new");
+        fs::write(&certificate, old.pem()).unwrap();
+        fs::write(&key, new.key.expose()).unwrap();
+        fs::write(&waiting, new.pem()).unwrap();
+        assert!(finished(folder.path()), "{name}");
+        assert_eq!(fs::read_to_string(&certificate).unwrap(), new.pem());
+        assert!(!waiting.exists() && !finished(folder.path()));
+    }
+}
+
+/// A key that this user may not read can be the one that is waited for.
+#[test]
+fn what_waits_for_an_unknown_key_stays() {
     let folder = tempfile::tempdir().unwrap();
     let (old, new) = (issued(), issued());
-    let (certificate, key) = (folder.path().join("a.pem"), folder.path().join("a-key.pem"));
-    let waiting = folder.path().join(".a.pem.new");
-    fs::write(&certificate, old.pem()).unwrap();
-    fs::write(&key, new.key.expose()).unwrap();
-    fs::write(&waiting, new.pem()).unwrap();
-    assert!(finish(&certificate, &key).unwrap());
-    assert_eq!(fs::read_to_string(&certificate).unwrap(), new.pem());
-    assert_eq!(names(folder.path()), ["a-key.pem", "a.pem"]);
-    assert!(!finish(&certificate, &key).unwrap());
+    fs::write(folder.path().join("a.pem"), old.pem()).unwrap();
+    fs::write(folder.path().join(".a.pem.new"), new.pem()).unwrap();
+    assert!(!finished(folder.path()));
+    assert_eq!(names(folder.path()), [".a.pem.new", "a.pem"]);
 }
 
 /// Cut short before the first rename: nothing of it is in use.
@@ -122,7 +217,7 @@ fn what_was_prepared_and_never_used_is_cleared_away() {
     fs::write(&key, old.key.expose()).unwrap();
     fs::write(folder.path().join(".a.pem.new"), new.pem()).unwrap();
     fs::write(folder.path().join(".a-key.pem.new"), new.key.expose()).unwrap();
-    assert!(!finish(&certificate, &key).unwrap());
+    assert!(!finished(folder.path()));
     assert_eq!(fs::read_to_string(&certificate).unwrap(), old.pem());
     assert_eq!(names(folder.path()), ["a-key.pem", "a.pem"]);
 }

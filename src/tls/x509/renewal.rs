@@ -1,5 +1,7 @@
 //! When a certificate is renewed, and how a folder's certificates are, given which CAs can sign.
 
+mod places;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -10,7 +12,8 @@ use crate::tls::x509::{
     lifetime::{DAY, spoken},
     moment::Moment,
     profile,
-    set::{FolderFacts, KeyBeside, Leaf},
+    renewal::places::places,
+    set::{FileFacts, FolderFacts, Leaf},
     trust::Fault,
 };
 
@@ -84,8 +87,10 @@ pub enum Step<'a> {
 pub struct Renewal<'a> {
     /// The certificate and its file.
     pub leaf: Leaf<'a>,
-    /// The file of its key.
-    pub key_file: &'a Path,
+    /// Further files that begin with it, as `fullchain.pem` beside `cert.pem`: written together, since they share the key.
+    pub copies: Vec<Leaf<'a>>,
+    /// The file of its key, which holds nothing else but perhaps one of the above.
+    pub key_file: &'a FileFacts,
     /// Which of the CAs at hand signs, by its place in the list.
     pub signer: usize,
     /// Why it is due.
@@ -103,8 +108,8 @@ pub enum Signers {
     Named,
 }
 
-/// What to do about each certificate of a folder that is no CA, in the order of their files. `signers` are the CAs
-/// whose keys are at hand, `days` another lifetime than each has.
+/// What to do about each certificate of a folder that is no CA, in the order of their files; copies are renewed in one
+/// step. `signers` are the CAs whose keys are at hand, `days` another lifetime than each has.
 pub fn plan<'a>(
     folder: &'a FolderFacts,
     signers: &[&Certificate],
@@ -114,47 +119,44 @@ pub fn plan<'a>(
     now: Moment,
 ) -> Vec<Step<'a>> {
     let known: Vec<&Certificate> = folder.authorities().into_iter().map(|(_, one)| one).collect();
-    folder
-        .leaves()
-        .into_iter()
-        .map(|leaf| {
-            let path = leaf.file.path.as_path();
-            let Some(reason) = policy.due(leaf.certificate, now) else {
-                let due_from = policy.due_from(leaf.certificate);
-                return Step::Keep { certificate: path, not_after: leaf.certificate.not_after, due_from };
-            };
-            let ready =
-                key_file(&leaf).and_then(|key| signer(&leaf, signers, how).map(|signer| (key, signer)));
-            match ready {
-                Ok((key_file, signer)) => {
-                    let lifetime = days.unwrap_or_else(|| next_lifetime(&leaf, &known));
-                    Step::Renew(Box::new(Renewal { leaf, key_file, signer, reason, lifetime }))
-                }
-                Err((obstacle, remedy)) => {
-                    let not_after = leaf.certificate.not_after;
-                    Step::Stuck { certificate: path.to_owned(), not_after, reason, obstacle, remedy }
-                }
+    let step = |leaf: Leaf<'a>| {
+        let (path, not_after) = (leaf.file.path.as_path(), leaf.certificate.not_after);
+        let Some(reason) = policy.due(leaf.certificate, now) else {
+            let due_from = policy.due_from(leaf.certificate);
+            return Some(Step::Keep { certificate: path, not_after, due_from });
+        };
+        match ready(folder, &leaf, signers, how) {
+            // The step of the first of them is that of all.
+            Ok((first, ..)) if first.file.path != leaf.file.path => None,
+            Ok((leaf, copies, key_file, signer)) => {
+                let lifetime = days.unwrap_or_else(|| next_lifetime(&leaf, &known));
+                Some(Step::Renew(Box::new(Renewal { leaf, copies, key_file, signer, reason, lifetime })))
             }
-        })
-        .collect()
+            Err((obstacle, remedy)) => {
+                Some(Step::Stuck { certificate: path.to_owned(), not_after, reason, obstacle, remedy })
+            }
+        }
+    };
+    folder.leaves().into_iter().filter_map(step).collect()
 }
 
+/// What stands in the way, and what to do about it.
 type Obstacle = (String, String);
 
-fn key_file<'a>(leaf: &Leaf<'a>) -> Result<&'a Path, Obstacle> {
-    match leaf.key {
-        KeyBeside::Fits(file) => Ok(&file.path),
-        KeyBeside::Other(file) => Err((
-            format!("the key in {} is another certificate's or unreadable", file.path.display()),
-            "put the right key there, or remove both files and make the certificate anew with \
-             `causeway tls cert create`"
-                .into(),
-        )),
-        KeyBeside::Missing => Err((
-            "its key is not in the folder, so that a new key would have no place".into(),
-            "renew it where its key is, or make it anew with `causeway tls cert create`".into(),
-        )),
-    }
+/// The first file of the leaf's certificate, its copies, its key's file and who signs.
+type Ready<'a> = (Leaf<'a>, Vec<Leaf<'a>>, &'a FileFacts, usize);
+
+fn ready<'a>(
+    folder: &'a FolderFacts,
+    leaf: &Leaf<'a>,
+    signers: &[&Certificate],
+    how: Signers,
+) -> Result<Ready<'a>, Obstacle> {
+    let places = places(folder, leaf)?;
+    let mut leaves = places.leaves.into_iter();
+    let first = leaves.next().unwrap_or(*leaf);
+    let signer = signer(&first, signers, how)?;
+    Ok((first, leaves.collect(), places.key_file, signer))
 }
 
 fn signer(leaf: &Leaf<'_>, signers: &[&Certificate], how: Signers) -> Result<usize, Obstacle> {

@@ -19,8 +19,10 @@ const GROUP_WRITES: u32 = 0o020;
 /// A file, as it was found.
 #[derive(Clone, Debug)]
 pub struct FileFacts {
-    /// Where it is.
+    /// Where it is, as it was named: what people are told.
     pub path: PathBuf,
+    /// Where it really is, links resolved once, at reading: what is written. Files that share it are one file.
+    pub real: PathBuf,
     /// Its permission bits.
     pub mode: u32,
     /// Its owner's number.
@@ -120,7 +122,7 @@ impl FolderFacts {
         self.files.iter().filter_map(leaf).collect()
     }
 
-    /// The file and the key of this certificate, wherever in the folder they are.
+    /// The file and the key of this certificate, wherever in the folder they are: the first that has it.
     pub fn key_of(&self, certificate: &Certificate) -> Option<(&FileFacts, &PrivateKey)> {
         let each = |file| FileFacts::keys(file).iter().map(move |key| (file, key));
         self.files.iter().flat_map(each).find(|(_, key)| key.public() == certificate.public_key)

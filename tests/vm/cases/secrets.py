@@ -1,7 +1,7 @@
 """Who can read what."""
 
 from rig.host import Failure
-from rig.setup import quote
+from rig.setup import healthy, quote
 from rig.world import ENVOYS, admin_socket, file_of, instance
 
 
@@ -61,6 +61,32 @@ def an_instance_sees_no_other_instance(world):
     return ""
 
 
+def a_ca_kept_here_is_hidden_from_the_agent(world):
+    """It starts without the key of a CA and with it. The renewal reads the key; the agent, as the same user, cannot."""
+    vm = world.machine
+    folder, user = "/etc/causeway/tls", "setpriv --reuid=causeway --regid=causeway --init-groups"
+    key = f"{folder}/consul-agent-ca-key.pem"
+    if vm.sh(f"test -e {key}", check=False).returncode == 0:
+        raise Failure(f"{key} is there already, or this would not show a start without it")
+    vm.out(f"{user} causeway tls ca create --dir {folder} && cd {folder} && {user} causeway tls cert create --cli")
+    try:
+        vm.out("systemctl restart causeway")
+        agent = vm.out("systemctl show -P MainPID causeway")
+        look = f"nsenter -t {agent} -m {user} head -c 1"
+        vm.out(f"{look} {folder}/dc1-cli-consul-0-key.pem")
+        if vm.sh(f"{look} {key}", check=False).returncode == 0:
+            raise Failure(f"the agent can read {key}")
+        vm.out(f"{user} head -c 1 {key}")
+        vm.out("systemctl start causeway-tls-renew")
+        kept = vm.out("journalctl --no-pager -o cat -u causeway-tls-renew")
+        if "kept " not in kept:
+            raise Failure(f"the renewal says {kept}")
+    finally:
+        vm.sh(f"rm -f {folder}/consul-agent-ca* {folder}/dc1-cli-consul-0*")
+    healthy(world)
+    return ""
+
+
 def no_secret_is_shown(world):
     """Not in the journal, in what systemd tells of the units, in arguments, or in the environment of any process."""
     vm = world.machine
@@ -83,4 +109,5 @@ def no_secret_is_shown(world):
     return f"{len(needles)} secrets in {len(places)} places"
 
 
-CASES = [keys_are_readable_by_their_service_only, an_instance_sees_no_other_instance, no_secret_is_shown]
+CASES = [keys_are_readable_by_their_service_only, an_instance_sees_no_other_instance,
+         a_ca_kept_here_is_hidden_from_the_agent, no_secret_is_shown]

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::tls::x509::{moment::Moment, renewal::Step};
+use crate::tls::x509::{
+    moment::Moment,
+    renewal::{Renewal, Step},
+};
 
 /// How to replace a CA, in short.
 const ROLL_OVER: &str = "\
@@ -67,7 +70,7 @@ pub(crate) enum Ending {
 }
 
 impl Item {
-    /// Of a step that changes nothing.
+    /// Of a step before anything is written.
     pub(crate) fn of(step: &Step<'_>) -> Self {
         match step {
             Step::Keep { certificate, not_after, due_from } => Self {
@@ -86,12 +89,17 @@ impl Item {
                     remedy: remedy.clone(),
                 },
             },
-            Step::Renew(renewal) => Self {
-                certificate: renewal.leaf.file.path.display().to_string(),
-                key: Some(renewal.key_file.display().to_string()),
-                not_after: renewal.leaf.certificate.not_after,
-                action: Action::WouldRenew { reason: renewal.reason.clone() },
-            },
+            Step::Renew(renewal) => Self::due(renewal),
+        }
+    }
+
+    /// Of one that is due and not yet renewed.
+    pub(crate) fn due(renewal: &Renewal<'_>) -> Self {
+        Self {
+            certificate: renewal.leaf.file.path.display().to_string(),
+            key: Some(renewal.key_file.path.display().to_string()),
+            not_after: renewal.leaf.certificate.not_after,
+            action: Action::WouldRenew { reason: renewal.reason.clone() },
         }
     }
 

@@ -30,6 +30,7 @@ fn issue(ca: &Authority, profile: &str, node: Option<&str>) -> Issued {
 fn file(folder: &str, name: &str, mode: u32, text: &str) -> FileFacts {
     FileFacts {
         path: format!("{folder}/{name}").into(),
+        real: format!("/{folder}/{name}").into(),
         mode,
         uid: 100,
         owner: "consul:consul".into(),

@@ -4,6 +4,7 @@ use crate::tls::{
     x509::{pem::Contents, profile::Place, set::FileFacts},
 };
 
+const ALL: Policy = Policy { before: None, all: true };
 const NOW: Moment = Moment::from_unix(1_800_000_000);
 
 fn ca(days: u32) -> (Authority, Issued) {
@@ -19,6 +20,7 @@ fn client(ca: &Authority, days: u32) -> Issued {
 fn file(name: &str, text: &str) -> FileFacts {
     FileFacts {
         path: format!("d/{name}").into(),
+        real: format!("/d/{name}").into(),
         mode: 0o600,
         uid: 0,
         owner: "root:root".into(),
@@ -96,6 +98,77 @@ fn without_its_key_a_certificate_is_stuck() {
     let set = folder(vec![file("c.pem", &issued.pem()), file("c-key.pem", other.key.expose())]);
     let stuck = step_at(&set, &[one.certificate()], Signers::Found, late).unwrap_err();
     assert!(stuck.contains("another certificate's"), "{stuck}");
+}
+
+/// What is said of the first certificate in these files, late enough that it is due.
+fn obstacle(ca: &Authority, files: Vec<FileFacts>) -> String {
+    let set = folder(files);
+    let signers = [ca.certificate()];
+    let stuck = step_at(&set, &signers, Signers::Found, NOW.plus(DAY * 80)).unwrap_err();
+    // The others of that key are no better off.
+    let steps = plan(&set, &signers, Signers::Found, ALL, None, NOW);
+    assert!(steps.iter().all(|step| matches!(step, Step::Stuck { .. })), "{steps:?}");
+    stuck
+}
+
+#[test]
+fn copies_of_a_certificate_are_renewed_together() {
+    let (one, made) = ca(1000);
+    let issued = client(&one, 90);
+    let mut linked = file("z-link.pem", issued.key.expose());
+    linked.real = "/d/privkey.pem".into();
+    let set = folder(vec![
+        file("cert.pem", &issued.pem()),
+        file("fullchain.pem", &format!("{}{}", issued.pem(), made.pem())),
+        file("privkey.pem", issued.key.expose()),
+        linked,
+    ]);
+    let steps = plan(&set, &[one.certificate()], Signers::Found, ALL, None, NOW);
+    let [Step::Renew(renewal)] = steps.as_slice() else { panic!("{steps:?}") };
+    assert_eq!(renewal.leaf.file.name(), "cert.pem");
+    assert_eq!(renewal.copies.iter().map(|one| one.file.name()).collect::<Vec<_>>(), ["fullchain.pem"]);
+    assert_eq!(renewal.key_file.name(), "privkey.pem");
+}
+
+#[test]
+fn a_key_that_something_else_uses_is_not_replaced() {
+    let (one, _) = ca(1000);
+    let (issued, other) = (client(&one, 90), client(&one, 90));
+    let second_key = file("z.pem", issued.key.expose());
+    let stuck = obstacle(&one, [with_key(&issued), vec![second_key]].concat());
+    assert!(stuck.contains("in d/c-key.pem and in d/z.pem") && stuck.contains("ln -sf"), "{stuck}");
+    // Another certificate of the same key, at the head of a file or within one.
+    let mut twin = file("t.pem", &other.pem());
+    twin.contents.as_mut().unwrap().certificates[0].public_key = issued.certificate.public_key.clone();
+    let stuck = obstacle(&one, [with_key(&issued), vec![twin]].concat());
+    assert!(stuck.contains("another certificate, in d/t.pem") && stuck.contains("cert create"), "{stuck}");
+    let bundle = file("b.pem", &format!("{}{}", other.pem(), issued.pem()));
+    let set = folder([vec![bundle], with_key(&issued)].concat());
+    let steps = plan(&set, &[one.certificate()], Signers::Found, ALL, None, NOW);
+    let Step::Stuck { obstacle, .. } = &steps[1] else { panic!("{steps:?}") };
+    assert!(obstacle.contains("in d/b.pem"), "{obstacle}");
+}
+
+#[test]
+fn a_file_that_holds_anything_else_is_not_replaced() {
+    let (one, made) = ca(1000);
+    let (issued, other) = (client(&one, 90), client(&one, 90));
+    let (certificate, key) = (issued.pem(), issued.key.expose());
+    let with = |text: &str, more: &str| format!("{text}{more}");
+    let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    for (certificates, keys, what) in [
+        (certificate.clone(), with(key, made.key.expose()), "d/k.pem also holds another key"),
+        (certificate.clone(), with(key, &made.pem()), "d/k.pem also holds another certificate"),
+        (with(&certificate, &other.pem()), key.into(), "d/c.pem also holds another certificate"),
+        (with(&certificate, other.key.expose()), key.into(), "d/c.pem also holds another key"),
+        (certificate.clone(), with(key, damaged), "d/k.pem also holds something"),
+    ] {
+        let stuck = obstacle(&one, vec![file("c.pem", &certificates), file("k.pem", &keys)]);
+        assert!(stuck.contains(what) && stuck.contains("file of its own"), "{what}: {stuck}");
+    }
+    // One file for both holds nothing else.
+    let both = folder(vec![file("both.pem", &with(&certificate, key))]);
+    assert!(step_at(&both, &[one.certificate()], Signers::Found, NOW.plus(DAY * 80)).is_ok());
 }
 
 #[test]
