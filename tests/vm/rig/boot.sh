@@ -1,12 +1,12 @@
 #!/bin/sh
 # Boots a tree with systemd as its init, also where this machine's own init is another one. Called by machine.py:
 #
-#   boot.sh CGROUP LOWER UPPER WORK MERGED NAME
+#   boot.sh LOWER UPPER WORK MERGED NAME
 #
 # It runs as the first process of a pid namespace of its own (unshare --kill-child): when it ends, or whoever started it
 # ends, everything in it ends with it, and its mounts with its mount namespace.
 set -eu
-cgroup=$1 lower=$2 upper=$3 work=$4 merged=$5 name=$6
+lower=$1 upper=$2 work=$3 merged=$4 name=$5
 
 mount --make-rprivate /
 mount -t overlay overlay -o "lowerdir=$lower,upperdir=$upper,workdir=$work" "$merged"

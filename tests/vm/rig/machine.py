@@ -55,7 +55,7 @@ class Machine:
         script = Path(__file__).with_name("boot.sh")
         enter = ("echo $$ >\"$1\"/cgroup.procs; shift; "
                  "exec setpriv --pdeathsig KILL unshare -m -C -p -f --kill-child --mount-proc \"$@\"")
-        words = [script, self.cgroup, self.base, self.upper, self.home / "work", self.merged, self.name]
+        words = [script, self.base, self.upper, self.home / "work", self.merged, self.name]
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(["sh", "-c", enter, "sh", self.cgroup, *map(str, words)],
                                             stdin=subprocess.DEVNULL, stdout=log, stderr=log)
