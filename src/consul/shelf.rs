@@ -191,19 +191,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::model::{agent::DefaultPolicy, catalog::Stale, registration::Defaults};
+    use crate::model::{catalog::Stale, registration::Defaults};
 
     fn facts(node: &str) -> Answer {
-        Answer::Agent(AgentFacts {
-            datacenter: "dc1".into(),
-            primary_datacenter: None,
-            node: node.into(),
-            domain: "consul".into(),
-            version: "1.8.7".into(),
-            acls_enabled: false,
-            default_policy: DefaultPolicy::Allow,
-            translates_wan_addresses: false,
-        })
+        Answer::Agent(AgentFacts::sample(node))
     }
 
     fn kept(answer: Answer) -> Heard {

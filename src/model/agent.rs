@@ -26,6 +26,23 @@ pub struct AgentFacts {
     pub translates_wan_addresses: bool,
 }
 
+#[cfg(test)]
+impl AgentFacts {
+    /// An agent of `dc1` without ACLs, for tests.
+    pub(crate) fn sample(node: &str) -> Self {
+        Self {
+            datacenter: "dc1".into(),
+            primary_datacenter: None,
+            node: node.into(),
+            domain: "consul".into(),
+            version: "1.8.7".into(),
+            acls_enabled: false,
+            default_policy: DefaultPolicy::Allow,
+            translates_wan_addresses: false,
+        }
+    }
+}
+
 /// What happens to a connection that no intention matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -65,16 +65,7 @@ struct Bench {
 }
 
 fn catalog(acls_enabled: bool) -> Catalog {
-    let facts = AgentFacts {
-        datacenter: "dc1".into(),
-        primary_datacenter: None,
-        node: "vm".into(),
-        domain: "consul".into(),
-        version: "1.8.7".into(),
-        acls_enabled,
-        default_policy: DefaultPolicy::Deny,
-        translates_wan_addresses: false,
-    };
+    let facts = AgentFacts { acls_enabled, default_policy: DefaultPolicy::Deny, ..AgentFacts::sample("vm") };
     let sidecar = Registration {
         id: "p".into(),
         service: "web-sidecar-proxy".into(),

@@ -417,16 +417,7 @@ fn fresh(count: usize) -> Heard {
 }
 
 fn agent(node: &str) -> Heard {
-    Heard::fresh(Answer::Agent(crate::model::agent::AgentFacts {
-        datacenter: "dc1".into(),
-        primary_datacenter: None,
-        node: node.into(),
-        domain: "consul".into(),
-        version: "1.8.7".into(),
-        acls_enabled: false,
-        default_policy: crate::model::agent::DefaultPolicy::Allow,
-        translates_wan_addresses: false,
-    }))
+    Heard::fresh(Answer::Agent(crate::model::agent::AgentFacts::sample(node)))
 }
 
 #[tokio::test(start_paused = true)]

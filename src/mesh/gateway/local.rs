@@ -169,7 +169,7 @@ mod tests {
             world::World,
         },
         model::{
-            agent::{AgentFacts, DefaultPolicy},
+            agent::AgentFacts,
             catalog::{Answer, Catalog, Heard, Topic},
         },
         xds::resource::cluster::{Discovery, Resolution},
@@ -183,16 +183,7 @@ mod tests {
         catalog.hear(Topic::Services { dc: "dc1".into(), kind: None }, Heard::fresh(services));
         let entries = Answer::Resolvers(BTreeMap::from([(service, entry)]));
         catalog.hear(Topic::Resolvers, Heard::fresh(entries));
-        let agent = AgentFacts {
-            datacenter: "dc1".into(),
-            primary_datacenter: None,
-            node: "n".into(),
-            domain: "consul".into(),
-            version: String::new(),
-            acls_enabled: false,
-            default_policy: DefaultPolicy::Allow,
-            translates_wan_addresses: false,
-        };
+        let agent = AgentFacts::sample("n");
         let settings =
             GatewaySettings { resolution: Resolution::Logical, connect_timeout_ms: 1, keepalive: None };
         let mut gateway = Gateway { catalog: &catalog, agent: &agent, settings, built: Built::default() };

@@ -2,7 +2,6 @@ use super::*;
 use crate::{
     mesh::{Proxy, world::World},
     model::{
-        agent::DefaultPolicy,
         catalog::{Answer, Heard, Topic},
         chain::Protocol,
         instance::{HostPort, ServiceKind},
@@ -32,16 +31,7 @@ fn built(
     upstreams: Vec<Result<Upstream, Unread<UpstreamId>>>,
     exposed: Vec<Result<ExposedPath, Unread<ExposedId>>>,
 ) -> Built {
-    let agent = AgentFacts {
-        datacenter: "dc1".into(),
-        primary_datacenter: None,
-        node: "n".into(),
-        domain: "consul".into(),
-        version: String::new(),
-        acls_enabled: false,
-        default_policy: DefaultPolicy::Allow,
-        translates_wan_addresses: false,
-    };
+    let agent = AgentFacts::sample("n");
     let registration = Registration {
         id: "web-proxy".into(),
         service: "web-proxy".into(),
