@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod mesh;
 pub mod model;
 pub mod state;
+pub mod sync;
 pub mod telemetry;
 pub mod tls;
 pub mod xds;

@@ -69,6 +69,12 @@ const LAYERS: &[Layer] = &[
     layer("state::record", &["model", "state::keep", "state::tokens"], PURE),
     layer("state", STATE, SHELL), // 0005: what was last known is served while Consul is away
 
+    // Keys and locks between datacenters. Nothing here knows Envoy. What decides sees records, never a Consul or a peer.
+    layer("sync::layout", &["model"], PURE),
+    layer("sync::record", &["model"], PURE),
+    layer("sync::refusal", &["model"], PURE),
+    layer("sync", SYNC, SHELL),
+
     // Doors and drivers.
     layer("api", &["config", "fault", "lifecycle", "model", "telemetry", "xds::status"], SHELL),
     layer("lab", &["api", "config", "consul", "envoy", "fault", "fetch", "lifecycle", "model", "tls"], SHELL),
@@ -93,6 +99,17 @@ const XDS_SHELL: &[&str] = &[
 ];
 const STATE: &[&str] =
     &["lifecycle", "model", "state::format", "state::keep", "state::pace", "state::record", "state::tokens"];
+const SYNC: &[&str] = &[
+    "config",
+    "consul",
+    "fault",
+    "lifecycle",
+    "model",
+    "sync::layout",
+    "sync::record",
+    "sync::refusal",
+    "tls",
+];
 const APP: &[&str] = &[
     "api",
     "config",
@@ -103,6 +120,7 @@ const APP: &[&str] = &[
     "mesh",
     "model",
     "state",
+    "sync",
     "telemetry",
     "tls",
     "xds",
@@ -119,6 +137,7 @@ const CLI: &[&str] = &[
     "lifecycle",
     "mesh",
     "model",
+    "sync",
     "telemetry",
     "tls",
     "xds",
