@@ -48,7 +48,7 @@ pub struct Question {
 pub(crate) const CENSUS: &str = "census";
 
 /// Every kind of topic, and the census.
-pub(crate) const KINDS: [&str; 18] = [
+pub(crate) const KINDS: [&str; 19] = [
     "agent",
     "registration",
     "roots",
@@ -66,6 +66,7 @@ pub(crate) const KINDS: [&str; 18] = [
     "resolvers",
     "prepared_query",
     "mesh",
+    "exported_services",
     CENSUS,
 ];
 
@@ -89,6 +90,7 @@ pub(crate) fn kind(topic: &Topic) -> &'static str {
         Topic::Resolvers => "resolvers",
         Topic::PreparedQuery { .. } => "prepared_query",
         Topic::Mesh => "mesh",
+        Topic::ExportedServices => "exported_services",
     }
 }
 
@@ -132,6 +134,7 @@ pub fn question(topic: &Topic) -> Question {
             remote(Question { query: vec![("connect", "true".to_owned())], ..execute }, dc.as_str())
         }
         Topic::Mesh => local(&["v1", "config", "mesh", "mesh"]),
+        Topic::ExportedServices => local(&["v1", "config", "exported-services", "default"]),
     }
 }
 

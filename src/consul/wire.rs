@@ -9,6 +9,7 @@ pub mod agent;
 pub mod ca;
 pub mod chain;
 pub mod defaults;
+pub mod exported;
 mod expose;
 pub mod instance;
 pub mod intention;

@@ -50,9 +50,10 @@ pub(super) fn build(catalog: &Catalog, agent: &AgentFacts, registration: &Regist
     }
     gateway.remote_datacenters(exposes_servers);
     gateway.local_services();
-    // Nothing is built from it; its notes are for whoever expects peers here.
+    // Nothing is built from them; their notes are for whoever expects peers here.
     let mut reader = Reader::new(catalog);
     reader.mesh();
+    reader.exported_services();
     gateway.built.needs.extend(reader.into_needs());
     gateway.built
 }

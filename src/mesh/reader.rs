@@ -135,6 +135,11 @@ impl<'a> Reader<'a> {
         self.ask(Topic::Mesh, self.catalog.mesh())
     }
 
+    /// [`Topic::ExportedServices`].
+    pub fn exported_services(&mut self) -> Option<&'a BTreeSet<ServiceName>> {
+        self.ask(Topic::ExportedServices, self.catalog.exported_services())
+    }
+
     /// Every datacenter that the servers list or that has replicated gateways. Given as soon as one of the two is known,
     /// since the list cannot block and comes late; the other stays missing.
     pub fn datacenters(&mut self) -> Option<BTreeSet<&'a Datacenter>> {

@@ -83,6 +83,8 @@ pub enum Topic {
     },
     /// `mesh/mesh` (Consul 1.12+; known-absent below).
     Mesh,
+    /// `exported-services/default` (Consul 1.10+; known-absent below, and without the right to read it).
+    ExportedServices,
 }
 
 /// The answer to a topic; each variant answers the topic of the same name.
@@ -117,6 +119,8 @@ pub enum Answer {
     Query(QueryResult),
     /// To [`Topic::Mesh`]; its default when there is no such entry.
     Mesh(MeshDefaults),
+    /// To [`Topic::ExportedServices`]: their names, `*` for all.
+    ExportedServices(BTreeSet<ServiceName>),
 }
 
 /// What was last heard of a topic.
@@ -337,6 +341,11 @@ impl Catalog {
     pub fn mesh(&self) -> View<&MeshDefaults> {
         view!(self, Topic::Mesh, Mesh)
     }
+
+    /// [`Topic::ExportedServices`].
+    pub fn exported_services(&self) -> View<&BTreeSet<ServiceName>> {
+        view!(self, Topic::ExportedServices, ExportedServices)
+    }
 }
 
 /// The keys whose values differ. Most are the same in both and shared, so the two are walked side by side.
@@ -379,6 +388,7 @@ impl fmt::Display for Topic {
             Self::Resolvers => f.write_str("service-resolvers"),
             Self::PreparedQuery { dc, query } => write!(f, "prepared-query/{query}@{dc}"),
             Self::Mesh => f.write_str("mesh"),
+            Self::ExportedServices => f.write_str("exported-services"),
         }
     }
 }

@@ -205,7 +205,8 @@ fn is_answer_to(answer: &Answer, topic: &Topic) -> bool {
         | (Topic::ProxyDefaults | Topic::ServiceDefaults(_), Answer::Defaults(_))
         | (Topic::Resolvers, Answer::Resolvers(_))
         | (Topic::PreparedQuery { .. }, Answer::Query(_))
-        | (Topic::Mesh, Answer::Mesh(_)) => true,
+        | (Topic::Mesh, Answer::Mesh(_))
+        | (Topic::ExportedServices, Answer::ExportedServices(_)) => true,
         _ => false,
     }
 }

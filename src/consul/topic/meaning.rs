@@ -1,6 +1,6 @@
 //! What an answer to a topic's question means, and what it means that there was none.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
@@ -129,6 +129,7 @@ fn answer(topic: &Topic, reply: &Reply) -> Result<Read<Answer>, WireError> {
         }
         Topic::PreparedQuery { dc, .. } => map(wire::query::result(body, dc)?, Answer::Query),
         Topic::Mesh => map(wire::mesh::mesh(body)?, Answer::Mesh),
+        Topic::ExportedServices => map(wire::exported::exported_services(body)?, Answer::ExportedServices),
     })
 }
 
@@ -144,6 +145,13 @@ fn known_absence(topic: &Topic, reply: &Reply) -> Option<Outcome> {
         }
         Topic::Mesh if is_absent(reply, NO_ENTRY) => {
             Some(Outcome::Heard(Answer::Mesh(MeshDefaults::default()), Vec::new()))
+        }
+        Topic::ExportedServices if is_absent(reply, NO_ENTRY) => {
+            Some(Outcome::Heard(Answer::ExportedServices(BTreeSet::new()), Vec::new()))
+        }
+        // Only a note comes of it, which is not worth a right that a gateway needs for nothing else.
+        Topic::ExportedServices if is_unknown_kind(reply) || reply.status == StatusCode::FORBIDDEN => {
+            Some(Outcome::Absent(Answer::ExportedServices(BTreeSet::new())))
         }
         Topic::IntentionEntries if is_unknown_kind(reply) => {
             Some(Outcome::Absent(Answer::Intentions(Vec::new())))

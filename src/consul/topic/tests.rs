@@ -45,7 +45,8 @@ fn a_404_that_is_not_from_consul_is_no_answer() {
         let body = bytes::Bytes::from_static(body.as_bytes());
         outcome(topic, &Reply::recorded("GET".into(), StatusCode::NOT_FOUND, &headers, body))
     };
-    let topics = [Topic::ProxyDefaults, Topic::ServiceDefaults("web".into()), Topic::Mesh];
+    let topics =
+        [Topic::ProxyDefaults, Topic::ServiceDefaults("web".into()), Topic::Mesh, Topic::ExportedServices];
     for topic in &topics {
         for (index, body) in [(Some("7"), ""), (None, r#"Config entry not found for "mesh" / "mesh""#)] {
             assert!(matches!(told(topic, index, body), Outcome::Heard(..)), "{topic}");
@@ -117,6 +118,7 @@ fn every_kind_is_listed() {
         Topic::ServiceDefaults(service.into()),
         Topic::Resolvers,
         Topic::Mesh,
+        Topic::ExportedServices,
     ];
     let kinds: Vec<&str> = topics.iter().map(kind).chain(["chain", CENSUS]).collect();
     let listed: Vec<&str> = KINDS.into_iter().filter(|name| kinds.contains(name)).collect();

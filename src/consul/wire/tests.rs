@@ -386,3 +386,13 @@ fn a_mesh_entry_is_read_and_its_absence_is_an_answer() {
     assert_eq!(entry.outgoing, MeshDefaults::default().outgoing);
     assert!(mesh::mesh(b"{}").is_err());
 }
+
+#[test]
+fn exported_services_are_read_for_their_note() {
+    let body = br#"{"Kind":"exported-services","Name":"default","Services":[{"Name":"web","Consumers":[{"Peer":"west"}]}]}"#;
+    let (names, notes) = exported::exported_services(body).unwrap();
+    assert_eq!((names.len(), notes.len()), (1, 1));
+    let emptied = br#"{"Kind":"exported-services","Name":"default","Services":null}"#;
+    assert_eq!(exported::exported_services(emptied).unwrap().1, []);
+    assert!(exported::exported_services(b"{}").is_err());
+}

@@ -217,6 +217,7 @@ fn everything() -> Vec<(Topic, Answer)> {
             Topic::Mesh,
             Answer::Mesh(MeshDefaults { incoming: tls, hides_callers: true, ..Default::default() }),
         ),
+        (Topic::ExportedServices, Answer::ExportedServices(["web".into()].into())),
     ]
 }
 
