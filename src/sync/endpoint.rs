@@ -2,7 +2,13 @@
 //!
 //! Everything that decides is pure and has a file of its own; [`crate::sync::engine`] does what they say.
 
+pub mod answer;
+pub mod ask;
+pub mod audit;
 pub mod message;
+pub mod rights;
+pub mod route;
+pub mod translate;
 
 use std::future::Future;
 
