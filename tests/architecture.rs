@@ -73,9 +73,10 @@ const LAYERS: &[Layer] = &[
     layer("sync::layout", &["model"], PURE),
     layer("sync::record", &["model"], PURE),
     layer("sync::refusal", &["model"], PURE),
-<<<<<<< HEAD
-    layer("sync::duty::machine", &["model", "sync::record"], PURE),
-=======
+    layer("sync::duty::machine", &["model", "sync::lock::lease", "sync::record"], PURE),
+    layer("sync::lock::lease", &[], PURE),
+    layer("sync::lock::waiters", &[], PURE),
+    layer("sync::lock::wire", &["model", "sync::refusal"], PURE),
     layer("sync::home::request", HOME, PURE),
     layer("sync::home::cost", HOME, PURE),
     layer("sync::home::memory", HOME, PURE),
@@ -86,7 +87,6 @@ const LAYERS: &[Layer] = &[
     layer("sync::home::history", HOME, PURE),
     layer("sync::home::snapshot", HOME_WITH_PEER, PURE),
     layer("sync::home::trim", HOME, PURE),
->>>>>>> home
     layer("sync", SYNC, SHELL),
 
     // Doors and drivers.
@@ -119,12 +119,12 @@ const SYNC: &[&str] = &[
     "fault",
     "lifecycle",
     "model",
-<<<<<<< HEAD
     "sync::duty::machine",
-=======
     "sync::home",
->>>>>>> home
     "sync::layout",
+    "sync::lock::lease",
+    "sync::lock::waiters",
+    "sync::lock::wire",
     "sync::record",
     "sync::refusal",
     "tls",

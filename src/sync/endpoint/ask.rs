@@ -115,6 +115,8 @@ pub enum LockAct {
     Release,
     /// `GET /v1/lock/<key>`
     Look,
+    /// `GET /v1/lock/<key>/leader`
+    Leader,
 }
 
 /// What is asked about replication.
@@ -356,7 +358,10 @@ fn lock(method: &Method, name: &str) -> Result<LockAsk, Response> {
     };
     match *method {
         Method::POST => of(name, LockAct::Acquire),
-        Method::GET => of(name, LockAct::Look),
+        Method::GET => match name.rsplit_once('/') {
+            Some((key, "leader")) => of(key, LockAct::Leader),
+            _ => of(name, LockAct::Look),
+        },
         Method::PUT => match name.rsplit_once('/') {
             Some((key, "renew")) => of(key, LockAct::Renew),
             Some((key, "release")) => of(key, LockAct::Release),

@@ -39,6 +39,7 @@ use crate::{
             ask::{LockAct, LockAsk},
             message::{Request, Response},
         },
+        home::{Home, Write, Written},
         layout::Layout,
         lock::{
             lease,
@@ -50,9 +51,6 @@ use crate::{
         store::{Read, Store, StoreError},
     },
 };
-
-/// What `consul lock` and Consul's client libraries set on lock keys. By it Causeway knows that a key is a lock.
-pub const LOCK_FLAGS: u64 = 0x2ddc_cbc0_58a5_0c18;
 
 /// How long one answer of the home is waited for.
 const CALL: Duration = Duration::from_secs(5);
@@ -68,23 +66,18 @@ pub trait Grants: Clone + Send + Sync + 'static {
     /// The present epoch; none while this agent is not the active home.
     fn epoch(&self) -> Option<u32>;
 
-    /// Commits verbs on keys of the prefix, once at most for each id, with a token for each lock acquired.
-    fn commit(
-        &self,
-        request_id: String,
-        origin: Datacenter,
-        ops: Vec<Op>,
-        deadline: Instant,
-    ) -> impl Future<Output = Result<Committed, Refusal>> + Send;
+    /// Commits a write to keys of the prefix, once at most for each id, with a token for each lock acquired.
+    fn commit(&self, write: Write) -> impl Future<Output = Result<Written, Refusal>> + Send;
 }
 
-/// What came of a commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Committed {
-    /// What Consul said.
-    pub reply: TxnReply,
-    /// Of each lock that was acquired.
-    pub tokens: Vec<(String, Token)>,
+impl<S: Store> Grants for Home<S> {
+    fn epoch(&self) -> Option<u32> {
+        self.tip().borrow().as_ref().map(|known| known.position.epoch)
+    }
+
+    async fn commit(&self, write: Write) -> Result<Written, Refusal> {
+        self.write(write).await
+    }
 }
 
 /// Who asks.
@@ -136,6 +129,14 @@ struct State {
     pair: Option<Pair>,
     /// Of the last grant.
     token: Option<Token>,
+}
+
+/// What a token is worth now.
+struct Present {
+    given: Token,
+    /// Who holds the lock with it, or why nobody does.
+    session: Result<SessionId, Refusal>,
+    state: State,
 }
 
 impl State {
@@ -195,25 +196,27 @@ impl<S: Store, G: Grants> Locks<S, G> {
     }
 
     async fn renew(&self, key: &str, request: &Request) -> Result<Response, Refusal> {
-        let (given, session, _) = self.0.present(key, request).await?;
-        let Some(session) = session? else { return Err(stale(key, given, None)) };
+        let Present { given, session, .. } = self.0.present(key, request).await?;
+        let session = session?;
         match within(CALL, self.0.store.renew_session(&session)).await {
-            Ok(true) => Ok(json(200, &wire::TokenBody { token: given.to_string(), session: Some(session.to_string()) })),
+            Ok(true) => Ok(json(
+                200,
+                &wire::TokenBody { token: given.to_string(), session: Some(session.to_string()) },
+            )),
             Ok(false) => Err(stale(key, given, None)),
             Err(error) => Err(unavailable(&error)),
         }
     }
 
     async fn release(&self, key: &str, request: &Request, caller: &Caller) -> Result<Response, Refusal> {
-        let (_, session, state) = self.0.present(key, request).await?;
+        let Present { session, state, .. } = self.0.present(key, request).await?;
         // Released, lost or taken over: it is not held with this token, which is what was asked for.
-        let (Ok(Some(session)), Some(pair)) = (session, state.pair) else {
+        let (Ok(session), Some(pair)) = (session, state.pair) else {
             return Ok(json(200, &Released { released: false }));
         };
         let ops = unlock(key, pair.value, pair.flags, &session);
         let id = format!("{}.release", caller.request_id);
-        let deadline = lifecycle::now() + CALL;
-        let done = self.0.grants.commit(id, caller.origin.clone(), ops, deadline).await?;
+        let done = self.0.grants.commit(write(id, &caller.origin, ops)).await?;
         let orphan = Orphan { session, held: None };
         let _ = self.0.orphans.try_send(orphan);
         Ok(json(200, &Released { released: matches!(done.reply, TxnReply::Committed(_)) }))
@@ -275,23 +278,18 @@ impl<S: Store, G: Grants> Shared<S, G> {
         Ok(is_good.then(|| recent.told()))
     }
 
-    /// The token that a request came with, the session that holds the lock with it (or why none does), and the lock.
-    #[expect(clippy::type_complexity, reason = "three facts from one read, of which each caller needs two")]
-    async fn present(
-        &self,
-        key: &str,
-        request: &Request,
-    ) -> Result<(Token, Result<Option<SessionId>, Refusal>, State), Refusal> {
+    /// What a token that comes with a request is worth.
+    async fn present(&self, key: &str, request: &Request) -> Result<Present, Refusal> {
         let (given, by) = wire::token(request.header("x-lock-token"), &request.body)?;
         let epoch = self.grants.epoch().ok_or_else(not_serving)?;
         let state = self.state(key).await?;
         let is_present = state.current() == Some(given) && given.epoch == epoch;
         let session = state.session().filter(|session| by.as_deref().is_none_or(|by| by == session.as_str()));
         let session = match (is_present, session) {
-            (true, Some(session)) => Ok(Some(session.clone())),
+            (true, Some(session)) => Ok(session.clone()),
             _ => Err(stale(key, given, state.current())),
         };
-        Ok((given, session, state))
+        Ok(Present { given, session, state })
     }
 
     async fn state(&self, key: &str) -> Result<State, Refusal> {
@@ -350,6 +348,10 @@ fn unlock(key: &str, value: bytes::Bytes, flags: u64, session: &SessionId) -> Ve
     ]
 }
 
+fn write(request_id: String, origin: &Datacenter, ops: Vec<Op>) -> Write {
+    Write { request_id, origin: origin.clone(), ops, guard: None, deadline: lifecycle::now() + CALL }
+}
+
 fn stale(key: &str, given: Token, current: Option<Token>) -> Refusal {
     Refusal::StaleToken { lock: key.to_owned(), given, current }
 }
@@ -371,7 +373,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn within<T>(limit: Duration, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
     timeout(limit, call)
         .await
         .unwrap_or_else(|_| Err(StoreError::Unknown(format!("no answer within {limit:?}"))))

@@ -160,9 +160,9 @@ pub fn acquire(body: &[u8]) -> Result<Acquire, Refusal> {
 
 fn duration(name: &str, text: Option<&str>, default: Duration) -> Result<Duration, Refusal> {
     let Some(text) = text else { return Ok(default) };
-    duration_ms(text)
-        .map(Duration::from_millis)
-        .ok_or_else(|| Refusal::Bad(format!("{name}: `{text}` is not a duration; write for example 15s or 1m30s")))
+    duration_ms(text).map(Duration::from_millis).ok_or_else(|| {
+        Refusal::Bad(format!("{name}: `{text}` is not a duration; write for example 15s or 1m30s"))
+    })
 }
 
 /// The token of a request that renews or releases, and the session if it names that too.
@@ -173,7 +173,8 @@ pub fn token(header: Option<&str>, body: &[u8]) -> Result<(Token, Option<String>
     let body = serde_json::from_slice::<TokenBody>(body).ok();
     let (in_body, session) = body.map_or((None, None), |body| (Some(body.token), body.session));
     let Some(text) = header.map(str::to_owned).or(in_body) else {
-        let text = "send the token as the lock gave it, in the header X-Lock-Token or as {\"token\": \"3.17\"}";
+        let text =
+            "send the token as the lock gave it, in the header X-Lock-Token or as {\"token\": \"3.17\"}";
         return Err(Refusal::Bad(text.into()));
     };
     let token = text.parse().map_err(|error| Refusal::Bad(format!("token: {error}")))?;

@@ -6,11 +6,6 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::{
-    CALL, Caller, Grants, LOCK_FLAGS, Recent, Shared,
-    orphans::{Held, Orphan},
-    unavailable, within,
-};
 use crate::{
     lifecycle,
     model::{
@@ -19,7 +14,15 @@ use crate::{
         sync::Token,
     },
     sync::{
-        lock::wire::{self, Acquire},
+        home::memory::LOCK_FLAGS,
+        lock::{
+            locks::{
+                CALL, Caller, Grants, Recent, Shared,
+                orphans::{Held, Orphan},
+                unavailable, within, write,
+            },
+            wire::{self, Acquire},
+        },
         refusal::Refusal,
         store::{Read, Store, StoreError},
     },
@@ -148,8 +151,7 @@ impl<'a, S: Store, G: Grants> Attempt<'a, S, G> {
                 flags: LOCK_FLAGS,
                 session: session.clone(),
             };
-            let origin = self.caller.origin.clone();
-            match self.shared.grants.commit(id.clone(), origin, vec![op], deadline).await {
+            match self.shared.grants.commit(write(id.clone(), &self.caller.origin, vec![op])).await {
                 Ok(done) if matches!(done.reply, TxnReply::Committed(_)) => {
                     return self.token(key, session, &done.tokens).await;
                 }

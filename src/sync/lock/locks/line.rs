@@ -4,11 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Shared, lock};
 use crate::{
     lifecycle,
     sync::{
-        lock::waiters::{Full, Leave, MAX_WAITERS, Standing, Ticket},
+        lock::{
+            locks::{Shared, lock},
+            waiters::{Full, Leave, MAX_WAITERS, Standing, Ticket},
+        },
         refusal::Refusal,
     },
 };

@@ -5,11 +5,14 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::{CALL, Grants, LOCK_FLAGS, unlock, within};
 use crate::{
-    lifecycle::{self, Stop},
+    lifecycle::Stop,
     model::{name::Datacenter, session::SessionId},
-    sync::store::Store,
+    sync::{
+        home::memory::LOCK_FLAGS,
+        lock::locks::{CALL, Grants, unlock, within, write},
+        store::Store,
+    },
 };
 
 /// A session without a client.
@@ -44,7 +47,7 @@ pub(super) async fn give_back<S: Store, G: Grants>(
         let Some(Orphan { session, held }) = orphan else { return };
         if let Some(Held { key, value, origin }) = held {
             let ops = unlock(&key, value, LOCK_FLAGS, &session);
-            let done = grants.commit(format!("{session}.orphan"), origin, ops, lifecycle::now() + CALL).await;
+            let done = grants.commit(write(format!("{session}.orphan"), &origin, ops)).await;
             debug!(key, is_done = done.is_ok(), "gave back what nobody took");
         }
         if let Err(error) = within(CALL, store.destroy_session(&session)).await {
