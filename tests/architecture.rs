@@ -73,7 +73,20 @@ const LAYERS: &[Layer] = &[
     layer("sync::layout", &["model"], PURE),
     layer("sync::record", &["model"], PURE),
     layer("sync::refusal", &["model"], PURE),
+<<<<<<< HEAD
     layer("sync::duty::machine", &["model", "sync::record"], PURE),
+=======
+    layer("sync::home::request", HOME, PURE),
+    layer("sync::home::cost", HOME, PURE),
+    layer("sync::home::memory", HOME, PURE),
+    layer("sync::home::prepare", HOME, PURE),
+    layer("sync::home::batch", HOME, PURE),
+    layer("sync::home::settle", HOME, PURE),
+    layer("sync::home::fence", HOME_WITH_PEER, PURE),
+    layer("sync::home::history", HOME, PURE),
+    layer("sync::home::snapshot", HOME_WITH_PEER, PURE),
+    layer("sync::home::trim", HOME, PURE),
+>>>>>>> home
     layer("sync", SYNC, SHELL),
 
     // Doors and drivers.
@@ -106,12 +119,32 @@ const SYNC: &[&str] = &[
     "fault",
     "lifecycle",
     "model",
+<<<<<<< HEAD
     "sync::duty::machine",
+=======
+    "sync::home",
+>>>>>>> home
     "sync::layout",
     "sync::record",
     "sync::refusal",
     "tls",
 ];
+/// What the pure parts of a home see: each those before it.
+const HOME: &[&str] = &[
+    "model",
+    "sync::home::batch",
+    "sync::home::cost",
+    "sync::home::history",
+    "sync::home::memory",
+    "sync::home::prepare",
+    "sync::home::request",
+    "sync::layout",
+    "sync::record",
+    "sync::refusal",
+];
+/// Also the words that peers exchange, which are plain data.
+const HOME_WITH_PEER: &[&str] =
+    &["model", "sync::home::history", "sync::home::memory", "sync::layout", "sync::peer", "sync::record"];
 const APP: &[&str] = &[
     "api",
     "config",
