@@ -12,4 +12,6 @@ pub mod layout;
 pub mod peer;
 pub mod record;
 pub mod refusal;
+pub mod replica;
+pub mod status;
 pub mod store;

@@ -73,9 +73,7 @@ const LAYERS: &[Layer] = &[
     layer("sync::layout", &["model"], PURE),
     layer("sync::record", &["model"], PURE),
     layer("sync::refusal", &["model"], PURE),
-<<<<<<< HEAD
     layer("sync::duty::machine", &["model", "sync::record"], PURE),
-=======
     layer("sync::home::request", HOME, PURE),
     layer("sync::home::cost", HOME, PURE),
     layer("sync::home::memory", HOME, PURE),
@@ -86,7 +84,21 @@ const LAYERS: &[Layer] = &[
     layer("sync::home::history", HOME, PURE),
     layer("sync::home::snapshot", HOME_WITH_PEER, PURE),
     layer("sync::home::trim", HOME, PURE),
->>>>>>> home
+    layer("sync::replica::indexes", &["model"], PURE),
+    layer("sync::replica::chain", &["model", "sync::record"], PURE),
+    layer("sync::replica::apply", &["model", "sync::layout", "sync::record", "sync::replica::chain", "sync::replica::indexes"], PURE),
+    layer("sync::replica::snapshot", &["model", "sync::replica::indexes"], PURE),
+    layer("sync::replica::compare", &["model", "sync::replica::indexes", "sync::replica::snapshot"], PURE),
+    layer("sync::replica::audit", &["model", "sync::replica::indexes"], PURE),
+    layer("sync::replica::machine", &["model", "sync::record", "sync::replica::chain", "sync::replica::snapshot"], PURE),
+    layer("sync::endpoint::message", &["model"], PURE),
+    layer("sync::endpoint::answer", &["model", "sync::endpoint::message", "sync::refusal"], PURE),
+    layer("sync::endpoint::ask", &["model", "sync::endpoint::answer", "sync::endpoint::message"], PURE),
+    layer("sync::endpoint::route", &["model", "sync::endpoint::ask", "sync::endpoint::message", "sync::layout", "sync::peer", "sync::record", "sync::refusal"], PURE),
+    layer("sync::endpoint::rights", &["model", "sync::endpoint::ask", "sync::store"], PURE),
+    layer("sync::endpoint::translate", &[], PURE),
+    layer("sync::endpoint::merge", &["sync::endpoint::answer"], PURE),
+    layer("sync::endpoint::audit", &["model", "sync::endpoint::ask", "sync::endpoint::message"], PURE),
     layer("sync", SYNC, SHELL),
 
     // Doors and drivers.
@@ -119,14 +131,13 @@ const SYNC: &[&str] = &[
     "fault",
     "lifecycle",
     "model",
-<<<<<<< HEAD
     "sync::duty::machine",
-=======
+    "sync::endpoint",
     "sync::home",
->>>>>>> home
     "sync::layout",
     "sync::record",
     "sync::refusal",
+    "sync::replica",
     "tls",
 ];
 /// What the pure parts of a home see: each those before it.

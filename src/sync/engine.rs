@@ -4,6 +4,7 @@
 //! on its way, `forward` takes it elsewhere, `execute` carries it out at home, `local` reads a replica, `session` finds
 //! sessions, `neighbours` knows the other datacenters, `served` answers them.
 
+mod above;
 mod accessor;
 mod execute;
 mod forward;
