@@ -133,8 +133,8 @@ impl OpenReply {
                 Err(_) => return Err(ClientError::Deadline { act: self.act.clone(), deadline: patience }),
             };
             let Some(frame) = frame else { return Ok(None) };
-            let frame = frame
-                .map_err(|error| ClientError::Cut { act: self.act.clone(), reason: causes(&error) })?;
+            let frame =
+                frame.map_err(|error| ClientError::Cut { act: self.act.clone(), reason: causes(&error) })?;
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
             }

@@ -68,7 +68,8 @@ pub(crate) fn path_of(key: &str) -> Result<String, KvError> {
         _ => false,
     };
     if !key.is_empty() && key.split('/').enumerate().any(is_mended) {
-        let reason = format!("the key {key:?} cannot be named in a path of HTTP; write keys without //, /./ and /../");
+        let reason =
+            format!("the key {key:?} cannot be named in a path of HTTP; write keys without //, /./ and /../");
         return Err(KvError::Refused { status: 400, reason });
     }
     let parts: Vec<&str> = ["v1", "kv"].into_iter().chain(key.split('/')).collect();
@@ -93,8 +94,10 @@ fn denied(reply: &TxnReply, ops: &[Op]) -> Option<KvError> {
     let TxnReply::RolledBack(errors) = reply else { return None };
     let error = errors.iter().find(|error| error.what.starts_with(wire::DENIED))?;
     let key = ops.get(error.op_index).map_or("a key", Op::key);
-    let reason =
-        format!("PUT /v1/txn: {} on {key}; give the token a key_prefix rule with policy = \"write\"", error.what);
+    let reason = format!(
+        "PUT /v1/txn: {} on {key}; give the token a key_prefix rule with policy = \"write\"",
+        error.what
+    );
     Some(KvError::Refused { status: 403, reason })
 }
 
@@ -126,7 +129,9 @@ pub(crate) fn get(reply: &Reply, key: &str) -> Result<(Option<Pair>, u64), KvErr
     let pair = wire::only(&reply.body).map_err(not_understood)?;
     match pair.key == key {
         true => Ok((Some(pair), index)),
-        false => Err(KvError::Unusable(format!("Consul was asked for the key {key:?} and answers with another"))),
+        false => {
+            Err(KvError::Unusable(format!("Consul was asked for the key {key:?} and answers with another")))
+        }
     }
 }
 
@@ -144,7 +149,9 @@ pub(crate) fn no_pairs(reply: &Reply) -> Result<u64, KvError> {
 pub(crate) fn index(head: &Reply) -> Result<u64, KvError> {
     let doubt = |what: &str| Err(KvError::Unusable(format!("{}: {what}", head.act())));
     match (head.known_leader, head.filtered_by_acls, head.index) {
-        (_, true, _) => doubt("Consul left out what the token may not see; give it the right to read all of it"),
+        (_, true, _) => {
+            doubt("Consul left out what the token may not see; give it the right to read all of it")
+        }
         (Some(true), false, Some(index)) => Ok(index),
         (Some(true), false, None) => doubt("the answer has no X-Consul-Index; is this Consul's HTTP API?"),
         _ => doubt("it was not answered by or through a Consul leader; it is asked again"),

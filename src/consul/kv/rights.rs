@@ -141,7 +141,9 @@ mod tests {
     fn what_is_no_answer_grants_nothing() {
         let short = r#"[{"Resource":"key","Segment":"a/","Access":"read","Allow":true}]"#;
         let turned = r#"[{"Resource":"operator","Access":"write","Allow":true},{"Resource":"key","Segment":"a/","Access":"read","Allow":true}]"#;
-        for (status, body) in [(200, short), (200, turned), (200, "[]"), (200, "<html>"), (401, "who"), (500, ""), (204, "")] {
+        for (status, body) in
+            [(200, short), (200, turned), (200, "[]"), (200, "<html>"), (401, "who"), (500, ""), (204, "")]
+        {
             assert!(told(status, body).is_err(), "{status} {body}");
         }
     }

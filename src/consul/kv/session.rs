@@ -25,11 +25,7 @@ impl Client {
     ///
     /// # Errors
     /// With [`KvError::Unknown`] there may be one of which nobody knows the id; it ends with its TTL.
-    pub async fn create_session(
-        &self,
-        spec: &SessionSpec,
-        deadline: Duration,
-    ) -> Result<SessionId, KvError> {
+    pub async fn create_session(&self, spec: &SessionSpec, deadline: Duration) -> Result<SessionId, KvError> {
         // Consul answers this with 500, which would leave open whether there is one.
         if !TTL.contains(&spec.ttl) || spec.lock_delay > MAX_LOCK_DELAY {
             let reason = format!(
@@ -70,8 +66,7 @@ impl Client {
         body: Bytes,
         deadline: Duration,
     ) -> Result<Reply, KvError> {
-        let parts: Vec<&str> =
-            ["v1", "session", act].into_iter().chain(id.map(SessionId::as_str)).collect();
+        let parts: Vec<&str> = ["v1", "session", act].into_iter().chain(id.map(SessionId::as_str)).collect();
         let reply = self.write(Method::PUT, path(&parts), body, deadline).await.map_err(KvError::of_write)?;
         match reply.status {
             StatusCode::OK => Ok(reply),

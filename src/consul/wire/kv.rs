@@ -167,7 +167,8 @@ pub fn txn(ops: &[Op]) -> Bytes {
 /// The results of a transaction that Consul carried out (200).
 pub fn committed(body: &[u8]) -> Result<TxnReply, WireError> {
     let wire: WireResults = whole(body)?;
-    let pairs: Result<Vec<Pair>, WireError> = wire.results.into_iter().map(|result| read(result.kv)).collect();
+    let pairs: Result<Vec<Pair>, WireError> =
+        wire.results.into_iter().map(|result| read(result.kv)).collect();
     Ok(TxnReply::Committed(pairs?))
 }
 
@@ -191,10 +192,13 @@ pub fn most_verbs(refusal: &str) -> Option<usize> {
 
 fn verb(op: &Op) -> WireVerb<'_> {
     let plain = |verb| WireVerb { verb, key: op.key(), value: None, flags: None, index: None, session: None };
-    let write = |verb, value, flags| WireVerb { value: Some(Encoded(value)), flags: Some(flags), ..plain(verb) };
+    let write =
+        |verb, value, flags| WireVerb { value: Some(Encoded(value)), flags: Some(flags), ..plain(verb) };
     match op {
         Op::Set { value, flags, .. } => write("set", value, *flags),
-        Op::Cas { value, flags, index, .. } => WireVerb { index: Some(*index), ..write("cas", value, *flags) },
+        Op::Cas { value, flags, index, .. } => {
+            WireVerb { index: Some(*index), ..write("cas", value, *flags) }
+        }
         Op::Lock { value, flags, session, .. } => {
             WireVerb { session: Some(session.as_str()), ..write("lock", value, *flags) }
         }

@@ -21,7 +21,9 @@ fn cut(text: &[u8], size: usize) -> Result<Vec<Pair>, WireError> {
 
 #[test]
 fn results_of_a_transaction_are_those_of_the_verbs_that_leave_a_pair() {
-    let TxnReply::Committed(pairs) = committed(COMMITTED.as_bytes()).unwrap() else { panic!("it was committed") };
+    let TxnReply::Committed(pairs) = committed(COMMITTED.as_bytes()).unwrap() else {
+        panic!("it was committed")
+    };
     let shown: Vec<_> = pairs.iter().map(|pair| (pair.key.as_str(), pair.value.as_ref())).collect();
     // lock, check-session, set, get, get-tree, set of an empty value, cas, unlock; and none for three deletes and
     // a check-not-exists.
@@ -49,12 +51,16 @@ fn a_rolled_back_transaction_names_its_verbs() {
     };
     assert_eq!(errors.iter().map(|error| error.op_index).collect::<Vec<_>>(), [1, 2, 3]);
     assert_eq!(errors[1].what, "failed to set key \"c\", index is stale");
-    assert!(matches!(rolled_back(READ_ROLLED_BACK.as_bytes()), Ok(TxnReply::RolledBack(errors)) if errors.len() == 1));
+    assert!(
+        matches!(rolled_back(READ_ROLLED_BACK.as_bytes()), Ok(TxnReply::RolledBack(errors)) if errors.len() == 1)
+    );
 }
 
 #[test]
 fn what_is_no_answer_to_a_transaction_is_refused() {
-    for bad in ["", "{}", "[]", "<html>", r#"{"Results":[{"Node":{}}]}"#, r#"{"Errors":[]}"#, r#"{"Errors":null}"#] {
+    for bad in
+        ["", "{}", "[]", "<html>", r#"{"Results":[{"Node":{}}]}"#, r#"{"Errors":[]}"#, r#"{"Errors":null}"#]
+    {
         assert!(rolled_back(bad.as_bytes()).is_err(), "{bad}");
     }
     for bad in ["", "{}", "[]", "<html>", r#"{"Results":[{"Node":{}}]}"#, &COMMITTED[..400]] {
@@ -66,7 +72,9 @@ fn what_is_no_answer_to_a_transaction_is_refused() {
 fn the_limit_of_verbs_is_read_from_the_refusal() {
     assert_eq!(most_verbs(TOO_MANY), Some(64));
     assert_eq!(most_verbs("Transaction contains too many operations (129 > 128)"), Some(128));
-    for other in ["", "Request body(525364 bytes) too large, max size: 524288 bytes", "too many operations (x > y)"] {
+    for other in
+        ["", "Request body(525364 bytes) too large, max size: 524288 bytes", "too many operations (x > y)"]
+    {
         assert_eq!(most_verbs(other), None);
     }
 }
