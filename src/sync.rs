@@ -13,4 +13,6 @@ pub mod lock;
 pub mod peer;
 pub mod record;
 pub mod refusal;
+pub mod replica;
+pub mod status;
 pub mod store;

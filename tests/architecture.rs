@@ -87,6 +87,21 @@ const LAYERS: &[Layer] = &[
     layer("sync::home::history", HOME, PURE),
     layer("sync::home::snapshot", HOME_WITH_PEER, PURE),
     layer("sync::home::trim", HOME, PURE),
+    layer("sync::replica::indexes", &["model"], PURE),
+    layer("sync::replica::chain", &["model", "sync::record"], PURE),
+    layer("sync::replica::apply", &["model", "sync::layout", "sync::record", "sync::replica::chain", "sync::replica::indexes"], PURE),
+    layer("sync::replica::snapshot", &["model", "sync::replica::indexes"], PURE),
+    layer("sync::replica::compare", &["model", "sync::replica::indexes", "sync::replica::snapshot"], PURE),
+    layer("sync::replica::audit", &["model", "sync::replica::indexes"], PURE),
+    layer("sync::replica::machine", &["model", "sync::record", "sync::replica::chain", "sync::replica::snapshot"], PURE),
+    layer("sync::endpoint::message", &["model"], PURE),
+    layer("sync::endpoint::answer", &["model", "sync::endpoint::message", "sync::refusal"], PURE),
+    layer("sync::endpoint::ask", &["model", "sync::endpoint::answer", "sync::endpoint::message"], PURE),
+    layer("sync::endpoint::route", &["model", "sync::endpoint::ask", "sync::endpoint::message", "sync::layout", "sync::peer", "sync::record", "sync::refusal"], PURE),
+    layer("sync::endpoint::rights", &["model", "sync::endpoint::ask", "sync::store"], PURE),
+    layer("sync::endpoint::translate", &[], PURE),
+    layer("sync::endpoint::merge", &["sync::endpoint::answer"], PURE),
+    layer("sync::endpoint::audit", &["model", "sync::endpoint::ask", "sync::endpoint::message"], PURE),
     layer("sync", SYNC, SHELL),
 
     // Doors and drivers.
@@ -120,6 +135,7 @@ const SYNC: &[&str] = &[
     "lifecycle",
     "model",
     "sync::duty::machine",
+    "sync::endpoint",
     "sync::home",
     "sync::layout",
     "sync::lock::lease",
@@ -127,6 +143,7 @@ const SYNC: &[&str] = &[
     "sync::lock::wire",
     "sync::record",
     "sync::refusal",
+    "sync::replica",
     "tls",
 ];
 /// What the pure parts of a home see: each those before it.

@@ -13,7 +13,10 @@ use crate::{
         session::SessionId,
         sync::{Position, Token},
     },
-    sync::endpoint::message::{Request, Response},
+    sync::endpoint::{
+        answer::escaped,
+        message::{Request, Response},
+    },
 };
 
 /// What is asked for.
@@ -115,7 +118,7 @@ pub enum LockAct {
     Release,
     /// `GET /v1/lock/<key>`
     Look,
-    /// `GET /v1/lock/<key>/leader`
+    /// `GET /v1/lock/<key>/leader`, also `?leader`: 200 to the holder, 429 to others, as load balancers want it.
     Leader,
 }
 
@@ -163,7 +166,7 @@ pub fn ask(request: &Request) -> Result<Ask, Response> {
         return Ok(session(&request.method, rest));
     }
     if let Some(name) = path.strip_prefix("lock/") {
-        return lock(&request.method, name).map(Ask::Lock);
+        return lock(request, name).map(Ask::Lock);
     }
     if let Some(rest) = path.strip_prefix("sync/") {
         return sync(request, rest).map(Ask::Sync);
@@ -175,7 +178,7 @@ pub fn ask(request: &Request) -> Result<Ask, Response> {
 ///
 /// # Errors
 /// The answer to a header that is not understood.
-pub fn wishes(request: &Request) -> Result<Wishes, Response> {
+pub fn wishes(request: &Request, ask: &Ask) -> Result<Wishes, Response> {
     let bad = |name: &str, reason: &str| Err(Response::text(400, format!("{name}: {reason}")));
     let mut wishes = Wishes::default();
     if let Some(text) = request.header("x-sync-min-seq") {
@@ -184,7 +187,10 @@ pub fn wishes(request: &Request) -> Result<Wishes, Response> {
             Err(error) => return bad("X-Sync-Min-Seq", &format!("{error}; send an X-Sync-Seq as it came")),
         }
     }
-    wishes.guard = match (request.header("x-lock"), request.header("x-lock-token").map(str::parse)) {
+    let token = request.header("x-lock-token").map(str::parse);
+    wishes.guard = match (request.header("x-lock"), token) {
+        // Elsewhere it is the token of the lock that is asked about.
+        _ if !matches!(ask, Ask::Write(_) | Ask::Txn(_)) => None,
         (None, None) => None,
         (Some(lock), Some(Ok(token))) => Some((lock.to_owned(), token)),
         (_, Some(Err(error))) => {
@@ -232,19 +238,6 @@ fn cleaned(path: &str) -> String {
         clean.push('/');
     }
     clean
-}
-
-/// A path as Go writes it into a URL.
-fn escaped(path: &str) -> String {
-    let mut text = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
 }
 
 fn kv(request: &Request, key: &str) -> Result<Ask, Response> {
@@ -349,16 +342,17 @@ fn session(method: &Method, rest: &str) -> Ask {
     }
 }
 
-fn lock(method: &Method, name: &str) -> Result<LockAsk, Response> {
+fn lock(request: &Request, name: &str) -> Result<LockAsk, Response> {
     let of = |key: &str, act| {
         if key.is_empty() || key.ends_with('/') {
             return Err(Response::text(400, "a lock is named by its key, such as /v1/lock/locks/deploy"));
         }
         Ok(LockAsk { key: key.to_owned(), act })
     };
-    match *method {
+    match request.method {
         Method::POST => of(name, LockAct::Acquire),
         Method::GET => match name.rsplit_once('/') {
+            _ if request.has("leader") => of(name, LockAct::Leader),
             Some((key, "leader")) => of(key, LockAct::Leader),
             _ => of(name, LockAct::Look),
         },
@@ -367,7 +361,7 @@ fn lock(method: &Method, name: &str) -> Result<LockAsk, Response> {
             Some((key, "release")) => of(key, LockAct::Release),
             _ => Err(Response::text(400, "PUT ends in /renew or /release; POST acquires")),
         },
-        _ => Err(wrong_method(method, "GET,PUT,POST")),
+        _ => Err(wrong_method(&request.method, "GET,PUT,POST")),
     }
 }
 
