@@ -3,6 +3,8 @@
 //! [`Peers`] is the seam: real agents are reached over gRPC, simulated ones over a simulated network. What an
 //! agent answers is [`Served`], whoever carries it.
 
+pub mod wire;
+
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
