@@ -2,3 +2,4 @@
 
 mod compare;
 mod consul_model;
+mod history;

@@ -7,6 +7,7 @@ mod program;
 mod relation;
 
 use std::{
+    collections::BTreeSet,
     io::{self, Read as _, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpStream},
     time::Duration,
@@ -15,7 +16,10 @@ use std::{
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use serde_json::{Value, json};
 
-use self::{program::Step, relation::Relation};
+use self::{
+    program::{Step, VERBS},
+    relation::Relation,
+};
 use crate::{
     rig::parts::{Consul, PATIENCE},
     sync::consul_model::{Ask, Model, Shared, Told},
@@ -24,21 +28,26 @@ use crate::{
 const HOST: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);
 
 /// Programs of each run.
-const PROGRAMS: u32 = 60;
+const PROGRAMS: u32 = 150;
 
 /// A model and a real Consul that were told the same.
 struct Both {
     model: Model,
     real: SocketAddr,
     relation: Relation,
+    /// The verbs of transactions, by whether they were committed.
+    covered: BTreeSet<(&'static str, bool)>,
 }
 
 impl Both {
-    /// Both are empty.
+    /// Both hold the same one key, whose index no older one passes.
     fn new(real: SocketAddr) -> Self {
-        let both = Self { model: Model::new(), real, relation: Relation::default() };
+        let mut both =
+            Self { model: Model::new(), real, relation: Relation::default(), covered: BTreeSet::new() };
         let emptied = both.real(&Ask::new("DELETE", "/v1/kv/", &[("recurse", String::new())]));
         assert_eq!(emptied.status, 200);
+        let first = Ask::new("PUT", "/v1/kv/first", &[]);
+        both.ask(&first, &first).unwrap();
         both
     }
 
@@ -68,6 +77,7 @@ impl Both {
             let (model_told, real_told) =
                 self.ask(&model, &real).map_err(|difference| format!("step {at}: {difference}"))?;
             self.relation.learn_session(&model_told, &real_told);
+            self.covered.extend(step.verbs().map(|verb| (verb, real_told.status == 200)));
         }
         // What all of it left.
         let all = Ask::new("GET", format!("/v1/kv/{root}"), &[("recurse", String::new())]);
@@ -129,16 +139,21 @@ fn the_model_answers_random_programs_as_a_real_consul_does() {
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let programs = std::cell::Cell::new(0);
+    let covered = std::cell::RefCell::new(BTreeSet::new());
     let result = runner.run(&program::any(), |steps| {
         // Each program has keys of its own: what is buried below them is part of what is compared.
         programs.set(programs.get() + 1);
         let root = format!("p{}/", programs.get());
-        Both::new(consul.http).run(&steps, &root).map_err(TestCaseError::fail)
+        let mut both = Both::new(consul.http);
+        both.run(&steps, &root).map_err(TestCaseError::fail)?;
+        covered.borrow_mut().extend(both.covered);
+        Ok(())
     });
     if let Err(TestError::Fail(reason, steps)) = result {
         panic!("SYNC_SEED={seed}: {reason}\nthe shortest program:\n{steps:#?}");
     }
-    assert!(programs.get() >= cases);
+    let all = VERBS.iter().flat_map(|verb| [(*verb, true), (*verb, false)]).collect();
+    assert_eq!(covered.into_inner(), all, "each verb was committed and rolled back");
 }
 
 /// Waiting and the end of sessions take real time, so that there is one case of each.
@@ -147,20 +162,24 @@ async fn sessions_end_and_waits_wake_as_in_a_real_consul() {
     let consul = tokio::task::spawn_blocking(|| Consul::start(HOST, json!({}))).await.unwrap();
     let mut both = Both::new(consul.http);
     let ids: Vec<(String, String)> = ["release", "delete"].map(|behavior| locked(&mut both, behavior)).into();
-    let waits: Vec<Told> = ["release", "delete"]
-        .map(|key| {
-            let index = both.real(&Ask::new("GET", format!("/v1/kv/{key}"), &[])).index.unwrap();
-            let wait = [("index", index.to_string()), ("wait", "40s".to_owned())];
+    let keys = ["release", "delete"].map(|key| format!("/v1/kv/{key}"));
+    // Both before the first wait: the sessions end together.
+    let indexes = keys.each_ref().map(|key| both.real(&Ask::new("GET", key, &[])).index.unwrap());
+    let waits: Vec<Told> = keys
+        .iter()
+        .zip(indexes)
+        .map(|(key, index)| {
             let began = causeway::lifecycle::now();
-            let told = both.real(&Ask::new("GET", format!("/v1/kv/{key}"), &wait));
-            assert!(began.elapsed() < Duration::from_secs(22), "it ends within twice its TTL");
+            let wait = [("index", index.to_string()), ("wait", "40s".to_owned())];
+            let told = both.real(&Ask::new("GET", key, &wait));
+            assert!(began.elapsed() < Duration::from_secs(25), "it ends after twice its TTL");
             told
         })
-        .into();
+        .collect();
     assert_eq!((waits[0].status, waits[1].status), (200, 404));
     both.model.advance(Duration::from_secs(21));
-    for key in ["release", "delete"] {
-        let look = Ask::new("GET", format!("/v1/kv/{key}"), &[]);
+    for key in keys {
+        let look = Ask::new("GET", key, &[]);
         both.ask(&look, &look).unwrap();
     }
     for (model, real) in ids {

@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 use super::relation::Relation;
 use crate::sync::consul_model::Ask;
 
-const KEYS: [&str; 8] = ["a", "a/", "a/b", "a/b/c", "ab", "b", "b/a", "ü x%"];
+/// The first twice as often: locks are met only where programs return to a key.
+const KEYS: [&str; 10] = ["a", "a", "a/b", "a/b", "a/", "a/b/c", "ab", "b", "b/a", "ü x%"];
 const PREFIXES: [&str; 8] = ["", "a", "a/", "a/b", "ab", "b", "b/", "none/"];
 const VALUES: [&str; 4] = ["", "x", "y", "{\"z\":1}"];
-const VERBS: [&str; 12] = [
+pub(super) const VERBS: [&str; 12] = [
     "set",
     "cas",
     "lock",
@@ -92,7 +93,7 @@ fn verb() -> impl Strategy<Value = Verb> {
         1 => arbitrary::<usize>().prop_map(At::Seen),
     ];
     let parts = (select(&VERBS[..]), select(&KEYS[..]), select(&PREFIXES[..]), select(&VALUES[..]));
-    (parts, select(&[0, 0, 1, u64::MAX][..]), at, 0_usize..4).prop_map(
+    (parts, select(&[0, 0, 1, u64::MAX][..]), at, select(&[0, 0, 0, 0, 1, 2][..])).prop_map(
         |((verb, key, prefix, value), flags, at, session)| Verb {
             verb,
             key,
@@ -136,6 +137,12 @@ impl Step {
         };
         let needed = verbs.iter().filter(|verb| matches!(verb.at, At::Current));
         needed.map(|verb| Ask::new("GET", format!("/v1/kv/{root}{}", verb.key), &[])).collect()
+    }
+
+    /// The verbs of a transaction.
+    pub(super) fn verbs(&self) -> impl Iterator<Item = &'static str> {
+        let verbs = if let Self::Txn(verbs) = self { verbs.as_slice() } else { &[] };
+        verbs.iter().map(|verb| verb.verb)
     }
 
     /// What the model and the real one are asked.

@@ -166,12 +166,6 @@ impl Model {
         let op = match ask.number("cas") {
             _ if ask.has("recurse") => Op::DeleteTree { prefix: key },
             _ if key.is_empty() => return Told::text(400, "Missing key name"),
-            Some(0) => {
-                return Told::text(
-                    400,
-                    "Can not use a 0 cas with delete, use an explicit delete request instead.",
-                );
-            }
             Some(index) => Op::DeleteCas { key, index },
             None => Op::Delete { key },
         };
@@ -232,7 +226,7 @@ impl Model {
                 Told::text(404, format!("Session id '{id}' not found"))
             }
             ("PUT", "renew") => Told::json(&found(self.session(&id))),
-            ("GET", "info") => Told::json(&found(self.session(&id))).at(self.data.raft),
+            ("GET", "info") => Told::json(&found(self.session(&id))),
             _ => Told::text(404, ""),
         }
     }
