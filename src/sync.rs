@@ -4,6 +4,9 @@
 //! [`peer::Peers`]; what decides is pure (`record`, `layout`, `refusal`, and the pure files of `home`, `replica`, `lock`,
 //! `endpoint`), what acts is a task with an owner. It knows nothing of Envoy.
 
+pub mod duty;
+pub mod endpoint;
+pub mod engine;
 pub mod layout;
 pub mod peer;
 pub mod record;

@@ -73,6 +73,7 @@ const LAYERS: &[Layer] = &[
     layer("sync::layout", &["model"], PURE),
     layer("sync::record", &["model"], PURE),
     layer("sync::refusal", &["model"], PURE),
+    layer("sync::duty::machine", &["model", "sync::record"], PURE),
     layer("sync", SYNC, SHELL),
 
     // Doors and drivers.
@@ -105,6 +106,7 @@ const SYNC: &[&str] = &[
     "fault",
     "lifecycle",
     "model",
+    "sync::duty::machine",
     "sync::layout",
     "sync::record",
     "sync::refusal",

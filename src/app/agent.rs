@@ -112,7 +112,7 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     };
     supervisor.start("xds.serve", server.serve(listeners, stop.clone()));
     supervisor.start("access.follow", access.follow(stop.clone()));
-    supervisor.start("http.serve", api::serve(http, Arc::new(sources), stop.clone()));
+    supervisor.start("http.serve", api::serve(http, Arc::new(sources), None, stop.clone()));
     supervisor.start("systemd.ready", manager.clone().tell_ready(ready, catalog, stop.clone()));
     supervisor.start("systemd.watchdog", manager.watchdog(stop.clone()));
     let (config, running) = watch::channel(config);
