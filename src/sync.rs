@@ -11,4 +11,5 @@ pub mod layout;
 pub mod peer;
 pub mod record;
 pub mod refusal;
+pub mod replica;
 pub mod store;

@@ -74,6 +74,13 @@ const LAYERS: &[Layer] = &[
     layer("sync::record", &["model"], PURE),
     layer("sync::refusal", &["model"], PURE),
     layer("sync::duty::machine", &["model", "sync::record"], PURE),
+    layer("sync::replica::indexes", &["model"], PURE),
+    layer("sync::replica::chain", &["model", "sync::record"], PURE),
+    layer("sync::replica::apply", &["model", "sync::layout", "sync::record", "sync::replica::chain", "sync::replica::indexes"], PURE),
+    layer("sync::replica::snapshot", &["model", "sync::replica::indexes"], PURE),
+    layer("sync::replica::compare", &["model", "sync::replica::indexes", "sync::replica::snapshot"], PURE),
+    layer("sync::replica::audit", &["model", "sync::replica::indexes"], PURE),
+    layer("sync::replica::machine", &["model", "sync::record", "sync::replica::chain", "sync::replica::snapshot"], PURE),
     layer("sync", SYNC, SHELL),
 
     // Doors and drivers.
@@ -110,6 +117,7 @@ const SYNC: &[&str] = &[
     "sync::layout",
     "sync::record",
     "sync::refusal",
+    "sync::replica",
     "tls",
 ];
 const APP: &[&str] = &[
