@@ -7,9 +7,11 @@
 pub mod duty;
 pub mod endpoint;
 pub mod engine;
+pub mod home;
 pub mod layout;
 pub mod peer;
 pub mod record;
 pub mod refusal;
 pub mod replica;
+pub mod status;
 pub mod store;

@@ -81,6 +81,16 @@ const LAYERS: &[Layer] = &[
     layer("sync::peer::identity", &["mesh::name", "model", "sync::peer"], PURE),
     layer("sync::peer::route", &["mesh::reader", "model", "sync::peer"], PURE),
     layer("sync::peer::wire", &[], PURE),
+    layer("sync::home::request", HOME, PURE),
+    layer("sync::home::cost", HOME, PURE),
+    layer("sync::home::memory", HOME, PURE),
+    layer("sync::home::prepare", HOME, PURE),
+    layer("sync::home::batch", HOME, PURE),
+    layer("sync::home::settle", HOME, PURE),
+    layer("sync::home::fence", HOME_WITH_PEER, PURE),
+    layer("sync::home::history", HOME, PURE),
+    layer("sync::home::snapshot", HOME_WITH_PEER, PURE),
+    layer("sync::home::trim", HOME, PURE),
     layer("sync::replica::indexes", &["model"], PURE),
     layer("sync::replica::chain", &["model", "sync::record"], PURE),
     layer("sync::replica::apply", &["model", "sync::layout", "sync::record", "sync::replica::chain", "sync::replica::indexes"], PURE),
@@ -88,6 +98,14 @@ const LAYERS: &[Layer] = &[
     layer("sync::replica::compare", &["model", "sync::replica::indexes", "sync::replica::snapshot"], PURE),
     layer("sync::replica::audit", &["model", "sync::replica::indexes"], PURE),
     layer("sync::replica::machine", &["model", "sync::record", "sync::replica::chain", "sync::replica::snapshot"], PURE),
+    layer("sync::endpoint::message", &["model"], PURE),
+    layer("sync::endpoint::answer", &["model", "sync::endpoint::message", "sync::refusal"], PURE),
+    layer("sync::endpoint::ask", &["model", "sync::endpoint::answer", "sync::endpoint::message"], PURE),
+    layer("sync::endpoint::route", &["model", "sync::endpoint::ask", "sync::endpoint::message", "sync::layout", "sync::peer", "sync::record", "sync::refusal"], PURE),
+    layer("sync::endpoint::rights", &["model", "sync::endpoint::ask", "sync::store"], PURE),
+    layer("sync::endpoint::translate", &[], PURE),
+    layer("sync::endpoint::merge", &["sync::endpoint::answer"], PURE),
+    layer("sync::endpoint::audit", &["model", "sync::endpoint::ask", "sync::endpoint::message"], PURE),
     layer("sync", SYNC, SHELL),
 
     // Doors and drivers.
@@ -121,6 +139,8 @@ const SYNC: &[&str] = &[
     "lifecycle",
     "model",
     "sync::duty::machine",
+    "sync::endpoint",
+    "sync::home",
     "sync::layout",
     "sync::peer::convert",
     "sync::peer::identity",
@@ -131,6 +151,22 @@ const SYNC: &[&str] = &[
     "sync::replica",
     "tls",
 ];
+/// What the pure parts of a home see: each those before it.
+const HOME: &[&str] = &[
+    "model",
+    "sync::home::batch",
+    "sync::home::cost",
+    "sync::home::history",
+    "sync::home::memory",
+    "sync::home::prepare",
+    "sync::home::request",
+    "sync::layout",
+    "sync::record",
+    "sync::refusal",
+];
+/// Also the words that peers exchange, which are plain data.
+const HOME_WITH_PEER: &[&str] =
+    &["model", "sync::home::history", "sync::home::memory", "sync::layout", "sync::peer", "sync::record"];
 const APP: &[&str] = &[
     "api",
     "config",

@@ -148,3 +148,6 @@ impl Client {
         self.open(request, reading.deadline).await.map_err(KvError::of_read)
     }
 }
+
+#[cfg(test)]
+mod tests;

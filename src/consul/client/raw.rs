@@ -100,6 +100,7 @@ impl Client {
 
     fn raw(&self, raw: RawRequest, token: Option<&SecretText>) -> Result<Request<Full<Bytes>>, ClientError> {
         let RawRequest { method, target, mut headers, body, bearer } = raw;
+        let path = target.split('?').next().unwrap_or_default().to_owned();
         let uri = format!("{}{target}", self.base());
         leave_out(&mut headers);
         leave_out_tokens(&mut headers);
@@ -112,7 +113,7 @@ impl Client {
             headers.insert(header::AUTHORIZATION, secret_header(basic.expose(), "HTTP authentication")?);
         }
         let request = Request::builder().method(method).uri(uri).body(Full::new(body));
-        let mut request = request.map_err(|_| ClientError::Path { path: target })?;
+        let mut request = request.map_err(|_| ClientError::Path { path })?;
         *request.headers_mut() = headers;
         Ok(request)
     }

@@ -161,3 +161,6 @@ pub(crate) fn index(head: &Reply) -> Result<u64, KvError> {
 pub(crate) fn not_understood(error: WireError) -> KvError {
     KvError::Unusable(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,10 @@ use crate::{
         session::SessionId,
         sync::{Position, Token},
     },
-    sync::endpoint::message::{Request, Response},
+    sync::endpoint::{
+        answer::escaped,
+        message::{Request, Response},
+    },
 };
 
 /// What is asked for.
@@ -230,19 +233,6 @@ fn cleaned(path: &str) -> String {
         clean.push('/');
     }
     clean
-}
-
-/// A path as Go writes it into a URL.
-fn escaped(path: &str) -> String {
-    let mut text = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
 }
 
 fn kv(request: &Request, key: &str) -> Result<Ask, Response> {
