@@ -3,3 +3,4 @@
 mod compare;
 mod consul_model;
 mod history;
+mod net;

@@ -65,7 +65,7 @@ impl Ask {
     }
 
     /// The index that it waits to be passed, and how long.
-    pub(super) fn wait(&self) -> Option<(u64, Duration)> {
+    pub(crate) fn wait(&self) -> Option<(u64, Duration)> {
         let index = self.number("index").filter(|index| *index > 0)?;
         let wait = self.query.get("wait").and_then(|text| duration(text));
         Some((index, wait.unwrap_or(Duration::from_secs(300)).min(Duration::from_secs(600))))
