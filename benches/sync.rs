@@ -7,10 +7,10 @@
     reason = "a measurement that cannot be made ends with a panic"
 )]
 
-#[path = "kit/figures.rs"]
-mod figures;
 #[path = "sync/copies.rs"]
 mod copies;
+#[path = "kit/figures.rs"]
+mod figures;
 #[path = "sync/locks.rs"]
 mod locks;
 #[path = "sync/site.rs"]

@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod engine;
 pub mod home;
 pub mod layout;
+pub mod metrics;
 pub mod peer;
 pub mod record;
 pub mod refusal;

@@ -11,6 +11,7 @@ mod drain;
 mod golden;
 mod golden_envoy;
 mod lab;
+mod lab_sync;
 mod many_services;
 mod metrics_golden;
 mod operating;

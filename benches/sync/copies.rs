@@ -112,7 +112,8 @@ async fn fill(door: &Door, prefix: &str, keys: usize) {
         all.spawn(async move {
             for first in (writer * BATCH..keys).step_by(WRITERS * BATCH) {
                 let batch = first..(first + BATCH).min(keys);
-                door.set_all(batch.map(|number| format!("{prefix}{:03}/{number:07}", number % 512)), &VALUE).await;
+                door.set_all(batch.map(|number| format!("{prefix}{:03}/{number:07}", number % 512)), &VALUE)
+                    .await;
             }
         });
     }

@@ -20,7 +20,8 @@ const TTL: &str = "10s";
 pub(crate) async fn all(site: &Site) -> String {
     // `locks/` has its home in the secondary.
     let (at_home, away) = (site.agent(AWAY), site.agent(HOME));
-    let mut text = String::from("acquire and release of a lock, pairs each second (median of 5 runs of 3 s)\n");
+    let mut text =
+        String::from("acquire and release of a lock, pairs each second (median of 5 runs of 3 s)\n");
     for clients in [1, 16] {
         let (mut near, mut far) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {

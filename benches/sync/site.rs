@@ -41,7 +41,8 @@ impl Site {
         let options = LabOptions::new(&dir.path().join("lab"), own, root, &|name| std::env::var_os(name))
             .unwrap_or_else(|error| panic!("{error}; `make tools` brings the real parts"));
         let options = LabOptions { start_services: false, ..options };
-        let lab = Lab::start(options, |line| println!("{line}")).await.unwrap_or_else(|error| panic!("{error}"));
+        let lab =
+            Lab::start(options, |line| println!("{line}")).await.unwrap_or_else(|error| panic!("{error}"));
         let site = Self { lab, _dir: dir };
         site.until_serving().await;
         site

@@ -21,7 +21,8 @@ const SAMPLE: u64 = 10;
 pub(crate) async fn clients(site: &Site) -> String {
     let (agent, consul) = (site.agent(HOME), site.consul(HOME));
     let far = site.agent(AWAY);
-    let mut text = "writes of 256 bytes acknowledged each second (median of 5 runs of 3 s, in turns)\n".to_owned();
+    let mut text =
+        "writes of 256 bytes acknowledged each second (median of 5 runs of 3 s, in turns)\n".to_owned();
     for clients in [1, 16, 64] {
         let (mut ours, mut plain, mut from_far) = (Vec::new(), Vec::new(), Vec::new());
         for run in 0..RUNS {
@@ -61,7 +62,9 @@ async fn rate(door: &Door, prefix: &str, clients: usize) -> u64 {
 
 /// From a write's acknowledgement at home to its being readable at the replica.
 pub(crate) async fn lag(site: &Site) -> String {
-    let mut text = "replica lag: from the acknowledgement at home to the answer of a read there with its position\n".to_owned();
+    let mut text =
+        "replica lag: from the acknowledgement at home to the answer of a read there with its position\n"
+            .to_owned();
     for rate in [100, 1000] {
         let (achieved, lags) = lag_at(site, rate).await;
         let _ = writeln!(

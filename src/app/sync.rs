@@ -2,6 +2,7 @@
 //! ends the agent, whose other work goes on.
 
 mod door;
+mod figures;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -16,7 +17,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-pub(super) use crate::app::sync::door::Door;
+pub(super) use crate::app::sync::{door::Door, figures::figures};
 use crate::{
     config::{Config, sync::SyncSettings},
     consul::{
@@ -25,9 +26,13 @@ use crate::{
         watch::Watches,
     },
     lifecycle::{self, Stop, StopSource, Task, TaskFailed},
-    model::{agent::AgentFacts, name::{Datacenter, ServiceName}},
+    model::{
+        agent::AgentFacts,
+        name::{Datacenter, ServiceName},
+    },
     sync::{
         engine::{Engine, EngineSettings, Limits, Times},
+        home::trim::Keep,
         metrics::SyncMetrics,
         peer::{
             self, Hello,
@@ -59,7 +64,9 @@ const LEAF_HOLDER: u64 = u64::MAX;
 /// Why replication is not running.
 #[derive(Debug, thiserror::Error)]
 enum SyncError {
-    #[error("this agent's datacenter is {own}, which is not one of [sync] datacenters; add it, or turn [sync] enabled off")]
+    #[error(
+        "this agent's datacenter is {own}, which is not one of [sync] datacenters; add it, or turn [sync] enabled off"
+    )]
     Elsewhere { own: Datacenter },
     #[error("no [sync] sessions_home; name the home of the prefixes with locks")]
     NoSessionsHome,
@@ -156,7 +163,10 @@ impl Replication {
         let tasks = vec![
             facts_task,
             engine_task,
-            lifecycle::spawn("sync.peer.serve", serve::serve(listener, facts, engine.clone(), own_stop.clone())),
+            lifecycle::spawn(
+                "sync.peer.serve",
+                serve::serve(listener, facts, engine.clone(), own_stop.clone()),
+            ),
             lifecycle::spawn("sync.peer.register", register::run(registered, client, own_stop)),
         ];
         info!(%address, prefixes = settings.prefixes.iter().count(), "replication started");
@@ -266,12 +276,21 @@ fn engine_settings(
         address: address.to_string(),
         prefixes: settings.prefixes.clone(),
         sessions_home: settings.home_of_sessions().ok_or(SyncError::NoSessionsHome)?,
-        limits: Limits { max_txn_ops, max_value_bytes: settings.max_value_bytes },
+        limits: Limits {
+            max_txn_ops,
+            max_value_bytes: settings.max_value_bytes,
+            keep: Keep {
+                max_entries: settings.journal_max_entries,
+                max_age: settings.journal_max_age,
+                ..Keep::default()
+            },
+        },
         times: Times {
             forward: settings.forward_deadline,
             commit: settings.commit_deadline,
             applied: settings.forward_deadline,
             max_staleness: settings.max_staleness,
+            audit: settings.audit_interval,
         },
         seed: seed(),
     })
@@ -280,5 +299,6 @@ fn engine_settings(
 /// Another one at every start.
 fn seed() -> u64 {
     let since = lifecycle::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
-    fastrand::Rng::with_seed(u64::try_from(since.as_nanos() & u128::from(u64::MAX)).unwrap_or_default()).u64(..)
+    fastrand::Rng::with_seed(u64::try_from(since.as_nanos() & u128::from(u64::MAX)).unwrap_or_default())
+        .u64(..)
 }

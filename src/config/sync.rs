@@ -32,12 +32,8 @@ pub struct SyncSettings {
     pub forward_deadline: Duration,
     /// How long a write waits for its commit.
     pub commit_deadline: Duration,
-    /// How long a write waits for others to share its transaction, while others are queued.
-    pub batch_linger: Duration,
     /// How often a replica compares its keys with what it applied.
     pub audit_interval: Duration,
-    /// The lag at which a replica counts as behind.
-    pub max_lag: Duration,
     /// The age beyond which a replica that is cut off answers no more reads; none for never.
     pub max_staleness: Option<Duration>,
     /// The largest value, in bytes.
@@ -46,14 +42,6 @@ pub struct SyncSettings {
     pub journal_max_entries: u64,
     /// The age of entries that are kept at most.
     pub journal_max_age: Duration,
-    /// So many keys may be deleted in one reconciliation without approval, whatever their share.
-    pub delete_guard_keys: u64,
-    /// So many of a hundred keys may be.
-    pub delete_guard_percent: u64,
-    /// The TTL of a lock that names none.
-    pub lock_ttl: Duration,
-    /// How long a lock stays closed to others after its holder was lost.
-    pub lock_delay: Duration,
     /// The prefixes and their homes.
     pub prefixes: PrefixTable,
 }
@@ -78,17 +66,11 @@ impl Default for SyncSettings {
             gateway_mode: GatewayMode::Local,
             forward_deadline: Duration::from_secs(2),
             commit_deadline: Duration::from_secs(5),
-            batch_linger: Duration::from_millis(2),
             audit_interval: Duration::from_secs(30),
-            max_lag: Duration::from_secs(10),
             max_staleness: None,
             max_value_bytes: 256 * 1024,
             journal_max_entries: 1_000_000,
             journal_max_age: Duration::from_secs(86_400),
-            delete_guard_keys: 100,
-            delete_guard_percent: 10,
-            lock_ttl: Duration::from_secs(15),
-            lock_delay: Duration::from_secs(15),
             prefixes: PrefixTable::default(),
         }
     }

@@ -126,17 +126,11 @@ advertise = "10.0.0.7"
 gateway_mode = "remote"
 forward_deadline_ms = 3000
 commit_deadline_ms = 3000
-batch_linger_ms = 0
 audit_interval_s = 1
-max_lag_s = 1
 max_staleness_s = 1
 max_value_bytes = 1
 journal_max_entries = 2000
 journal_max_age_s = 60
-delete_guard_keys = 1
-delete_guard_percent = 1
-lock_ttl_s = 10
-lock_delay_s = 0
 [[sync.prefix]]
 prefix = "config/"
 home = "b"

@@ -77,11 +77,13 @@ pub struct Limits {
     pub max_txn_ops: usize,
     /// The largest value that is taken. Twice as much, as base64, fits a transaction of 512 KiB.
     pub max_value_bytes: usize,
+    /// How much of a journal is kept.
+    pub keep: Keep,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_txn_ops: 64, max_value_bytes: 256 << 10 }
+        Self { max_txn_ops: 64, max_value_bytes: 256 << 10, keep: Keep::default() }
     }
 }
 
@@ -96,6 +98,8 @@ pub struct Times {
     pub applied: Duration,
     /// A replica older than this answers no read; none to answer always.
     pub max_staleness: Option<Duration>,
+    /// How often a replica looks for edits past the agents.
+    pub audit: Duration,
 }
 
 impl Default for Times {
@@ -105,6 +109,7 @@ impl Default for Times {
             commit: Duration::from_secs(5),
             applied: Duration::from_secs(2),
             max_staleness: None,
+            audit: Duration::from_secs(30),
         }
     }
 }
@@ -150,7 +155,8 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
     pub fn start(settings: EngineSettings, store: S, peers: P, stop: Stop) -> (Self, Task<()>) {
         let mut rng = fastrand::Rng::with_seed(settings.seed);
         let me = Doer { node: settings.node.clone(), address: settings.address.clone() };
-        let wanted = settings.prefixes.iter().map(|prefix| (PrefixId::of(&prefix.text), settings.duty(prefix)));
+        let wanted =
+            settings.prefixes.iter().map(|prefix| (PrefixId::of(&prefix.text), settings.duty(prefix)));
         let (duties, task) = Duties::start(store.clone(), me, wanted.collect(), rng.fork(), stop.clone());
         let neighbours = Neighbours::new(&settings, peers.clone());
         let mut tasks = vec![task, lifecycle::spawn("sync.greet", neighbours.clone().run(stop.clone()))];
@@ -269,6 +275,7 @@ impl EngineSettings {
         home.max_txn_ops = self.limits.max_txn_ops;
         home.max_value_bytes = self.limits.max_value_bytes;
         home.commit_timeout = self.times.commit;
+        home.keep = self.limits.keep.clone();
         home
     }
 
@@ -276,6 +283,7 @@ impl EngineSettings {
         let mut replica = ReplicaSettings::new(prefix.clone(), self.node.clone());
         replica.max_txn_ops = self.limits.max_txn_ops;
         replica.commit = self.times.commit;
+        replica.audit = self.times.audit;
         replica
     }
 

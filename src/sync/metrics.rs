@@ -99,11 +99,23 @@ impl SyncMetrics {
         let mut gauge = |name, help, family: &Family<ByPrefix, Gauge>| {
             registry.register(name, help, family.clone());
         };
-        gauge("causeway_sync_active", "1 while this agent does the work of the prefix in its datacenter", &it.active);
-        gauge("causeway_sync_epoch", "The epoch of the prefix, which counts the histories of its home", &it.epoch);
+        gauge(
+            "causeway_sync_active",
+            "1 while this agent does the work of the prefix in its datacenter",
+            &it.active,
+        );
+        gauge(
+            "causeway_sync_epoch",
+            "The epoch of the prefix, which counts the histories of its home",
+            &it.epoch,
+        );
         gauge("causeway_sync_hold", "1 while the replica waits for an approval", &it.hold);
         gauge("causeway_sync_keys", "Keys of the replica", &it.keys);
-        gauge("causeway_sync_locks", "Keys of the prefix that are locks, as far as this agent knows", &it.locks);
+        gauge(
+            "causeway_sync_locks",
+            "Keys of the prefix that are locks, as far as this agent knows",
+            &it.locks,
+        );
         gauge("causeway_sync_queued_requests", "Writes that wait for a transaction at home", &it.queued);
         gauge("causeway_sync_seq", "The last journal entry that this agent knows", &it.seq);
         let help = "Since when the replica is not known to have all that its home has";
@@ -117,7 +129,8 @@ impl SyncMetrics {
         counter("causeway_sync_snapshots", "Snapshots that the replica took whole", &it.snapshots);
         let help = "Keys of the replica that somebody else changed, found and taken back";
         counter("causeway_sync_local_edits", help, &it.local_edits);
-        let help = "Writes at home by outcome (committed, rolled_back, repeated, unknown: looked up afterwards)";
+        let help =
+            "Writes at home by outcome (committed, rolled_back, repeated, unknown: looked up afterwards)";
         registry.register("causeway_sync_requests", help, it.requests.clone());
         let help = "Starts of replication after it had failed";
         registry.register("causeway_sync_restarts", help, it.restarts.clone());

@@ -88,7 +88,11 @@ pub(super) fn they_are_consuls_own(world: &World) {
         fs::write(&file, &text).unwrap();
     }
     let written = fs::read_to_string(&file).unwrap_or_default();
-    assert!(written == text, "Consul answers otherwise than recorded; UPDATE_GOLDEN=1 rewrites {}", file.display());
+    assert!(
+        written == text,
+        "Consul answers otherwise than recorded; UPDATE_GOLDEN=1 rewrites {}",
+        file.display()
+    );
     let mut wrong = String::new();
     for node in ["primary-gateway", "primary-services", "secondary-gateway", "secondary-services"] {
         for (consuls, ours) in record.iter().zip(recorded(&world.agent(node), "config/answers/")) {
@@ -101,7 +105,12 @@ pub(super) fn they_are_consuls_own(world: &World) {
 }
 
 fn recorded(address: &str, prefix: &str) -> Vec<String> {
-    let made = ask("PUT", &format!("{address}/v1/session/create?dc=primary"), &[], br#"{"TTL": "30s", "LockDelay": "0s"}"#);
+    let made = ask(
+        "PUT",
+        &format!("{address}/v1/session/create?dc=primary"),
+        &[],
+        br#"{"TTL": "30s", "LockDelay": "0s"}"#,
+    );
     let made: Value = serde_json::from_slice(&made.unwrap().body).unwrap();
     let session = made["ID"].as_str().unwrap().to_owned();
     let run = |operation: &&str| {
@@ -122,7 +131,8 @@ fn with_index(address: &str, prefix: &str, line: &str) -> String {
     let Some((head, rest)) = line.split_once("{i ") else { return line.to_owned() };
     let (key, tail) = rest.split_once('}').unwrap();
     let reply = ask("GET", &format!("{address}/v1/kv/{prefix}{key}"), &[], b"").unwrap();
-    let pairs: Value = serde_json::from_slice(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"));
+    let pairs: Value =
+        serde_json::from_slice(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"));
     format!("{head}{}{tail}", pairs[0]["ModifyIndex"])
 }
 

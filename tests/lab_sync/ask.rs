@@ -28,12 +28,7 @@ impl Reply {
 }
 
 /// Asks `http://address:port/path`.
-pub(super) fn ask(
-    method: &str,
-    url: &str,
-    headers: &[(&str, &str)],
-    body: &[u8],
-) -> Result<Reply, String> {
+pub(super) fn ask(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Reply, String> {
     let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url} is not plain HTTP"))?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let address: SocketAddr = host.parse().map_err(|error| format!("{host}: {error}"))?;

@@ -18,7 +18,9 @@ pub(super) fn two_processes_in_both_datacenters_lose_no_increment(world: &World)
         let mut client = Command::new("python3");
         client.arg(World::source("lock_client.py")).args([&world.agent(node), LOCK, COUNTER]);
         client.arg(TIMES.to_string()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        client.spawn().unwrap_or_else(|error| panic!("{error}; python3 runs the client: apt-get install python3"))
+        client
+            .spawn()
+            .unwrap_or_else(|error| panic!("{error}; python3 runs the client: apt-get install python3"))
     };
     let clients = ["primary-services", "secondary-gateway"].map(start);
     let mut all = BTreeSet::new();

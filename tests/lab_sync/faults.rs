@@ -34,7 +34,13 @@ struct Writer<'a> {
 impl<'a> Writer<'a> {
     fn new(world: &World, node: &str, name: &'a str) -> Self {
         let address = world.agent(node);
-        Self { address, name, acked: Mutex::default(), refused: Mutex::default(), done: AtomicBool::new(false) }
+        Self {
+            address,
+            name,
+            acked: Mutex::default(),
+            refused: Mutex::default(),
+            done: AtomicBool::new(false),
+        }
     }
 
     fn run(&self, prefix: &str) {
@@ -44,7 +50,10 @@ impl<'a> Writer<'a> {
             }
             let key = format!("{prefix}{}/{number}", self.name);
             match ask("PUT", &format!("{}/v1/kv/{key}", self.address), &[], key.as_bytes()) {
-                Ok(reply) if reply.status == 200 && reply.body == b"true\n" || reply.status == 200 && reply.body == b"true" => {
+                Ok(reply)
+                    if reply.status == 200 && reply.body == b"true\n"
+                        || reply.status == 200 && reply.body == b"true" =>
+                {
                     drop(self.acked.lock().unwrap().insert(key));
                 }
                 Ok(reply) => drop(self.refused.lock().unwrap().insert(reply.status)),
@@ -57,7 +66,11 @@ impl<'a> Writer<'a> {
         let wanted = self.acked.lock().unwrap().len() + more;
         until(&format!("{} has {more} more writes acknowledged", self.name), || {
             let have = self.acked.lock().unwrap().len();
-            if have >= wanted { Ok(()) } else { Err(format!("{have} of {wanted}; refused with {:?}", self.refused.lock().unwrap())) }
+            if have >= wanted {
+                Ok(())
+            } else {
+                Err(format!("{have} of {wanted}; refused with {:?}", self.refused.lock().unwrap()))
+            }
         });
     }
 }
@@ -108,7 +121,8 @@ impl Drop for Finish<'_, '_> {
 
 fn keys(consul: &str, prefix: &str) -> Result<BTreeSet<String>, String> {
     let reply = ask("GET", &format!("{consul}/v1/kv/{prefix}?keys&consistent"), &[], b"")?;
-    let keys: Value = serde_json::from_slice(&reply.body).map_err(|error| format!("{error}: {}", reply.text()))?;
+    let keys: Value =
+        serde_json::from_slice(&reply.body).map_err(|error| format!("{error}: {}", reply.text()))?;
     Ok(keys.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 

@@ -124,7 +124,8 @@ fn transcript(world: &World, address: &str, prefix: &str) -> Vec<String> {
 fn session(address: &str) -> String {
     let body = br#"{"Name": "lab", "TTL": "60s", "LockDelay": "0s"}"#;
     let reply = ask("PUT", &format!("{address}/v1/session/create?dc=primary"), &[], body).unwrap();
-    let made: Value = serde_json::from_slice(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"));
+    let made: Value =
+        serde_json::from_slice(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"));
     made["ID"].as_str().unwrap_or_else(|| panic!("{reply:?}")).to_owned()
 }
 
@@ -133,7 +134,8 @@ fn with_index(address: &str, prefix: &str, line: &str) -> String {
     let Some((head, rest)) = line.split_once("{index ") else { return line.to_owned() };
     let (key, tail) = rest.split_once('}').unwrap();
     let reply = ask("GET", &format!("{address}/v1/kv/{prefix}{key}"), &[], b"").unwrap();
-    let pairs: Value = serde_json::from_slice(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"));
+    let pairs: Value =
+        serde_json::from_slice(&reply.body).unwrap_or_else(|error| panic!("{error}: {reply:?}"));
     format!("{head}{}{tail}", pairs[0]["ModifyIndex"])
 }
 
@@ -215,9 +217,10 @@ pub(super) fn consul_lock_with_several_holders(world: &World) {
 pub(super) fn consul_watch_sees_what_the_other_datacenter_writes(world: &World) {
     for (from, to) in [("primary-services", "secondary-gateway"), ("secondary-services", "primary-gateway")] {
         let (writer, reader) = (world.agent(from), world.agent(to));
-        for (kind, flag, watched) in
-            [("key", "-key", format!("config/watch/{to}")), ("keyprefix", "-prefix", format!("config/watch/{to}/"))]
-        {
+        for (kind, flag, watched) in [
+            ("key", "-key", format!("config/watch/{to}")),
+            ("keyprefix", "-prefix", format!("config/watch/{to}/")),
+        ] {
             let file = world.path(&format!("{to}-{kind}.seen"));
             let key = if kind == "key" { watched.clone() } else { format!("{watched}below") };
             let command = format!("cat >> {}", file.display());

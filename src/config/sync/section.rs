@@ -28,22 +28,19 @@ pub(crate) const SECTION: Section = Section {
         GATEWAY_MODE,
         FORWARD_DEADLINE_MS,
         COMMIT_DEADLINE_MS,
-        BATCH_LINGER_MS,
         AUDIT_INTERVAL_S,
-        MAX_LAG_S,
         MAX_STALENESS_S,
         MAX_VALUE_BYTES,
         JOURNAL_MAX_ENTRIES,
         JOURNAL_MAX_AGE_S,
-        DELETE_GUARD_KEYS,
-        DELETE_GUARD_PERCENT,
-        LOCK_TTL_S,
-        LOCK_DELAY_S,
         PREFIX,
     ],
 };
 
 const DAY_S: u64 = 86_400;
+
+/// In base64 it leaves some KiB of Consul's 512 KiB to the rest of its transaction.
+const MAX_VALUE_BYTES_LIMIT: u64 = 384_000;
 
 const ENABLED: Key = Key {
     name: "enabled",
@@ -132,28 +129,12 @@ const COMMIT_DEADLINE_MS: Key = Key {
     value: |config| milliseconds(config.sync.commit_deadline),
     ..Key::TEXT
 };
-const BATCH_LINGER_MS: Key = Key {
-    name: "batch_linger_ms",
-    kind: Kind::Number("milliseconds", 0..=1_000),
-    example: "2",
-    meaning: "how long a write waits for others to share its transaction with, while others are queued; the first one never waits",
-    value: |config| milliseconds(config.sync.batch_linger),
-    ..Key::TEXT
-};
 const AUDIT_INTERVAL_S: Key = Key {
     name: "audit_interval_s",
     kind: Kind::Number("seconds", 1..=DAY_S),
     example: "30",
     meaning: "how often a replica compares its keys with what it applied, and takes back what somebody else changed there",
     value: |config| seconds(config.sync.audit_interval),
-    ..Key::TEXT
-};
-const MAX_LAG_S: Key = Key {
-    name: "max_lag_s",
-    kind: Kind::Number("seconds", 1..=DAY_S),
-    example: "10",
-    meaning: "the lag beyond which a replica counts as behind, in the log and in `causeway_sync_behind`",
-    value: |config| seconds(config.sync.max_lag),
     ..Key::TEXT
 };
 const MAX_STALENESS_S: Key = Key {
@@ -167,7 +148,7 @@ const MAX_STALENESS_S: Key = Key {
 };
 const MAX_VALUE_BYTES: Key = Key {
     name: "max_value_bytes",
-    kind: Kind::Number("bytes", 1..=393_216),
+    kind: Kind::Number("bytes", 1..=MAX_VALUE_BYTES_LIMIT),
     example: "262144",
     meaning: "the largest value that is taken (413 beyond); what fits into a transaction of Consul's is the upper limit",
     value: |config| Value::count(config.sync.max_value_bytes),
@@ -187,39 +168,6 @@ const JOURNAL_MAX_AGE_S: Key = Key {
     example: "86400",
     meaning: "for how long at most",
     value: |config| seconds(config.sync.journal_max_age),
-    ..Key::TEXT
-};
-const DELETE_GUARD_KEYS: Key = Key {
-    name: "delete_guard_keys",
-    kind: Kind::Number("keys", 0..=100_000_000),
-    example: "100",
-    meaning: "a snapshot that would delete more keys of a replica than this, and more than `delete_guard_percent`, puts it on hold until somebody approves",
-    more: "Deletes that the home's journal tells of are no matter of this guard",
-    value: |config| Value::Number(config.sync.delete_guard_keys),
-    ..Key::TEXT
-};
-const DELETE_GUARD_PERCENT: Key = Key {
-    name: "delete_guard_percent",
-    kind: Kind::Number("percent", 0..=100),
-    example: "10",
-    meaning: "of a hundred keys of a replica, how many a snapshot may delete without approval",
-    value: |config| Value::Number(config.sync.delete_guard_percent),
-    ..Key::TEXT
-};
-const LOCK_TTL_S: Key = Key {
-    name: "lock_ttl_s",
-    kind: Kind::Number("seconds", 10..=DAY_S),
-    example: "15",
-    meaning: "the TTL of a lock of `/v1/lock` that names none; a holder that is gone is noticed after once to twice this time",
-    value: |config| seconds(config.sync.lock_ttl),
-    ..Key::TEXT
-};
-const LOCK_DELAY_S: Key = Key {
-    name: "lock_delay_s",
-    kind: Kind::Number("seconds", 0..=60),
-    example: "15",
-    meaning: "how long such a lock stays closed to others after its holder was lost",
-    value: |config| seconds(config.sync.lock_delay),
     ..Key::TEXT
 };
 const PREFIX: Key = Key {
@@ -309,12 +257,8 @@ fn read_times(section: &mut Reading<'_, '_>, settings: &mut SyncSettings) {
     };
     set(&FORWARD_DEADLINE_MS, Duration::from_millis, &mut settings.forward_deadline);
     set(&COMMIT_DEADLINE_MS, Duration::from_millis, &mut settings.commit_deadline);
-    set(&BATCH_LINGER_MS, Duration::from_millis, &mut settings.batch_linger);
     set(&AUDIT_INTERVAL_S, Duration::from_secs, &mut settings.audit_interval);
-    set(&MAX_LAG_S, Duration::from_secs, &mut settings.max_lag);
     set(&JOURNAL_MAX_AGE_S, Duration::from_secs, &mut settings.journal_max_age);
-    set(&LOCK_TTL_S, Duration::from_secs, &mut settings.lock_ttl);
-    set(&LOCK_DELAY_S, Duration::from_secs, &mut settings.lock_delay);
     let mut staleness = settings.max_staleness.unwrap_or_default();
     set(&MAX_STALENESS_S, Duration::from_secs, &mut staleness);
     settings.max_staleness = Some(staleness).filter(|it| !it.is_zero());
@@ -326,8 +270,6 @@ fn read_limits(section: &mut Reading<'_, '_>, settings: &mut SyncSettings) {
     }
     let mut set = |key: &Key, to: &mut u64| *to = section.number(key).unwrap_or(*to);
     set(&JOURNAL_MAX_ENTRIES, &mut settings.journal_max_entries);
-    set(&DELETE_GUARD_KEYS, &mut settings.delete_guard_keys);
-    set(&DELETE_GUARD_PERCENT, &mut settings.delete_guard_percent);
 }
 
 fn read_prefixes(section: &mut Reading<'_, '_>, datacenters: &[Datacenter]) -> PrefixTable {

@@ -1,7 +1,10 @@
 //! A tree above replicated prefixes: what the local Consul has of the rest, and of each prefix what its replica or home
 //! says. Pure.
 
-use std::{borrow::Cow, collections::{BTreeMap, BTreeSet}};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -72,7 +75,9 @@ fn cut(mut key: String, tree: &str, separator: &str) -> String {
 fn read(body: &[u8]) -> Result<Vec<(Cow<'_, str>, &str)>, NotUnderstood> {
     let list: Vec<&RawValue> = serde_json::from_slice(body).map_err(not_understood)?;
     let named = |raw: &'_ RawValue| -> Result<String, NotUnderstood> {
-        serde_json::from_str::<Named<'_>>(raw.get()).map(|named| named.key.into_owned()).map_err(not_understood)
+        serde_json::from_str::<Named<'_>>(raw.get())
+            .map(|named| named.key.into_owned())
+            .map_err(not_understood)
     };
     list.into_iter().map(|raw| Ok((Cow::Owned(named(raw)?), raw.get()))).collect()
 }

@@ -137,7 +137,8 @@ impl Request {
     #[must_use]
     pub fn without_param(mut self, name: &str) -> Self {
         let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
-        let is_kept = |part: &&str| decoded(part.split_once('=').map_or(*part, |(name, _)| name), true) != name;
+        let is_kept =
+            |part: &&str| decoded(part.split_once('=').map_or(*part, |(name, _)| name), true) != name;
         let kept: Vec<&str> = query.split('&').filter(|part| !part.is_empty()).filter(is_kept).collect();
         self.target = if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) };
         self.query.retain(|(given, _)| given != name);

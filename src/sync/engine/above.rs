@@ -56,8 +56,13 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
 /// The same question about one prefix, which waits for nothing.
 fn part_of(request: &Request, prefix: &Prefix, what: &str) -> Request {
     let path = answer::escaped(&format!("/v1/kv/{}", prefix.text));
-    let target = if request.has("consistent") { format!("{path}?{what}&consistent") } else { format!("{path}?{what}") };
-    let mut part = Request::new(request.method.clone(), &target, request.headers.clone(), request.body.clone());
+    let target = if request.has("consistent") {
+        format!("{path}?{what}&consistent")
+    } else {
+        format!("{path}?{what}")
+    };
+    let mut part =
+        Request::new(request.method.clone(), &target, request.headers.clone(), request.body.clone());
     part.token.clone_from(&request.token);
     part.origin.clone_from(&request.origin);
     part
