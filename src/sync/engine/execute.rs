@@ -52,7 +52,6 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         let response = match (&asked.ask, &part.role) {
             (Ask::Write(op), Role::Home(home)) => self.write(asked, home, op).await?,
             (Ask::Txn(txn), Role::Home(home)) => self.transact(asked, home, txn, visible).await?,
-            (Ask::Lock(lock), Role::Home(home)) => self.lock(asked, home, lock).await?,
             (Ask::Sync(SyncAsk::Approve(_)), Role::Replica(replica)) => {
                 replica.approve().await?;
                 answer::boolean(true)
