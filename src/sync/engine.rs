@@ -33,7 +33,7 @@ use crate::{
         duty::{Duties, Holding},
         endpoint::{Raw, route::Standing},
         engine::{accessor::Accessors, neighbours::Neighbours, session::Places},
-        home::{Home, HomeSettings},
+        home::{Home, HomeSettings, trim::Keep},
         layout::Duty,
         peer::{Hello, Known, MIN_VERSION, Peers, VERSION},
         record::Doer,
