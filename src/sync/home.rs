@@ -18,6 +18,7 @@ pub mod memory;
 mod pending;
 pub mod prepare;
 pub mod request;
+mod round;
 pub mod settle;
 pub mod snapshot;
 mod takeover;
