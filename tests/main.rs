@@ -17,6 +17,7 @@ mod operating;
 mod package;
 mod rig;
 mod state;
+mod sync_peer;
 mod tls;
 mod xds_envoy;
 mod xds_failover;
