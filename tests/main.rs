@@ -20,6 +20,7 @@ mod rig;
 mod state;
 mod sync;
 mod sync_store;
+mod sync_peer;
 mod tls;
 mod xds_envoy;
 mod xds_failover;

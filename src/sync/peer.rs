@@ -183,7 +183,7 @@ impl std::fmt::Debug for Forward {
     }
 }
 
-/// What came of it.
+/// What came of it. Its `Debug` shows neither headers nor body.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Forwarded {
     /// HTTP status.
@@ -192,6 +192,15 @@ pub struct Forwarded {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Bytes,
+}
+
+impl std::fmt::Debug for Forwarded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Forwarded")
+            .field("status", &self.status)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where a follower is.

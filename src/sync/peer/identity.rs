@@ -252,4 +252,4 @@ fn server_config(
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

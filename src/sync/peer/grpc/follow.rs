@@ -2,11 +2,12 @@
 
 use std::{future::Future, time::Duration};
 
+use futures_util::StreamExt as _;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     time::timeout,
 };
-use tokio_stream::{StreamExt, wrappers::WatchStream};
+use tokio_stream::wrappers::WatchStream;
 use tonic::Streaming;
 
 use crate::{
@@ -30,9 +31,12 @@ pub(super) async fn begin(
 ) -> Result<(mpsc::Receiver<Result<FollowItem, PeerError>>, impl Future<Output = ()> + Send + use<>), PeerError>
 {
     let compare = start.compare;
+    // What is sent up must end with what comes down: HTTP/2 gives a stream up only when both ends are let go.
+    let (going, gone) = oneshot::channel::<()>();
     // The ack that stands already is what the start says.
     let ups = tokio_stream::once(convert::start_out(start))
-        .chain(WatchStream::from_changes(acks).map(convert::ack_out));
+        .chain(WatchStream::from_changes(acks).map(convert::ack_out))
+        .take_until(gone);
     let mut client = link.client();
     let answer = timeout(BEGIN_LIMIT, client.follow(ups)).await;
     let answer = answer.map_err(|_| PeerError::Unreached(format!("{}: no answer in time", link.way())))?;
@@ -40,7 +44,7 @@ pub(super) async fn begin(
     let (items, received) = mpsc::channel(FOLLOW_QUEUE);
     let pump = async move {
         move_all(downs, compare, &items).await;
-        drop(link);
+        drop((going, link));
     };
     Ok((received, pump))
 }
