@@ -14,6 +14,7 @@ pub mod envoy;
 pub mod instance;
 pub mod kv;
 pub mod lab;
+pub mod lock;
 pub mod manual;
 mod progress;
 pub mod proxy;
@@ -60,6 +61,7 @@ enum Command {
     Proxy(proxy::ProxyArgs),
     Kv(Box<kv::KvArgs>),
     Sync(sync::SyncArgs),
+    Lock(Box<lock::LockArgs>),
     Tls(tls::TlsArgs),
     Lab(lab::Args),
     Completions(completions::Args),
@@ -116,6 +118,7 @@ async fn run(command: Command, line: clap::Command) -> anyhow::Result<ExitCode> 
         Command::Proxy(args) => proxy::run(args, &config::process_env).await,
         Command::Kv(args) => Box::pin(kv::run(*args, &config::process_env)).await,
         Command::Sync(args) => Box::pin(sync::run(args, &config::process_env)).await,
+        Command::Lock(args) => Box::pin(lock::run(*args, &config::process_env)).await,
         Command::Tls(args) => tls::run(args, &config::process_env).await,
         Command::Lab(args) => Box::pin(lab::run(args)).await,
         Command::Completions(args) => completions::run(&args, &line),

@@ -118,7 +118,7 @@ pub enum LockAct {
     Release,
     /// `GET /v1/lock/<key>`
     Look,
-    /// `GET /v1/lock/<key>?leader`: 200 to the holder, 429 to others, as load balancers want it.
+    /// `GET /v1/lock/<key>/leader`, also `?leader`: 200 to the holder, 429 to others, as load balancers want it.
     Leader,
 }
 
@@ -178,7 +178,7 @@ pub fn ask(request: &Request) -> Result<Ask, Response> {
 ///
 /// # Errors
 /// The answer to a header that is not understood.
-pub fn wishes(request: &Request) -> Result<Wishes, Response> {
+pub fn wishes(request: &Request, ask: &Ask) -> Result<Wishes, Response> {
     let bad = |name: &str, reason: &str| Err(Response::text(400, format!("{name}: {reason}")));
     let mut wishes = Wishes::default();
     if let Some(text) = request.header("x-sync-min-seq") {
@@ -187,7 +187,10 @@ pub fn wishes(request: &Request) -> Result<Wishes, Response> {
             Err(error) => return bad("X-Sync-Min-Seq", &format!("{error}; send an X-Sync-Seq as it came")),
         }
     }
-    wishes.guard = match (request.header("x-lock"), request.header("x-lock-token").map(str::parse)) {
+    let token = request.header("x-lock-token").map(str::parse);
+    wishes.guard = match (request.header("x-lock"), token) {
+        // Elsewhere it is the token of the lock that is asked about.
+        _ if !matches!(ask, Ask::Write(_) | Ask::Txn(_)) => None,
         (None, None) => None,
         (Some(lock), Some(Ok(token))) => Some((lock.to_owned(), token)),
         (_, Some(Err(error))) => {
@@ -348,8 +351,11 @@ fn lock(request: &Request, name: &str) -> Result<LockAsk, Response> {
     };
     match request.method {
         Method::POST => of(name, LockAct::Acquire),
-        Method::GET if request.has("leader") => of(name, LockAct::Leader),
-        Method::GET => of(name, LockAct::Look),
+        Method::GET => match name.rsplit_once('/') {
+            _ if request.has("leader") => of(name, LockAct::Leader),
+            Some((key, "leader")) => of(key, LockAct::Leader),
+            _ => of(name, LockAct::Look),
+        },
         Method::PUT => match name.rsplit_once('/') {
             Some((key, "renew")) => of(key, LockAct::Renew),
             Some((key, "release")) => of(key, LockAct::Release),
