@@ -1,15 +1,20 @@
-//! The agent's HTTP interface: latest values out, one small write (the log level) in.
+//! The agent's HTTP interface: latest values out, one small write (the log level) in, and Consul's API where it is served.
 //!
-//! It asks a [`Sources`] for everything it tells and knows nothing of tasks, Consul or streams. No secret passes here.
+//! It asks a [`Sources`] for everything it tells, hands `/v1/` to a [`Kv`], and knows nothing of tasks, Consul or streams.
+//! No secret passes here but what a client sends under `/v1/`.
 
+mod kv;
 mod page;
 mod routes;
 mod server;
 
 pub mod wire;
 
-pub use crate::api::server::{BindError, bind, serve};
 use crate::api::wire::{ProxyConfig, Readiness, Status};
+pub use crate::api::{
+    kv::Kv,
+    server::{BindError, bind, serve},
+};
 
 /// What the interface tells. Every call answers at once from latest values.
 pub trait Sources: Send + Sync + 'static {

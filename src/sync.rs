@@ -4,8 +4,16 @@
 //! [`peer::Peers`]; what decides is pure (`record`, `layout`, `refusal`, and the pure files of `home`, `replica`, `lock`,
 //! `endpoint`), what acts is a task with an owner. It knows nothing of Envoy.
 
+pub mod duty;
+pub mod endpoint;
+pub mod engine;
+pub mod home;
 pub mod layout;
+pub mod lock;
+pub mod metrics;
 pub mod peer;
 pub mod record;
 pub mod refusal;
+pub mod replica;
+pub mod status;
 pub mod store;

@@ -42,7 +42,9 @@ const LAYERS: &[Layer] = &[
     layer("consul", &["consul::wire", "consul::index", "consul::census", "config", "fault", "lifecycle", "model", "tls"], SHELL),
 
     // Deciding what a proxy needs and gets. Nothing here knows either wire format.
-    layer("mesh", &["model", "xds::resource"], PURE),
+    layer("mesh::name", &["model"], PURE),
+    layer("mesh::reader", &["model"], PURE),
+    layer("mesh", &["mesh::name", "mesh::reader", "model", "xds::resource"], PURE),
 
     // Envoy's side. Nothing here knows Consul. Each pure part sees those before it.
     layer("xds::json", &[], PURE), // 0004: escape hatches are read where resources are made
@@ -73,6 +75,41 @@ const LAYERS: &[Layer] = &[
     layer("sync::layout", &["model"], PURE),
     layer("sync::record", &["model"], PURE),
     layer("sync::refusal", &["model"], PURE),
+    layer("sync::duty::machine", &["model", "sync::record"], PURE),
+    // Peers are found and recognised as the mesh's own proxies are: by the same names, through the same gateways.
+    layer("sync::peer::convert", &["model", "sync::peer", "sync::record"], PURE),
+    layer("sync::peer::identity", &["mesh::name", "model", "sync::peer"], PURE),
+    layer("sync::peer::route", &["mesh::reader", "model", "sync::peer"], PURE),
+    layer("sync::peer::wire", &[], PURE),
+    layer("sync::duty::machine", &["model", "sync::lock::lease", "sync::record"], PURE),
+    layer("sync::lock::lease", &[], PURE),
+    layer("sync::lock::waiters", &[], PURE),
+    layer("sync::lock::wire", &["model", "sync::refusal"], PURE),
+    layer("sync::home::request", HOME, PURE),
+    layer("sync::home::cost", HOME, PURE),
+    layer("sync::home::memory", HOME, PURE),
+    layer("sync::home::prepare", HOME, PURE),
+    layer("sync::home::batch", HOME, PURE),
+    layer("sync::home::settle", HOME, PURE),
+    layer("sync::home::fence", HOME_WITH_PEER, PURE),
+    layer("sync::home::history", HOME, PURE),
+    layer("sync::home::snapshot", HOME_WITH_PEER, PURE),
+    layer("sync::home::trim", HOME, PURE),
+    layer("sync::replica::indexes", &["model"], PURE),
+    layer("sync::replica::chain", &["model", "sync::record"], PURE),
+    layer("sync::replica::apply", &["model", "sync::layout", "sync::record", "sync::replica::chain", "sync::replica::indexes"], PURE),
+    layer("sync::replica::snapshot", &["model", "sync::replica::indexes"], PURE),
+    layer("sync::replica::compare", &["model", "sync::replica::indexes", "sync::replica::snapshot"], PURE),
+    layer("sync::replica::audit", &["model", "sync::replica::indexes"], PURE),
+    layer("sync::replica::machine", &["model", "sync::record", "sync::replica::chain", "sync::replica::snapshot"], PURE),
+    layer("sync::endpoint::message", &["model"], PURE),
+    layer("sync::endpoint::answer", &["model", "sync::endpoint::message", "sync::refusal"], PURE),
+    layer("sync::endpoint::ask", &["model", "sync::endpoint::answer", "sync::endpoint::message"], PURE),
+    layer("sync::endpoint::route", &["model", "sync::endpoint::ask", "sync::endpoint::message", "sync::layout", "sync::peer", "sync::record", "sync::refusal"], PURE),
+    layer("sync::endpoint::rights", &["model", "sync::endpoint::ask", "sync::store"], PURE),
+    layer("sync::endpoint::translate", &[], PURE),
+    layer("sync::endpoint::merge", &["sync::endpoint::answer"], PURE),
+    layer("sync::endpoint::audit", &["model", "sync::endpoint::ask", "sync::endpoint::message"], PURE),
     layer("sync", SYNC, SHELL),
 
     // Doors and drivers.
@@ -105,11 +142,38 @@ const SYNC: &[&str] = &[
     "fault",
     "lifecycle",
     "model",
+    "sync::duty::machine",
+    "sync::endpoint",
+    "sync::home",
+    "sync::layout",
+    "sync::peer::convert",
+    "sync::peer::identity",
+    "sync::peer::route",
+    "sync::peer::wire",
+    "sync::lock::lease",
+    "sync::lock::waiters",
+    "sync::lock::wire",
+    "sync::record",
+    "sync::refusal",
+    "sync::replica",
+    "tls",
+];
+/// What the pure parts of a home see: each those before it.
+const HOME: &[&str] = &[
+    "model",
+    "sync::home::batch",
+    "sync::home::cost",
+    "sync::home::history",
+    "sync::home::memory",
+    "sync::home::prepare",
+    "sync::home::request",
     "sync::layout",
     "sync::record",
     "sync::refusal",
-    "tls",
 ];
+/// Also the words that peers exchange, which are plain data.
+const HOME_WITH_PEER: &[&str] =
+    &["model", "sync::home::history", "sync::home::memory", "sync::layout", "sync::peer", "sync::record"];
 const APP: &[&str] = &[
     "api",
     "config",

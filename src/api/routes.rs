@@ -16,7 +16,11 @@ use http::{HeaderMap, Method, StatusCode, Uri, header};
 use serde_json::json;
 
 use crate::{
-    api::{Sources, page},
+    api::{
+        Sources,
+        kv::{self, Kv},
+        page,
+    },
     telemetry::metrics,
 };
 
@@ -32,7 +36,12 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 
 type Shared = State<Arc<dyn Sources>>;
 
-pub(crate) fn router(sources: Arc<dyn Sources>) -> Router {
+/// Without a [`Kv`] there is nothing below `/v1/`.
+pub(crate) fn router(sources: Arc<dyn Sources>, kv: Option<Arc<dyn Kv>>) -> Router {
+    kv.map_or_else(Router::new, kv::router).merge(own(sources))
+}
+
+fn own(sources: Arc<dyn Sources>) -> Router {
     Router::new()
         // Who types just the address wants to look.
         .route("/", get(|| async { Redirect::temporary("/status") }))
@@ -138,12 +147,12 @@ async fn wrong_method(method: Method, uri: Uri) -> Response {
     refusal(StatusCode::METHOD_NOT_ALLOWED, &format!("{} does not take {method}", uri.path()))
 }
 
-fn refusal(code: StatusCode, message: &str) -> Response {
+pub(crate) fn refusal(code: StatusCode, message: &str) -> Response {
     (code, Json(json!({ "error": message }))).into_response()
 }
 
 /// Guards what changes something against a page in a browser whose own name was made to point here (DNS rebinding).
-fn is_local_name(uri: &Uri, headers: &HeaderMap) -> bool {
+pub(crate) fn is_local_name(uri: &Uri, headers: &HeaderMap) -> bool {
     let given = uri.host().or_else(|| headers.get(header::HOST)?.to_str().ok());
     let Some(authority) = given.and_then(|host| host.parse::<http::uri::Authority>().ok()) else {
         return false;

@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use crate::{
     api::{
-        Sources,
+        Kv, Sources, kv,
         routes::{self, Peer},
     },
     lifecycle::Stop,
@@ -25,14 +25,20 @@ use crate::{
 /// Scrapers, dashboards and people of one machine; whoever comes beyond waits in the kernel's queue.
 const MAX_CONNECTIONS: usize = 128;
 
+/// The same with Consul's API, whose watches hold a connection each.
+const MAX_KV_CONNECTIONS: usize = 1024;
+
 /// A client that says nothing for so long, before or between requests, is cut.
 const HEADER_READ_DEADLINE: Duration = Duration::from_secs(10);
 
 /// No answer takes long here, so that a longer request is one whose body does not come.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Room for the head of a request; the least that hyper takes is 8 KiB.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Under `/v1/` the longest is a blocking query: 10 minutes, the sixteenth that Consul adds, and time for the way.
+const KV_DEADLINE: Duration = Duration::from_secs(660);
+
+/// Room for the head of a request, which may name a long key; the least that hyper takes is 8 KiB.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// After the stop an open request has so long; an idle connection ends at once.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
@@ -74,10 +80,10 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     Ok(listener)
 }
 
-/// Serves until the stop, then lets open requests end.
-pub async fn serve(listener: TcpListener, sources: Arc<dyn Sources>, stop: Stop) {
-    let router = routes::router(sources);
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// Serves until the stop, then lets open requests end. Without `kv` there is nothing below `/v1/`.
+pub async fn serve(listener: TcpListener, sources: Arc<dyn Sources>, kv: Option<Arc<dyn Kv>>, stop: Stop) {
+    let room = Arc::new(Semaphore::new(if kv.is_some() { MAX_KV_CONNECTIONS } else { MAX_CONNECTIONS }));
+    let router = routes::router(sources, kv);
     let mut connections = JoinSet::new();
     while let Some((stream, peer, permit)) = next(&listener, &room, &mut connections, &stop).await {
         connections.spawn(converse(stream, peer, permit, router.clone(), stop.clone()));
@@ -150,7 +156,8 @@ async fn converse(
 }
 
 async fn answer(mut router: Router, request: http::Request<Incoming>) -> Result<Response, Infallible> {
-    match timeout(REQUEST_DEADLINE, router.call(request)).await {
+    let deadline = if request.uri().path().starts_with(kv::PATH) { KV_DEADLINE } else { REQUEST_DEADLINE };
+    match timeout(deadline, router.call(request)).await {
         Ok(response) => response,
         Err(_) => Ok(routes::too_slow()),
     }

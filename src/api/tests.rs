@@ -105,7 +105,7 @@ impl Sources for Fake {
 async fn ask(sources: Arc<Fake>, peer: &str, request: Request<Body>) -> (StatusCode, String, String) {
     let mut request = request;
     request.extensions_mut().insert(Peer(peer.parse().expect("a peer")));
-    let response = routes::router(sources).oneshot(request).await.expect("infallible");
+    let response = routes::router(sources, None).oneshot(request).await.expect("infallible");
     let code = response.status();
     let kind =
         response.headers().get("content-type").map_or("", |value| value.to_str().expect("text")).to_owned();
@@ -212,7 +212,7 @@ async fn started() -> (SocketAddr, StopSource, Task<()>) {
     let listener = bind("127.53.0.1:0".parse().expect("an address")).await.expect("bound");
     let address = listener.local_addr().expect("an address");
     let (source, stop) = Stop::pair();
-    (address, source, spawn("api", serve(listener, Fake::new(&[]), stop)))
+    (address, source, spawn("api", serve(listener, Fake::new(&[]), None, stop)))
 }
 
 async fn say(address: SocketAddr, words: &[u8]) -> String {

@@ -13,6 +13,7 @@ pub mod exported;
 mod expose;
 pub mod instance;
 pub mod intention;
+pub mod kv;
 pub mod mesh;
 pub mod query;
 mod read;
@@ -20,6 +21,7 @@ mod refused;
 pub mod registration;
 pub mod resolver;
 pub mod services;
+pub mod session;
 
 use crate::model::note::Note;
 

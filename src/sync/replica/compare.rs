@@ -1,0 +1,119 @@
+//! Which home index belongs to which local one, found by comparing both lists. Pure.
+//!
+//! An applier that takes over knows no index. The two lists are of different moments, so that a difference can be an
+//! entry that is still to come. It is one of these until the journal was applied beyond the moment of the home's list;
+//! what differs after that is an edit.
+
+use std::{collections::BTreeSet, ops::Bound};
+
+use crate::{
+    model::kv::Pair,
+    sync::replica::{
+        indexes::Memory,
+        snapshot::{Finding, Hashed, Listed, Merge, Unusable},
+    },
+};
+
+/// Beyond so many differences they are not kept one by one: all data is taken anew.
+const MOST_DIFFERENCES: usize = 100_000;
+
+/// Keys that differ between the two sides.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Differences {
+    keys: BTreeSet<String>,
+    is_full: bool,
+}
+
+impl Differences {
+    /// How many are known.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Whether there are more than are kept.
+    pub fn is_full(&self) -> bool {
+        self.is_full
+    }
+
+    /// An entry said what this key holds.
+    pub fn settle(&mut self, key: &str) {
+        self.keys.remove(key);
+    }
+
+    /// An entry deleted these keys.
+    pub fn settle_below(&mut self, tree: &str) {
+        let range = self.keys.range::<str, _>((Bound::Included(tree), Bound::Unbounded));
+        let keys: Vec<String> = range.take_while(|key| key.starts_with(tree)).cloned().collect();
+        for key in keys {
+            self.keys.remove(&key);
+        }
+    }
+
+    fn add(&mut self, key: String) {
+        if self.keys.len() < MOST_DIFFERENCES {
+            self.keys.insert(key);
+        } else {
+            self.is_full = true;
+        }
+    }
+}
+
+/// A comparison under way.
+#[derive(Debug)]
+pub struct Compare {
+    merge: Merge,
+    memory: Memory,
+    differences: Differences,
+}
+
+impl Compare {
+    /// Begins with the local keys, in their order, and those of them that are marked as locks.
+    pub fn new(prefix: String, local: Vec<Pair>, marked: BTreeSet<String>) -> Self {
+        let mut memory = Memory::default();
+        for key in &marked {
+            memory.hold(key, None);
+        }
+        Self { merge: Merge::new(prefix, local, marked), memory, differences: Differences::default() }
+    }
+
+    /// Takes the next key of the home's list.
+    ///
+    /// # Errors
+    /// It cannot be the next one.
+    pub fn take(&mut self, listed: Listed<Hashed>) -> Result<(), Unusable> {
+        match self.merge.take(listed)? {
+            Finding::Same { home, local, print, unmark: false } => self.memory.know(&home.pair, local, print),
+            Finding::Same { home, unmark: true, .. } => self.differences.add(home.pair.key),
+            Finding::Differs { home, local, unmark } => {
+                if let (Some((local, print)), false) = (local, unmark) {
+                    self.memory.see(&home.pair, local, print);
+                }
+                self.differences.add(home.pair.key);
+            }
+            Finding::Held { key, clear, mark } => {
+                if clear || mark {
+                    self.differences.add(key);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends with the number of keys that the home says it sent.
+    ///
+    /// # Errors
+    /// Another number came.
+    pub fn end(mut self, told: u64) -> Result<(Memory, Differences), Unusable> {
+        let rest = self.merge.end(told)?;
+        rest.deletes.into_iter().chain(rest.unmarks).for_each(|key| self.differences.add(key));
+        Ok((self.memory, self.differences))
+    }
+}
+
+#[cfg(test)]
+mod tests;

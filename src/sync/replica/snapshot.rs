@@ -1,0 +1,209 @@
+//! The home's list of keys beside the local one, both in the order of keys, merged while the home's comes in. Pure.
+//!
+//! What differs is set at once. What only the local list has is deleted when the home's list is known to be whole, and
+//! not at all when that is more than the guard lets pass: no list that ends early and no mistake at home empties a
+//! replica.
+
+use std::{collections::BTreeSet, iter::Peekable, vec};
+
+use crate::{model::kv::Pair, sync::replica::indexes::Print};
+
+/// So many keys may always be deleted.
+const ALWAYS_FREE: usize = 100;
+
+/// Beyond that, one key of so many.
+const FREE_SHARE: usize = 10;
+
+/// A key of the home's list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listed<D> {
+    /// It holds data.
+    Data(D),
+    /// It is a lock, which lives at home only.
+    Held(String),
+}
+
+/// A key with the hash of its value instead of the value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hashed {
+    /// Without its value.
+    pub pair: Pair,
+    /// The BLAKE3 hash of the value.
+    pub hash: [u8; 32],
+}
+
+/// Data of the home's list, which can be compared with the local one.
+pub trait Content {
+    /// The key.
+    fn key(&self) -> &str;
+    /// Whether the local key holds the same.
+    fn is_in(&self, local: &Pair) -> bool;
+}
+
+impl Content for Pair {
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn is_in(&self, local: &Pair) -> bool {
+        self.flags == local.flags && self.value == local.value
+    }
+}
+
+impl Content for Hashed {
+    fn key(&self) -> &str {
+        &self.pair.key
+    }
+
+    fn is_in(&self, local: &Pair) -> bool {
+        self.pair.flags == local.flags && *blake3::hash(&local.value).as_bytes() == self.hash
+    }
+}
+
+/// What the two lists say of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding<D> {
+    /// Both have it, and it holds the same.
+    Same {
+        /// As it is at home.
+        home: D,
+        /// Its index here.
+        local: u64,
+        /// What it holds.
+        print: Print,
+        /// It is marked as a lock here, and is none.
+        unmark: bool,
+    },
+    /// It is missing here or holds something else.
+    Differs {
+        /// As it is at home.
+        home: D,
+        /// As it is here.
+        local: Option<(u64, Print)>,
+        /// It is marked as a lock here, and is none.
+        unmark: bool,
+    },
+    /// It is a lock at home.
+    Held {
+        /// The key.
+        key: String,
+        /// It holds data here, and must not.
+        clear: bool,
+        /// It is not marked here.
+        mark: bool,
+    },
+}
+
+/// A list of the home that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// Keys do not grow, or are not of the prefix.
+    #[error("the home's list is out of order: a key came twice, too late or from outside the prefix")]
+    Order,
+    /// Keys are missing.
+    #[error("the home's list is not whole: {got} of {told} keys came")]
+    Short {
+        /// How many came.
+        got: u64,
+        /// How many there are.
+        told: u64,
+    },
+}
+
+/// What only the local side has, after the whole list of the home was seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// Keys with data that the home does not have.
+    pub deletes: Vec<String>,
+    /// Keys that are marked as locks and are none.
+    pub unmarks: Vec<String>,
+    /// How many keys held data here.
+    pub local: usize,
+    /// How many keys the home has, locks among them.
+    pub home: u64,
+}
+
+/// More deletes than pass without a person's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Excess {
+    /// How many keys would be deleted.
+    pub deletes: usize,
+    /// Of how many.
+    pub keys: usize,
+}
+
+impl Rest {
+    /// Whether a person has to approve the deletes: they are many, or they leave nothing.
+    pub fn excess(&self) -> Option<Excess> {
+        let deletes = self.deletes.len();
+        let is_many = deletes > ALWAYS_FREE.max(self.local / FREE_SHARE);
+        let leaves_nothing = self.home == 0 && deletes > 0;
+        (is_many || leaves_nothing).then_some(Excess { deletes, keys: self.local })
+    }
+}
+
+/// The merge of two lists. It holds what is left of the local one.
+#[derive(Debug)]
+pub struct Merge {
+    prefix: String,
+    local: Peekable<vec::IntoIter<Pair>>,
+    marked: BTreeSet<String>,
+    last: Option<String>,
+    rest: Rest,
+}
+
+impl Merge {
+    /// Begins with the local keys, in their order, and those of them that are marked as locks.
+    pub fn new(prefix: String, local: Vec<Pair>, marked: BTreeSet<String>) -> Self {
+        let rest = Rest { local: local.len(), ..Rest::default() };
+        Self { prefix, local: local.into_iter().peekable(), marked, last: None, rest }
+    }
+
+    /// Takes the next key of the home's list.
+    ///
+    /// # Errors
+    /// It cannot be the next one.
+    pub fn take<D: Content>(&mut self, listed: Listed<D>) -> Result<Finding<D>, Unusable> {
+        let key = match &listed {
+            Listed::Data(data) => data.key(),
+            Listed::Held(key) => key,
+        };
+        if !key.starts_with(&self.prefix) || self.last.as_deref().is_some_and(|last| last >= key) {
+            return Err(Unusable::Order);
+        }
+        while let Some(alone) = self.local.next_if(|pair| *pair.key < *key) {
+            self.rest.deletes.push(alone.key);
+        }
+        let local = self.local.next_if(|pair| pair.key == key);
+        let is_marked = self.marked.remove(key);
+        self.last = Some(key.to_owned());
+        self.rest.home += 1;
+        Ok(match (listed, local) {
+            (Listed::Held(key), local) => Finding::Held { key, clear: local.is_some(), mark: !is_marked },
+            (Listed::Data(home), Some(local)) if home.is_in(&local) => {
+                let print = Print::of(&local.value, local.flags);
+                Finding::Same { home, local: local.modify_index, print, unmark: is_marked }
+            }
+            (Listed::Data(home), local) => {
+                let local = local.map(|pair| (pair.modify_index, Print::of(&pair.value, pair.flags)));
+                Finding::Differs { home, local, unmark: is_marked }
+            }
+        })
+    }
+
+    /// Ends with the number of keys that the home says it sent.
+    ///
+    /// # Errors
+    /// Another number came, so that nothing can be said of what is missing.
+    pub fn end(mut self, told: u64) -> Result<Rest, Unusable> {
+        if self.rest.home != told {
+            return Err(Unusable::Short { got: self.rest.home, told });
+        }
+        self.rest.deletes.extend(self.local.map(|pair| pair.key));
+        self.rest.unmarks = self.marked.into_iter().collect();
+        Ok(self.rest)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,296 @@
+//! The snapshot: the home's keys come in while what differs of them goes out, one transaction after the other.
+//!
+//! Begun again after a cut, it writes only what is still different. Its transactions hold on to the state record that this
+//! attempt wrote, so that one of an earlier attempt that comes in late changes nothing.
+
+use std::{collections::VecDeque, time::Duration};
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    lifecycle,
+    model::{
+        kv::{Op, Pair},
+        sync::Position,
+    },
+    sync::{
+        peer::{FollowItem, Peers, SnapshotPair},
+        record::{Hash, Phase},
+        replica::{
+            apply::{self, Guarded},
+            compare::Differences,
+            indexes::Print,
+            machine::{Event, Reason, Stage},
+            snapshot::{Finding, Listed, Merge, Rest},
+            task::{
+                Connection, End, PREPARE, Progress, Settling, Worker, since,
+                transaction::{Fault, Indexes, Terms},
+                unexpected,
+            },
+        },
+        store::Store,
+    },
+};
+
+/// Verbs that wait while a transaction is out: enough for the next ones to be full at once.
+const QUEUE_OPS: usize = 512;
+
+/// The audits rest for so many times as long as a copy took, so that a replica that others write to gets some work done.
+const REST: u32 = 10;
+
+/// Verbs that belong together, and what they make known.
+struct Unit {
+    ops: Vec<Op>,
+    note: Option<(Pair, Print)>,
+}
+
+struct Flight {
+    notes: Vec<(Pair, Print)>,
+    ops: usize,
+    done: BoxFuture<'static, Result<Indexes, Fault>>,
+}
+
+struct Copying<S> {
+    terms: Terms<S>,
+    merge: Merge,
+    last: Option<String>,
+    queue: VecDeque<Unit>,
+    flight: Option<Flight>,
+}
+
+struct Ended {
+    position: Position,
+    hash: Hash,
+    told: u64,
+}
+
+impl<S: Store, P: Peers> Worker<S, P> {
+    pub(super) async fn copy(&mut self, connection: &mut Connection, guarded: &Guarded) -> Result<(), End> {
+        self.step(Event::Reached(Stage::Snapshot));
+        let start = lifecycle::now();
+        let terms = self.terms(guarded);
+        self.enter(&terms).await?;
+        let prefix = self.settings.prefix.text.clone();
+        let (local, marks) = (self.list(&prefix).await?, self.marks().await?);
+        let merge = Merge::new(prefix, local, marks);
+        let mut copying = Copying { terms, merge, last: None, queue: VecDeque::new(), flight: None };
+        let ended = self.receive(connection, &mut copying).await?;
+        while self.launch(&mut copying, true)? {
+            let done = landing(&mut copying.flight).await;
+            self.copied(&mut copying, done)?;
+        }
+        let (terms, last) = (copying.terms, copying.last);
+        let rest = copying.merge.end(ended.told).map_err(|error| End::Failed(error.to_string()))?;
+        self.judge(&ended, &rest)?;
+        if let Some(memory) = self.shared.memory_mut().as_mut() {
+            memory.forget_between(last.as_deref(), None);
+        }
+        self.finish(&terms, ended, rest).await?;
+        self.audit_rest = since(start) * REST;
+        Ok(())
+    }
+
+    /// What every transaction of this attempt needs.
+    pub(super) fn terms(&self, guarded: &Guarded) -> Terms<S> {
+        Terms {
+            store: self.store.clone(),
+            guarded: guarded.clone(),
+            budget: self.budget(),
+            within: self.settings.commit,
+        }
+    }
+
+    /// How long the home may be silent inside a snapshot.
+    pub(super) fn patience(&self, has_begun: bool) -> Duration {
+        if has_begun { self.settings.silence } else { self.settings.silence.max(PREPARE) }
+    }
+
+    /// Says in the state record that the data is of no single position.
+    async fn enter(&mut self, terms: &Terms<S>) -> Result<(), End> {
+        let Progress { position, hash, index, .. } = self.progress()?.clone();
+        let state = self.state(position, &hash, Phase::Snapshot);
+        let (_, index) =
+            terms.replace(index, state, Vec::new()).await.map_err(|fault| failed(fault, "begin"))?;
+        self.progress = Some(Progress { position, hash, phase: Phase::Snapshot, index });
+        (self.is_copied, self.differences, self.settling) = (false, Differences::default(), Settling::Done);
+        if let (true, Some(memory)) = (self.machine.is_approved(), self.shared.memory_mut().as_mut()) {
+            memory.forget_home();
+        }
+        Ok(())
+    }
+
+    async fn receive(&mut self, connection: &mut Connection, copying: &mut Copying<S>) -> Result<Ended, End> {
+        loop {
+            self.launch(copying, false)?;
+            let has_room = copying.queue.len() < QUEUE_OPS;
+            let patience = self.patience(copying.last.is_some());
+            let item = tokio::select! {
+                biased;
+                done = landing(&mut copying.flight), if copying.flight.is_some() => {
+                    self.copied(copying, done)?;
+                    continue;
+                }
+                item = self.next_within(connection, patience), if has_room => item?,
+            };
+            match item {
+                FollowItem::SnapshotPairs(pairs) => self.merge(copying, pairs)?,
+                FollowItem::SnapshotEnd { position, hash, pairs: told } => {
+                    return Ok(Ended { position, hash, told });
+                }
+                FollowItem::Tip { .. } => {}
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    fn merge(&self, copying: &mut Copying<S>, pairs: Vec<SnapshotPair>) -> Result<(), End> {
+        let mut memory = self.shared.memory_mut();
+        let Some(memory) = memory.as_mut() else { return Ok(()) };
+        for pair in pairs {
+            let listed = match pair {
+                SnapshotPair::Data(pair) => Listed::Data(pair),
+                SnapshotPair::Held(key) => Listed::Held(key),
+                SnapshotPair::Hashed { .. } => {
+                    let why =
+                        "the home sent hashes where values are due; both agents should be of one release";
+                    return Err(End::Failed(why.to_owned()));
+                }
+            };
+            let finding = copying.merge.take(listed).map_err(|error| End::Failed(error.to_string()))?;
+            let key = match &finding {
+                Finding::Same { home, .. } | Finding::Differs { home, .. } => &home.key,
+                Finding::Held { key, .. } => key,
+            };
+            let key = key.clone();
+            memory.forget_between(copying.last.as_deref(), Some(&key));
+            match &finding {
+                Finding::Same { home, local, print, .. } => memory.know(home, *local, *print),
+                Finding::Held { key, .. } if !memory.is_held(key) => memory.hold(key, None),
+                _ => {}
+            }
+            copying.queue.extend(self.unit(finding));
+            copying.last = Some(key);
+        }
+        Ok(())
+    }
+
+    fn unit(&self, finding: Finding<Pair>) -> Option<Unit> {
+        let layout = &self.layout;
+        let (ops, note) = match finding {
+            Finding::Same { home, unmark, .. } => {
+                (unmark.then(|| apply::unmark(layout, &home.key)).into_iter().collect(), None)
+            }
+            Finding::Differs { home, unmark, .. } => {
+                let print = Print::of(&home.value, home.flags);
+                let unmark = unmark.then(|| apply::unmark(layout, &home.key));
+                let value = home.value.clone();
+                let set = Op::Set { key: home.key.clone(), value, flags: home.flags };
+                let note = Pair { value: bytes::Bytes::new(), ..home };
+                ([Some(set), unmark].into_iter().flatten().collect(), Some((note, print)))
+            }
+            Finding::Held { key, clear, mark } => {
+                let mark = mark.then(|| apply::mark(layout, &key));
+                let clear = clear.then_some(Op::Delete { key });
+                ([mark, clear].into_iter().flatten().collect::<Vec<_>>(), None)
+            }
+        };
+        (!ops.is_empty()).then_some(Unit { ops, note })
+    }
+
+    /// Sends the next transaction, if none is out and there is enough for one, or whatever there is. False when there is
+    /// nothing to wait for.
+    fn launch(&self, copying: &mut Copying<S>, is_last: bool) -> Result<bool, End> {
+        if copying.flight.is_some() {
+            return Ok(true);
+        }
+        let budget = copying.terms.budget;
+        if copying.queue.is_empty() || (!is_last && copying.queue.len() < budget.ops) {
+            return Ok(false);
+        }
+        let (mut ops, mut notes, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some(unit) = copying.queue.front() {
+            let more: usize = unit.ops.iter().map(apply::bytes).sum();
+            if !ops.is_empty() && (ops.len() + unit.ops.len() > budget.ops || bytes + more > budget.bytes) {
+                break;
+            }
+            bytes += more;
+            let Some(unit) = copying.queue.pop_front() else { break };
+            ops.extend(unit.ops);
+            notes.extend(unit.note);
+        }
+        let (terms, index, count) = (copying.terms.clone(), self.progress()?.index, ops.len());
+        let done = Box::pin(async move { terms.keep(index, ops).await });
+        copying.flight = Some(Flight { notes, ops: count, done });
+        Ok(true)
+    }
+
+    fn copied(&mut self, copying: &mut Copying<S>, done: Result<Indexes, Fault>) -> Result<(), End> {
+        let Some(flight) = copying.flight.take() else { return Ok(()) };
+        let indexes = done.map_err(|fault| failed(fault, "write keys of"))?;
+        if let Some(memory) = self.shared.memory_mut().as_mut() {
+            for (home, print) in &flight.notes {
+                if let Some(local) = indexes.get(&home.key) {
+                    memory.know(home, *local, *print);
+                }
+            }
+        }
+        self.count(flight.ops);
+        Ok(())
+    }
+
+    /// Whether what came may be taken, by the history and by the guard.
+    fn judge(&self, ended: &Ended, rest: &Rest) -> Result<(), End> {
+        if self.machine.is_approved() {
+            return Ok(());
+        }
+        let at = self.progress()?.position;
+        if ended.position < at {
+            return Err(End::Held(Reason::Behind { home: ended.position, at }));
+        }
+        rest.excess().map_or(Ok(()), |excess| Err(End::Held(Reason::Guard(excess))))
+    }
+
+    /// Deletes what the home does not have, and moves the progress with the last of it.
+    async fn finish(&mut self, terms: &Terms<S>, ended: Ended, rest: Rest) -> Result<(), End> {
+        let deletes = rest.deletes.into_iter().map(|key| Op::Delete { key });
+        let unmarks = rest.unmarks.iter().map(|key| apply::unmark(&self.layout, key));
+        let mut ops: Vec<Op> = deletes.chain(unmarks).collect();
+        let index = self.progress()?.index;
+        while ops.len() > terms.budget.ops {
+            let chunk: Vec<Op> = ops.drain(..terms.budget.ops).collect();
+            let count = chunk.len();
+            terms.keep(index, chunk).await.map_err(|fault| failed(fault, "delete keys of"))?;
+            self.count(count);
+        }
+        let count = ops.len();
+        let state = self.state(ended.position, &ended.hash, Phase::Snapshot);
+        let (_, index) = terms.replace(index, state, ops).await.map_err(|fault| failed(fault, "finish"))?;
+        self.count(count);
+        let Ended { position, hash, .. } = ended;
+        self.progress = Some(Progress { position, hash, phase: Phase::Snapshot, index });
+        (self.is_copied, self.settling) = (true, Settling::Unheard);
+        self.shared.view().counts.snapshots += 1;
+        self.step(Event::Copied);
+        self.publish();
+        Ok(())
+    }
+
+    /// Counts a transaction.
+    pub(super) fn count(&self, ops: usize) {
+        let mut view = self.shared.view();
+        view.counts.transactions += 1;
+        view.counts.ops += ops as u64;
+    }
+}
+
+/// The end of what is out.
+async fn landing(flight: &mut Option<Flight>) -> Result<Indexes, Fault> {
+    match flight {
+        Some(flight) => (&mut flight.done).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn failed(fault: Fault, what: &str) -> End {
+    End::Failed(format!("{what} the snapshot: {}", fault.into_text()))
+}
