@@ -50,11 +50,11 @@ async fn acquire(door: &Door, lock: &str, wait: &str) -> String {
     let text = String::from_utf8_lossy(&reply.body);
     assert_eq!(reply.status, 200, "{text}");
     let granted: Value = serde_json::from_str(&text).unwrap();
-    granted["session"].as_str().unwrap_or_else(|| panic!("{text}")).to_owned()
+    granted["token"].as_str().unwrap_or_else(|| panic!("{text}")).to_owned()
 }
 
-async fn release(door: &Door, lock: &str, session: &str) {
-    door.put(&format!("/v1/lock/{lock}/release"), json!({ "session": session }).to_string()).await;
+async fn release(door: &Door, lock: &str, token: &str) {
+    door.put(&format!("/v1/lock/{lock}/release"), json!({ "token": token }).to_string()).await;
 }
 
 async fn pairs(door: &Door, clients: usize) -> u64 {
@@ -65,8 +65,8 @@ async fn pairs(door: &Door, clients: usize) -> u64 {
         all.spawn(async move {
             let (lock, mut done) = (format!("locks/bench/{client}"), 0_u64);
             while lifecycle::now() < end {
-                let session = acquire(&door, &lock, "10s").await;
-                release(&door, &lock, &session).await;
+                let token = acquire(&door, &lock, "10s").await;
+                release(&door, &lock, &token).await;
                 done += 1;
             }
             done
@@ -80,8 +80,8 @@ async fn hand_over(holder: &Door, next: &Door) -> u128 {
     const LOCK: &str = "locks/bench/handed";
     acquire(holder, LOCK, "60s").await;
     let start = lifecycle::now();
-    let session = acquire(next, LOCK, "60s").await;
+    let token = acquire(next, LOCK, "60s").await;
     let took = start.elapsed().as_millis();
-    release(next, LOCK, &session).await;
+    release(next, LOCK, &token).await;
     took
 }

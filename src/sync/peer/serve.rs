@@ -139,7 +139,7 @@ impl<S: Served> Server<S> {
             Err(_) => return debug!(from, "connection without a handshake closed"),
         };
         let Ok(_place) = self.connections.clone().try_acquire_owned() else {
-            return warn!(from, %dc, "connection of a peer closed: there are {CONNECTIONS} already");
+            return warn!(from, %dc, limit = CONNECTIONS, "connection of a peer closed: there are too many already");
         };
         self.talk(stream, dc, &from).await;
     }
