@@ -7,6 +7,7 @@
 pub mod duty;
 pub mod endpoint;
 pub mod engine;
+pub mod home;
 pub mod layout;
 pub mod peer;
 pub mod record;

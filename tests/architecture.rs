@@ -81,6 +81,16 @@ const LAYERS: &[Layer] = &[
     layer("sync::replica::compare", &["model", "sync::replica::indexes", "sync::replica::snapshot"], PURE),
     layer("sync::replica::audit", &["model", "sync::replica::indexes"], PURE),
     layer("sync::replica::machine", &["model", "sync::record", "sync::replica::chain", "sync::replica::snapshot"], PURE),
+    layer("sync::home::request", HOME, PURE),
+    layer("sync::home::cost", HOME, PURE),
+    layer("sync::home::memory", HOME, PURE),
+    layer("sync::home::prepare", HOME, PURE),
+    layer("sync::home::batch", HOME, PURE),
+    layer("sync::home::settle", HOME, PURE),
+    layer("sync::home::fence", HOME_WITH_PEER, PURE),
+    layer("sync::home::history", HOME, PURE),
+    layer("sync::home::snapshot", HOME_WITH_PEER, PURE),
+    layer("sync::home::trim", HOME, PURE),
     layer("sync", SYNC, SHELL),
 
     // Doors and drivers.
@@ -114,12 +124,29 @@ const SYNC: &[&str] = &[
     "lifecycle",
     "model",
     "sync::duty::machine",
+    "sync::home",
     "sync::layout",
     "sync::record",
     "sync::refusal",
     "sync::replica",
     "tls",
 ];
+/// What the pure parts of a home see: each those before it.
+const HOME: &[&str] = &[
+    "model",
+    "sync::home::batch",
+    "sync::home::cost",
+    "sync::home::history",
+    "sync::home::memory",
+    "sync::home::prepare",
+    "sync::home::request",
+    "sync::layout",
+    "sync::record",
+    "sync::refusal",
+];
+/// Also the words that peers exchange, which are plain data.
+const HOME_WITH_PEER: &[&str] =
+    &["model", "sync::home::history", "sync::home::memory", "sync::layout", "sync::peer", "sync::record"];
 const APP: &[&str] = &[
     "api",
     "config",

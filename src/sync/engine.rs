@@ -1,11 +1,50 @@
-//! The engine of one sync agent: what it is told, and what others ask of it.
+//! The engine of one sync agent: its duties, homes and replicas, and the endpoint over them.
+//!
+//! What decides is pure and stands in [`crate::sync::endpoint`]; here and below is what acts: `serve` follows a request
+//! on its way, `forward` takes it elsewhere, `execute` carries it out at home, `local` reads a replica, `session` finds
+//! sessions, `neighbours` knows the other datacenters, `served` answers them.
 
-use std::time::Duration;
+mod accessor;
+mod execute;
+mod forward;
+mod local;
+mod neighbours;
+mod serve;
+mod served;
+mod session;
 
-use crate::model::{
-    name::{Datacenter, NodeName},
-    sync::PrefixTable,
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, UNIX_EPOCH},
 };
+
+use futures_util::future::select_all;
+use tokio::sync::{Semaphore, watch};
+
+use crate::{
+    lifecycle::{self, Stop, Task},
+    model::{
+        name::{Datacenter, NodeName},
+        sync::{Prefix, PrefixId, PrefixTable},
+    },
+    sync::{
+        duty::{Duties, Holding},
+        endpoint::{Raw, route::Standing},
+        engine::{accessor::Accessors, neighbours::Neighbours, session::Places},
+        home::{Home, HomeSettings},
+        layout::Duty,
+        peer::{Hello, Known, MIN_VERSION, Peers, VERSION},
+        record::Doer,
+        replica::{Replica, ReplicaSettings},
+        status::{PrefixStatus, SyncStatus},
+        store::Store,
+    },
+};
+
+/// Blocking queries at the local Consul at a time. It takes 200 connections from one address in all
+/// (`http_max_conns_per_client`), and resets what is beyond; the agent's own watches need some of them.
+const MAX_WATCHES: usize = 96;
 
 /// What an engine is told.
 #[derive(Clone, Debug)]
@@ -65,6 +104,201 @@ impl Default for Times {
             commit: Duration::from_secs(5),
             applied: Duration::from_secs(2),
             max_staleness: None,
+        }
+    }
+}
+
+/// The engine. Clones are the same one.
+pub struct Engine<S, P>(Arc<Inner<S, P>>);
+
+impl<S, P> Clone for Engine<S, P> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+struct Inner<S, P> {
+    settings: EngineSettings,
+    store: S,
+    peers: P,
+    parts: BTreeMap<String, Part<S, P>>,
+    neighbours: Neighbours<P>,
+    /// Makes request ids; with the node and the start they are nobody else's.
+    rng: Mutex<fastrand::Rng>,
+    started_ms: u128,
+    places: Mutex<Places>,
+    accessors: Mutex<Accessors>,
+    watches: Semaphore,
+}
+
+/// A prefix in this datacenter.
+struct Part<S, P> {
+    prefix: Prefix,
+    holding: watch::Receiver<Holding>,
+    role: Role<S, P>,
+}
+
+/// What this datacenter is to a prefix.
+enum Role<S, P> {
+    Home(Home<S>),
+    Replica(Replica<S, P>),
+}
+
+impl<S: Store + Raw, P: Peers> Engine<S, P> {
+    /// Starts all of it. The task ends after the stop, and before it only when a part failed.
+    pub fn start(settings: EngineSettings, store: S, peers: P, stop: Stop) -> (Self, Task<()>) {
+        let mut rng = fastrand::Rng::with_seed(settings.seed);
+        let me = Doer { node: settings.node.clone(), address: settings.address.clone() };
+        let wanted = settings.prefixes.iter().map(|prefix| (PrefixId::of(&prefix.text), settings.duty(prefix)));
+        let (duties, task) = Duties::start(store.clone(), me, wanted.collect(), rng.fork(), stop.clone());
+        let neighbours = Neighbours::new(&settings, peers.clone());
+        let mut tasks = vec![task, lifecycle::spawn("sync.greet", neighbours.clone().run(stop.clone()))];
+        let mut parts = BTreeMap::new();
+        for prefix in settings.prefixes.iter() {
+            let holding = duties.watch(&PrefixId::of(&prefix.text), settings.duty(prefix));
+            let (stop, store, rng) = (stop.clone(), store.clone(), rng.fork());
+            let (role, task) = if prefix.home == settings.datacenter {
+                let others = neighbours.clone();
+                let (home, task) =
+                    Home::start(settings.home(prefix), store, others, holding.clone(), rng, stop);
+                (Role::Home(home), task)
+            } else {
+                let settings = settings.replica(prefix);
+                let (replica, task) =
+                    Replica::start(settings, store, peers.clone(), holding.clone(), rng, stop);
+                (Role::Replica(replica), task)
+            };
+            tasks.push(task);
+            parts.insert(prefix.text.clone(), Part { prefix: prefix.clone(), holding, role });
+        }
+        let since_1970 = lifecycle::wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let inner = Inner {
+            settings,
+            store,
+            peers,
+            parts,
+            neighbours,
+            rng: Mutex::new(rng),
+            started_ms: since_1970.as_millis(),
+            places: Mutex::default(),
+            accessors: Mutex::default(),
+            watches: Semaphore::new(MAX_WATCHES),
+        };
+        (Self(Arc::new(inner)), lifecycle::spawn("sync.engine", look_after(tasks, stop)))
+    }
+
+    /// How everything stands.
+    pub fn status(&self) -> SyncStatus {
+        let inner = &*self.0;
+        let prefixes = inner.parts.values().map(|part| PrefixStatus {
+            prefix: part.prefix.text.clone(),
+            id: PrefixId::of(&part.prefix.text),
+            home: part.prefix.home.clone(),
+            is_active: part.holding.borrow().session.is_some(),
+            active_node: inner.doer(part).map(|doer| doer.node),
+            misfit: inner.neighbours.misfit(&part.prefix),
+            as_home: match &part.role {
+                Role::Home(home) => Some(home.status()),
+                Role::Replica(_) => None,
+            },
+            as_replica: match &part.role {
+                Role::Home(_) => None,
+                Role::Replica(replica) => Some(replica.status()),
+            },
+        });
+        SyncStatus {
+            datacenter: inner.settings.datacenter.clone(),
+            node: inner.settings.node.clone(),
+            sessions_home: inner.settings.sessions_home.clone(),
+            prefixes: prefixes.collect(),
+            datacenters: inner.neighbours.status(),
+        }
+    }
+}
+
+impl<S, P> Inner<S, P> {
+    fn me(&self) -> Doer {
+        Doer { node: self.settings.node.clone(), address: self.settings.address.clone() }
+    }
+
+    /// Who does the work on a part.
+    fn doer(&self, part: &Part<S, P>) -> Option<Doer> {
+        let holding = part.holding.borrow();
+        if holding.session.is_some() { Some(self.me()) } else { holding.doer.clone() }
+    }
+
+    fn standing(&self, prefix: &Prefix) -> Standing {
+        let Some(part) = self.parts.get(&prefix.text) else { return Standing::Nobody };
+        if part.holding.borrow().session.is_some() {
+            return Standing::Active;
+        }
+        match self.doer(part) {
+            // The lock's value is ours and the session is not: a former self of ours, or a lease about to end.
+            Some(doer) if doer == self.me() => Standing::Nobody,
+            Some(doer) => Standing::Elsewhere(doer),
+            None => Standing::Nobody,
+        }
+    }
+
+    /// An id that no other request has.
+    fn new_request_id(&self) -> String {
+        let random = self.rng.lock().unwrap_or_else(PoisonError::into_inner).u128(..);
+        format!("{}-{:x}-{random:032x}", self.settings.node, self.started_ms)
+    }
+}
+
+impl<S: Store, P: Peers> Part<S, P> {
+    /// How far this agent itself knows the prefix.
+    fn known(&self) -> Option<Known> {
+        match &self.role {
+            Role::Home(home) => home.tip().borrow().clone(),
+            Role::Replica(replica) => replica.known(),
+        }
+    }
+}
+
+impl EngineSettings {
+    /// What this datacenter does for a prefix.
+    fn duty(&self, prefix: &Prefix) -> Duty {
+        if prefix.home == self.datacenter { Duty::Home } else { Duty::Applier }
+    }
+
+    fn home(&self, prefix: &Prefix) -> HomeSettings {
+        let mut home = HomeSettings::new(self.datacenters.clone(), prefix.clone(), self.prefixes.clone());
+        home.max_txn_ops = self.limits.max_txn_ops;
+        home.max_value_bytes = self.limits.max_value_bytes;
+        home.commit_timeout = self.times.commit;
+        home
+    }
+
+    fn replica(&self, prefix: &Prefix) -> ReplicaSettings {
+        let mut replica = ReplicaSettings::new(prefix.clone(), self.node.clone());
+        replica.max_txn_ops = self.limits.max_txn_ops;
+        replica.commit = self.times.commit;
+        replica
+    }
+
+    /// What others are told.
+    fn hello(&self) -> Hello {
+        Hello {
+            versions: (MIN_VERSION, VERSION),
+            datacenter: self.datacenter.clone(),
+            node: self.node.clone(),
+            prefixes: self.prefixes.iter().cloned().collect(),
+            max_txn_ops: self.limits.max_txn_ops,
+        }
+    }
+}
+
+/// Waits for all of them after the stop; before it, for the first that ends.
+async fn look_after(mut tasks: Vec<Task<()>>, stop: Stop) {
+    while !tasks.is_empty() {
+        let (ended, at, _) = select_all(tasks.iter_mut().map(|task| Box::pin(task.join()))).await;
+        let task = tasks.swap_remove(at);
+        if !stop.is_set() {
+            let reason = ended.err().map_or_else(|| "it returned".to_owned(), |error| error.reason);
+            tracing::info!(task = task.name(), reason, "replication stops, since a part of it ended");
+            return;
         }
     }
 }

@@ -1,0 +1,161 @@
+//! Takes a request to where it is executed, and knows of each failure whether anything was.
+
+use std::time::Duration;
+
+use crate::{
+    lifecycle,
+    model::{name::Datacenter, settings::duration_ms, sync::Position},
+    sync::{
+        endpoint::{
+            Raw, Request, Response,
+            ask::{Ask, LockAct},
+        },
+        engine::{Engine, Role, serve::Asked},
+        peer::{Forward, PeerError, Peers, Target},
+        refusal::Refusal,
+        store::Store,
+    },
+};
+
+/// What Consul waits when a blocking query does not say how long.
+const DEFAULT_WAIT: Duration = Duration::from_secs(300);
+
+/// The longest wait that Consul grants.
+const MAX_WAIT: Duration = Duration::from_secs(600);
+
+/// For the way there and back, beyond what a request waits for.
+const WAY: Duration = Duration::from_secs(10);
+
+/// Headers that mean something where the request is executed.
+const CARRIED: &[&str] = &["x-lock", "x-lock-token", "x-sync-min-seq", "cache-control", "content-type"];
+
+impl<S: Store + Raw, P: Peers> Engine<S, P> {
+    /// Has it executed there. A refusal of which nothing is certain is [`Refusal::OutcomeUnknown`].
+    pub(super) async fn forward(&self, asked: &Asked<'_>, target: &Target) -> Result<Response, Refusal> {
+        let response = self.sent(asked, target).await?;
+        match target {
+            Target::Datacenter(home) if response.status < 300 => {
+                Ok(self.having_applied(asked, home, response).await)
+            }
+            Target::Datacenter(_) | Target::Doer(_) => Ok(response),
+        }
+    }
+
+    async fn sent(&self, asked: &Asked<'_>, target: &Target) -> Result<Response, Refusal> {
+        let inner = &*self.0;
+        if let Target::Datacenter(datacenter) = target {
+            // Certainty first: what was sent into a cut is neither done nor undone.
+            inner.neighbours.reach(datacenter).await.map_err(|error| self.unsent(target, error))?;
+        }
+        let deadline = self.patience(asked);
+        let forward = self.as_forward(asked);
+        match inner.peers.forward(target, forward, deadline).await {
+            Ok(answer) => {
+                if let Target::Datacenter(datacenter) = target {
+                    inner.neighbours.heard(datacenter);
+                }
+                let response =
+                    Response { status: answer.status, headers: answer.headers, body: answer.body };
+                // The other end says that nothing was done and that it is worth another look.
+                if response.status == 503 && response.header("retry-after").is_some() {
+                    let text = String::from_utf8_lossy(&response.body).into_owned();
+                    return Err(Refusal::NotServing(text));
+                }
+                Ok(response)
+            }
+            Err(PeerError::Unknown(reason)) => {
+                if let Target::Datacenter(datacenter) = target {
+                    inner.neighbours.lost(datacenter);
+                }
+                if asked.is_read() {
+                    return Err(self.unsent(target, PeerError::Unreached(reason)));
+                }
+                Err(Refusal::OutcomeUnknown { request_id: asked.request_id.clone(), reason })
+            }
+            Err(error) => {
+                if let Target::Datacenter(datacenter) = target {
+                    inner.neighbours.lost(datacenter);
+                }
+                Err(self.unsent(target, error))
+            }
+        }
+    }
+
+    /// The refusal of a request that was executed nowhere.
+    fn unsent(&self, target: &Target, error: PeerError) -> Refusal {
+        match (error, target) {
+            (PeerError::Misfit(text), _) => Refusal::Misfit(text),
+            (error, Target::Datacenter(home)) => {
+                Refusal::HomeUnreachable { home: home.clone(), reason: error.to_string() }
+            }
+            (error, Target::Doer(doer)) => Refusal::NotServing(format!(
+                "the active sync agent, on node {}, does not answer: {error}; send it again in a few seconds",
+                doer.node
+            )),
+        }
+    }
+
+    fn as_forward(&self, asked: &Asked<'_>) -> Forward {
+        let request = asked.request;
+        let origin = request.origin.as_ref();
+        Forward {
+            request_id: asked.request_id.clone(),
+            method: request.method.to_string(),
+            path_and_query: request.target.clone(),
+            headers: carried(request),
+            body: request.body.clone(),
+            token: request.token.clone(),
+            origin: origin.map_or_else(|| self.0.settings.datacenter.clone(), |it| it.datacenter.clone()),
+            hops: origin.map_or(0, |origin| origin.hops) + 1,
+        }
+    }
+
+    /// How long an answer may take.
+    fn patience(&self, asked: &Asked<'_>) -> Duration {
+        let times = &self.0.settings.times;
+        match &asked.ask {
+            Ask::Lock(lock) if lock.act == LockAct::Acquire => MAX_WAIT + WAY,
+            _ => blocking(asked.request).map_or(times.forward + times.commit, |wait| wait + wait / 16 + WAY),
+        }
+    }
+
+    /// Read your writes: the answer to a write waits until the replica here has it, for a while.
+    async fn having_applied(&self, asked: &Asked<'_>, home: &Datacenter, response: Response) -> Response {
+        let is_write = matches!(&asked.ask, Ask::Write(_) | Ask::Txn(_)) && !asked.is_read();
+        let at = response.header("x-sync-seq").and_then(|text| text.parse::<Position>().ok());
+        let (true, Some(at), Some(key)) = (is_write, at, first_key(&asked.ask)) else { return response };
+        let part = self.0.settings.prefixes.of_key(key).and_then(|prefix| self.0.parts.get(&prefix.text));
+        let Some(part) = part.filter(|part| part.prefix.home == *home) else { return response };
+        let is_active = part.holding.borrow().session.is_some();
+        let applied = match &part.role {
+            Role::Replica(replica) if is_active => {
+                replica.applied(at, lifecycle::now() + self.0.settings.times.applied).await
+            }
+            // Nobody applies right now, or another agent begins to: nothing can be waited for here.
+            Role::Replica(_) | Role::Home(_) => false,
+        };
+        if applied { response } else { response.with("x-sync-applied", "false") }
+    }
+}
+
+fn first_key(ask: &Ask) -> Option<&str> {
+    match ask {
+        Ask::Write(op) => Some(op.key()),
+        Ask::Txn(txn) => txn.ops.first().map(|op| op.key()),
+        Ask::Read(read) => Some(&read.key),
+        Ask::Lock(lock) => Some(&lock.key),
+        Ask::Other | Ask::Session(_) | Ask::Sync(_) => None,
+    }
+}
+
+fn carried(request: &Request) -> Vec<(String, String)> {
+    let is_carried = |(name, _): &&(String, String)| CARRIED.contains(&name.as_str());
+    request.headers.iter().filter(is_carried).cloned().collect()
+}
+
+/// How long a blocking query waits; none for other requests.
+fn blocking(request: &Request) -> Option<Duration> {
+    request.param("index").filter(|index| !index.is_empty() && *index != "0")?;
+    let asked = request.param("wait").and_then(duration_ms).map(Duration::from_millis);
+    Some(asked.unwrap_or(DEFAULT_WAIT).min(MAX_WAIT))
+}

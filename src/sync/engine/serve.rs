@@ -1,0 +1,185 @@
+//! The way of a request: what is asked, where that is executed, and a second look when nobody could be asked right now.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::{
+    lifecycle,
+    model::{
+        kv::Op,
+        sync::Prefix,
+    },
+    sync::{
+        endpoint::{
+            Raw, Request, Response, answer,
+            ask::{self, Ask, Wishes},
+            audit,
+            route::{Route, Scene},
+        },
+        engine::Engine,
+        peer::Peers,
+        refusal::Refusal,
+        store::{Store, StoreError},
+    },
+};
+
+/// Between two looks at where a request can go, when it could go nowhere.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A request that was read.
+pub(super) struct Asked<'r> {
+    pub(super) request: &'r Request,
+    pub(super) ask: Ask,
+    pub(super) wishes: Wishes,
+    pub(super) request_id: String,
+    pub(super) arrived: Instant,
+}
+
+impl Asked<'_> {
+    pub(super) fn dc(&self) -> Option<&str> {
+        self.request.param("dc").filter(|dc| !dc.is_empty())
+    }
+
+    pub(super) fn is_pretty(&self) -> bool {
+        self.request.has("pretty")
+    }
+
+    /// Whether it changes nothing, so that it may be sent again whatever became of it.
+    pub(super) fn is_read(&self) -> bool {
+        match &self.ask {
+            Ask::Read(_) | Ask::Other => self.request.method.is_safe(),
+            Ask::Txn(txn) => !txn.is_write(),
+            Ask::Write(_) | Ask::Session(_) | Ask::Lock(_) | Ask::Sync(_) => self.request.method.is_safe(),
+        }
+    }
+}
+
+impl<S: Store + Raw, P: Peers> Engine<S, P> {
+    /// Answers a request of a client, or one that another agent passed on.
+    pub async fn serve(&self, request: Request) -> Response {
+        let read = ask::ask(&request).and_then(|ask| Ok((ask, ask::wishes(&request)?)));
+        let (ask, wishes) = match read {
+            Ok(read) => read,
+            Err(response) => return response,
+        };
+        let given = request.origin.as_ref().map(|origin| origin.request_id.clone());
+        let request_id =
+            given.or_else(|| wishes.request_id.clone()).unwrap_or_else(|| self.0.new_request_id());
+        let arrived = lifecycle::now();
+        let asked = Asked { request: &request, ask, wishes, request_id, arrived };
+        match &asked.ask {
+            Ask::Session(session) => self.session(&asked, session).await,
+            Ask::Other => self.pass(&request).await.unwrap_or_else(|refusal| answer::refusal(&refusal)),
+            _ => self.routed(&asked).await,
+        }
+    }
+
+    async fn routed(&self, asked: &Asked<'_>) -> Response {
+        let give_up = asked.arrived + self.0.settings.times.forward;
+        loop {
+            let refusal = match self.once(asked).await {
+                Ok(response) => return response,
+                Err(refusal) => refusal,
+            };
+            let is_passing = matches!(refusal, Refusal::NotServing(_) | Refusal::HomeUnreachable { .. });
+            // Whoever asked first looks again; those who only pass on tell at once.
+            if !is_passing || asked.request.origin.is_some() || lifecycle::now() + LOOK_EVERY >= give_up {
+                let response = answer::refusal(&refusal);
+                self.tell(asked, &response).await;
+                return response;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn once(&self, asked: &Asked<'_>) -> Result<Response, Refusal> {
+        match self.route(asked) {
+            Route::Pass => {
+                self.is_ours_to_pass(asked)?;
+                self.pass(asked.request).await
+            }
+            Route::Local(prefix) => self.local(asked, &prefix).await,
+            Route::Above(prefixes) => self.above(asked, &prefixes).await,
+            Route::Execute(prefix) => self.execute(asked, prefix.as_ref()).await,
+            Route::Forward(target) => self.forward(asked, &target).await,
+            Route::Refuse(refusal) => Err(refusal),
+        }
+    }
+
+    fn route(&self, asked: &Asked<'_>) -> Route {
+        let inner = &*self.0;
+        Scene {
+            own: &inner.settings.datacenter,
+            datacenters: &inner.settings.datacenters,
+            prefixes: &inner.settings.prefixes,
+            standing: &|prefix: &Prefix| inner.standing(prefix),
+            misfit: &|prefix: &Prefix| inner.neighbours.misfit(prefix),
+            dc: asked.request.param("dc"),
+            is_consistent: asked.request.has("consistent"),
+            origin: asked.request.origin.as_ref(),
+        }
+        .route(&asked.ask)
+    }
+
+    /// A write that another agent sent here as one of a prefix must not reach Consul without a journal.
+    fn is_ours_to_pass(&self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        let key = match &asked.ask {
+            Ask::Write(op) => op.key(),
+            Ask::Txn(txn) if txn.is_write() => txn.ops.first().map_or("", Op::key),
+            _ => return Ok(()),
+        };
+        if asked.request.origin.is_none() {
+            return Ok(());
+        }
+        Err(Refusal::Misfit(format!(
+            "`{key}` is in no replicated prefix for {} in {}; give all sync agents the same prefixes",
+            self.0.settings.node, self.0.settings.datacenter
+        )))
+    }
+
+    /// Has the local Consul answer.
+    pub(super) async fn pass(&self, request: &Request) -> Result<Response, Refusal> {
+        let waits = request.param("index").or_else(|| request.param("hash")).is_some_and(|mark| mark != "0");
+        let _room = match waits.then(|| self.0.watches.try_acquire()).transpose() {
+            Ok(room) => room,
+            Err(_) => {
+                let text = "too many blocking queries wait at this agent; end some, or ask another one";
+                return Err(Refusal::Busy(text.into()));
+            }
+        };
+        let is_read = request.method.is_safe();
+        self.0.store.ask(request).await.or_else(|error| match error {
+            StoreError::Refused { status, reason } => Ok(Response::text(status, reason)),
+            StoreError::NotSent(reason) => Err(Refusal::NotServing(reason)),
+            StoreError::Unknown(reason) | StoreError::Unusable(reason) if is_read => {
+                Ok(Response::text(500, reason))
+            }
+            StoreError::Unknown(reason) | StoreError::Unusable(reason) => {
+                Ok(Response::text(504, format!("outcome=unknown: {reason}")))
+            }
+        })
+    }
+
+    /// Leaves a line for what was done or refused here.
+    pub(super) async fn tell(&self, asked: &Asked<'_>, response: &Response) {
+        let lines = audit::lines(&asked.ask, response);
+        if lines.is_empty() {
+            return;
+        }
+        let accessor = self.accessor(asked.request.token.as_ref()).await;
+        let from = asked.request.origin.as_ref().map_or(&self.0.settings.datacenter, |origin| &origin.datacenter);
+        for line in lines {
+            tracing::info!(
+                target: "causeway::audit",
+                accessor,
+                act = line.act,
+                key = line.key,
+                outcome = line.outcome.as_str(),
+                %from,
+                request_id = asked.request_id,
+                "audit"
+            );
+        }
+    }
+}

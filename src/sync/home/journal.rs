@@ -1,0 +1,135 @@
+//! Reading the journal and its records from Consul. What should be there and is not is an error, never an empty answer.
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    model::kv::Pair,
+    sync::{
+        home::{
+            history::Logged,
+            trim::{TEN, ten_prefix},
+        },
+        layout::Layout,
+        record::{self, Entry, Hash, RecordError, Value},
+        store::{Read, Store, StoreError},
+    },
+};
+
+/// Why the journal could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum JournalError {
+    #[error("read {key}: {error}")]
+    Store { key: String, error: StoreError },
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error("{0} is missing: it was trimmed meanwhile, deleted by hand, or hidden by Consul's ACLs")]
+    Missing(String),
+}
+
+/// A record as it was read.
+pub(crate) struct Recorded<T> {
+    pub(crate) record: T,
+    pub(crate) index: u64,
+}
+
+/// Reads a key as it is now.
+pub(crate) async fn key<S: Store>(store: &S, key: &str) -> Result<Option<Pair>, JournalError> {
+    let answer = store.get(key, Read::Consistent).await;
+    answer.map(|answer| answer.value).map_err(|error| JournalError::Store { key: key.to_owned(), error })
+}
+
+/// Reads a record as it is now.
+pub(crate) async fn record<S: Store, T: DeserializeOwned>(
+    store: &S,
+    at: &str,
+) -> Result<Option<Recorded<T>>, JournalError> {
+    let Some(pair) = key(store, at).await? else { return Ok(None) };
+    Ok(Some(Recorded { record: record::decode(at, &pair.value)?, index: pair.modify_index }))
+}
+
+/// Reads a record that must be there.
+pub(crate) async fn expected<S: Store, T: DeserializeOwned>(
+    store: &S,
+    at: &str,
+) -> Result<Recorded<T>, JournalError> {
+    record(store, at).await?.ok_or_else(|| JournalError::Missing(at.to_owned()))
+}
+
+/// Reads all keys that begin so.
+pub(crate) async fn list<S: Store>(store: &S, prefix: &str) -> Result<Vec<Pair>, JournalError> {
+    let answer = store.list(prefix, Read::Consistent).await;
+    answer.map(|answer| answer.value).map_err(|error| JournalError::Store { key: prefix.to_owned(), error })
+}
+
+/// Reads the entries from `from` to the end of its ten, and none after `last`: at least one, without a gap.
+pub(crate) async fn some_entries<S: Store>(
+    store: &S,
+    layout: &Layout,
+    from: u64,
+    last: u64,
+) -> Result<Vec<Logged>, JournalError> {
+    let ten = from / TEN;
+    let pairs = list(store, &ten_prefix(layout, ten)).await?;
+    let until = last.min(ten * TEN + (TEN - 1));
+    let mut entries = Vec::new();
+    let mut wanted = from;
+    for pair in &pairs {
+        if wanted > until || layout.seq(&pair.key) != Some(wanted) {
+            continue;
+        }
+        entries.push(logged(pair)?);
+        wanted += 1;
+    }
+    if wanted <= until { Err(JournalError::Missing(layout.entry(wanted))) } else { Ok(entries) }
+}
+
+/// Reads all entries from one to another.
+pub(crate) async fn entries<S: Store>(
+    store: &S,
+    layout: &Layout,
+    from: u64,
+    last: u64,
+) -> Result<Vec<Logged>, JournalError> {
+    let mut all = Vec::new();
+    let mut next = from;
+    while next <= last {
+        let some = some_entries(store, layout, next, last).await?;
+        next += some.len() as u64;
+        all.extend(some);
+    }
+    Ok(all)
+}
+
+/// Reads the values that an entry names, in the order of its changes.
+pub(crate) async fn blobs<S: Store>(
+    store: &S,
+    layout: &Layout,
+    entry: &Entry,
+) -> Result<Vec<Bytes>, JournalError> {
+    let mut blobs = Vec::new();
+    for hash in named(entry) {
+        let at = layout.blob(&hash.0);
+        let pair = key(store, &at).await?.ok_or_else(|| JournalError::Missing(at.clone()))?;
+        if Hash::of(&pair.value) != *hash {
+            let reason = "its bytes have another hash than its name says".to_owned();
+            return Err(RecordError::Damaged { key: at, reason }.into());
+        }
+        blobs.push(pair.value);
+    }
+    Ok(blobs)
+}
+
+/// The values that an entry names.
+pub(crate) fn named(entry: &Entry) -> impl Iterator<Item = &Hash> {
+    entry.ops.iter().filter_map(|change| match change {
+        record::Change::Set { value: Value::Blob(hash), .. } => Some(hash),
+        _ => None,
+    })
+}
+
+/// What stands in an entry's key.
+pub(crate) fn logged(pair: &Pair) -> Result<Logged, RecordError> {
+    let entry: Entry = record::decode(&pair.key, &pair.value)?;
+    Ok(Logged { entry, hash: Hash::of(&pair.value), index: pair.modify_index })
+}

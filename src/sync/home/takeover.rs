@@ -1,0 +1,176 @@
+//! Taking a prefix over: reading what is there, asking what others know, and beginning a new epoch where that differs.
+//!
+//! It runs while this agent holds the duty's lock. What another agent had sent before can no longer be executed then: it
+//! begins with a check of that agent's session.
+
+use std::time::Duration;
+
+use crate::{
+    model::{
+        kv::{Op, TxnReply},
+        session::SessionId,
+    },
+    sync::{
+        home::{
+            Others, Shared,
+            batch::{self, Behind},
+            fence::{self, Decision, Found, Sentinel},
+            history::Logged,
+            journal::{self, JournalError, Recorded},
+            memory::Locks,
+        },
+        peer::Known,
+        record::{self, Epochs, Head},
+        store::Store,
+    },
+};
+
+/// How long others may take to say what they know.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a home serves from.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) epochs: Epochs,
+    pub(crate) head: Head,
+    pub(crate) head_index: u64,
+    /// When the last entry was committed.
+    pub(crate) ts_ms: u64,
+    pub(crate) locks: Locks,
+    /// The newest entries.
+    pub(crate) newest: Vec<Logged>,
+}
+
+/// The records, with the indexes that replace them.
+struct Records {
+    found: Found,
+    epochs_index: u64,
+    head_index: u64,
+    ts_ms: u64,
+}
+
+/// Takes over. `remembered` is what this process knows, `contested` what a follower has shown.
+///
+/// # Errors
+/// Why not, for people. Trying again is right.
+pub(crate) async fn take_over<S: Store, O: Others>(
+    shared: &Shared<S>,
+    others: &O,
+    session: &SessionId,
+    remembered: Option<&Known>,
+    contested: Option<&Known>,
+) -> Result<Taken, String> {
+    let prefix = &shared.settings.prefix;
+    let records = read(shared).await.map_err(|error| error.to_string())?;
+    let mut known = tokio::time::timeout(ASK_TIMEOUT, others.known(&prefix.text)).await.unwrap_or_default();
+    known.retain(|known| known.prefix == prefix.text);
+    known.extend(remembered.cloned());
+    let epoch = contested.map(|contested| contested.position.epoch);
+    let (epochs, head, ts_ms) = match fence::decide(&records.found, &known, epoch, prefix) {
+        Decision::Serve => {
+            let (Some(epochs), Some(head)) = (records.found.epochs, records.found.head) else {
+                return Err("the records are incomplete".into());
+            };
+            return finish(shared, epochs, head, records.head_index, records.ts_ms).await;
+        }
+        Decision::Begin { epochs, head } => {
+            tracing::info!(prefix = prefix.text, epoch = epochs.epoch, "journal begun");
+            (epochs, head, 0)
+        }
+        Decision::NewEpoch { epochs, head, reason } => {
+            tracing::warn!(
+                prefix = prefix.text,
+                epoch = epochs.epoch,
+                seq = head.position.seq,
+                reason,
+                "history was restored: new epoch"
+            );
+            (epochs, head, records.ts_ms)
+        }
+        Decision::Refuse(reason) => return Err(reason),
+    };
+    let head_index = write(shared, session, &epochs, &head, &records).await?;
+    finish(shared, epochs, head, head_index, ts_ms).await
+}
+
+async fn read<S: Store>(shared: &Shared<S>) -> Result<Records, JournalError> {
+    let (store, layout) = (&shared.store, &shared.layout);
+    let epochs: Option<Recorded<Epochs>> = journal::record(store, &layout.epoch()).await?;
+    let head: Option<Recorded<Head>> = journal::record(store, &layout.head()).await?;
+    let sentinel: Option<Recorded<Sentinel>> = journal::record(store, &layout.sentinel()).await?;
+    let seq = head.as_ref().map_or(0, |head| head.record.position.seq);
+    let last = match journal::key(store, &layout.entry(seq)).await? {
+        Some(pair) => Some(journal::logged(&pair)?),
+        None => None,
+    };
+    Ok(Records {
+        epochs_index: epochs.as_ref().map_or(0, |epochs| epochs.index),
+        head_index: head.as_ref().map_or(0, |head| head.index),
+        ts_ms: last.as_ref().map_or(0, |last| last.entry.ts_ms),
+        found: Found {
+            epochs: epochs.map(|epochs| epochs.record),
+            head: head.map(|head| head.record),
+            sentinel: sentinel.map(|sentinel| sentinel.record),
+            last: last.map(|last| (last.entry.position, last.hash)),
+        },
+    })
+}
+
+/// Writes the records of a new epoch over those that were read, and over no others.
+async fn write<S: Store>(
+    shared: &Shared<S>,
+    session: &SessionId,
+    epochs: &Epochs,
+    head: &Head,
+    over: &Records,
+) -> Result<u64, String> {
+    let (layout, prefix) = (&shared.layout, &shared.settings.prefix);
+    let sentinel = Sentinel { prefix: prefix.text.clone(), home: prefix.home.clone() };
+    let behind = Behind { layout, session, head, head_index: over.head_index, ts_ms: 0 };
+    let cas = |key, value, index| Op::Cas { key, value, flags: 0, index };
+    let ops = vec![
+        batch::check(&behind),
+        cas(layout.epoch(), record::encode(epochs), over.epochs_index),
+        Op::Set { key: layout.sentinel(), value: record::encode(&sentinel), flags: 0 },
+        cas(layout.head(), record::encode(head), over.head_index),
+    ];
+    match tokio::time::timeout(shared.settings.commit_timeout, shared.store.txn(ops)).await {
+        Ok(Ok(TxnReply::Committed(_))) => {}
+        Ok(Ok(TxnReply::RolledBack(errors))) => {
+            let what = errors.first().map_or("", |error| error.what.as_str());
+            return Err(format!("begin epoch {}: {what}", epochs.epoch));
+        }
+        Ok(Err(error)) => return Err(format!("begin epoch {}: {error}", epochs.epoch)),
+        Err(_) => return Err(format!("begin epoch {}: Consul did not answer in time", epochs.epoch)),
+    }
+    let written: Recorded<Head> =
+        journal::expected(&shared.store, &layout.head()).await.map_err(|error| error.to_string())?;
+    if written.record == *head {
+        Ok(written.index)
+    } else {
+        Err("the head was replaced by somebody else".into())
+    }
+}
+
+/// Learns what the prefix holds: which keys are locks, and which requests were carried out lately.
+async fn finish<S: Store>(
+    shared: &Shared<S>,
+    epochs: Epochs,
+    head: Head,
+    head_index: u64,
+    ts_ms: u64,
+) -> Result<Taken, String> {
+    let (store, layout) = (&shared.store, &shared.layout);
+    let read = async {
+        let mut locks = Locks::default();
+        for pair in &journal::list(store, &shared.settings.prefix.text).await? {
+            locks.learn(pair);
+        }
+        let last = head.position.seq;
+        let from = head.first.max((last + 1).saturating_sub(shared.settings.keep.always));
+        let newest = journal::entries(store, layout, from.max(1), last).await?;
+        Ok::<_, JournalError>((locks, newest))
+    };
+    let (locks, newest) = read.await.map_err(|error| error.to_string())?;
+    Ok(Taken { epochs, head, head_index, ts_ms, locks, newest })
+}
