@@ -13,4 +13,5 @@ pub mod peer;
 pub mod record;
 pub mod refusal;
 pub mod replica;
+pub mod status;
 pub mod store;

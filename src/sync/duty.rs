@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The duties of this agent: of all sync agents of a datacenter one is active per prefix and duty, the one that holds the
 //! duty's lock with its session. `machine` decides; this file speaks with Consul and tells the rest of the engine.
 //!
@@ -271,17 +270,3 @@ async fn within<T>(
 mod fake;
 #[cfg(test)]
 mod tests;
-=======
-//! Which agent of a datacenter does which work: one at a time for each prefix and duty, decided by a lock of Consul's.
-
-use crate::{model::session::SessionId, sync::record::Doer};
-
-/// Who does a duty, as far as is known here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Holding {
-    /// We do, and hold its lock with this session.
-    pub session: Option<SessionId>,
-    /// Who does.
-    pub doer: Option<Doer>,
-}
->>>>>>> home

@@ -5,6 +5,7 @@
 pub mod answer;
 pub mod ask;
 pub mod audit;
+pub mod merge;
 pub mod message;
 pub mod rights;
 pub mod route;

@@ -4,6 +4,7 @@
 //! on its way, `forward` takes it elsewhere, `execute` carries it out at home, `local` reads a replica, `session` finds
 //! sessions, `neighbours` knows the other datacenters, `served` answers them.
 
+mod above;
 mod accessor;
 mod execute;
 mod forward;
@@ -149,7 +150,8 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
     pub fn start(settings: EngineSettings, store: S, peers: P, stop: Stop) -> (Self, Task<()>) {
         let mut rng = fastrand::Rng::with_seed(settings.seed);
         let me = Doer { node: settings.node.clone(), address: settings.address.clone() };
-        let wanted = settings.prefixes.iter().map(|prefix| (PrefixId::of(&prefix.text), settings.duty(prefix)));
+        let wanted =
+            settings.prefixes.iter().map(|prefix| (PrefixId::of(&prefix.text), settings.duty(prefix)));
         let (duties, task) = Duties::start(store.clone(), me, wanted.collect(), rng.fork(), stop.clone());
         let neighbours = Neighbours::new(&settings, peers.clone());
         let mut tasks = vec![task, lifecycle::spawn("sync.greet", neighbours.clone().run(stop.clone()))];

@@ -131,6 +131,19 @@ pub fn string(text: &str) -> String {
     out
 }
 
+/// A path as Go writes it into a URL.
+pub fn escaped(path: &str) -> String {
+    let mut text = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    text
+}
+
 /// Compact JSON as `?pretty` lays it out.
 fn pretty(compact: &str) -> String {
     let mut out = String::with_capacity(compact.len() * 2);

@@ -13,7 +13,10 @@ use crate::{
         session::SessionId,
         sync::{Position, Token},
     },
-    sync::endpoint::message::{Request, Response},
+    sync::endpoint::{
+        answer::escaped,
+        message::{Request, Response},
+    },
 };
 
 /// What is asked for.
@@ -115,6 +118,8 @@ pub enum LockAct {
     Release,
     /// `GET /v1/lock/<key>`
     Look,
+    /// `GET /v1/lock/<key>?leader`: 200 to the holder, 429 to others, as load balancers want it.
+    Leader,
 }
 
 /// What is asked about replication.
@@ -161,7 +166,7 @@ pub fn ask(request: &Request) -> Result<Ask, Response> {
         return Ok(session(&request.method, rest));
     }
     if let Some(name) = path.strip_prefix("lock/") {
-        return lock(&request.method, name).map(Ask::Lock);
+        return lock(request, name).map(Ask::Lock);
     }
     if let Some(rest) = path.strip_prefix("sync/") {
         return sync(request, rest).map(Ask::Sync);
@@ -230,19 +235,6 @@ fn cleaned(path: &str) -> String {
         clean.push('/');
     }
     clean
-}
-
-/// A path as Go writes it into a URL.
-fn escaped(path: &str) -> String {
-    let mut text = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
 }
 
 fn kv(request: &Request, key: &str) -> Result<Ask, Response> {
@@ -347,22 +339,23 @@ fn session(method: &Method, rest: &str) -> Ask {
     }
 }
 
-fn lock(method: &Method, name: &str) -> Result<LockAsk, Response> {
+fn lock(request: &Request, name: &str) -> Result<LockAsk, Response> {
     let of = |key: &str, act| {
         if key.is_empty() || key.ends_with('/') {
             return Err(Response::text(400, "a lock is named by its key, such as /v1/lock/locks/deploy"));
         }
         Ok(LockAsk { key: key.to_owned(), act })
     };
-    match *method {
+    match request.method {
         Method::POST => of(name, LockAct::Acquire),
+        Method::GET if request.has("leader") => of(name, LockAct::Leader),
         Method::GET => of(name, LockAct::Look),
         Method::PUT => match name.rsplit_once('/') {
             Some((key, "renew")) => of(key, LockAct::Renew),
             Some((key, "release")) => of(key, LockAct::Release),
             _ => Err(Response::text(400, "PUT ends in /renew or /release; POST acquires")),
         },
-        _ => Err(wrong_method(method, "GET,PUT,POST")),
+        _ => Err(wrong_method(&request.method, "GET,PUT,POST")),
     }
 }
 

@@ -61,7 +61,7 @@ pub fn lines(ask: &Ask, response: &Response) -> Vec<Line> {
             LockAct::Acquire => vec![line("lock-acquire", &lock.key)],
             LockAct::Renew => vec![line("lock-renew", &lock.key)],
             LockAct::Release => vec![line("lock-release", &lock.key)],
-            LockAct::Look => Vec::new(),
+            LockAct::Look | LockAct::Leader => Vec::new(),
         },
         Ask::Sync(SyncAsk::Approve(prefix)) => vec![line("approve", prefix)],
         Ask::Sync(SyncAsk::Resync(prefix)) => vec![line("resync", prefix)],

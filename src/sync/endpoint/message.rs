@@ -132,6 +132,20 @@ impl Request {
     }
 }
 
+impl Request {
+    /// The same without a query parameter.
+    #[must_use]
+    pub fn without_param(mut self, name: &str) -> Self {
+        let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
+        let is_kept =
+            |part: &&str| decoded(part.split_once('=').map_or(*part, |(name, _)| name), true) != name;
+        let kept: Vec<&str> = query.split('&').filter(|part| !part.is_empty()).filter(is_kept).collect();
+        self.target = if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) };
+        self.query.retain(|(given, _)| given != name);
+        self
+    }
+}
+
 impl std::fmt::Debug for Request {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Request")

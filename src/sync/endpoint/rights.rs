@@ -21,7 +21,9 @@ pub fn needed(ask: &Ask, wishes: &Wishes, node: &NodeName) -> Vec<(usize, Right)
             vec![(0, of(op))].into_iter().filter_map(|(at, right)| Some((at, right?))).collect()
         }
         Ask::Txn(txn) => txn.ops.iter().enumerate().filter_map(|(at, op)| Some((at, of(op)?))).collect(),
-        Ask::Lock(lock) if lock.act == LockAct::Look => vec![(0, key(Access::Read, &lock.key))],
+        Ask::Lock(lock) if matches!(lock.act, LockAct::Look | LockAct::Leader) => {
+            vec![(0, key(Access::Read, &lock.key))]
+        }
         Ask::Lock(lock) => vec![
             (0, key(Access::Write, &lock.key)),
             (

@@ -52,7 +52,6 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         let response = match (&asked.ask, &part.role) {
             (Ask::Write(op), Role::Home(home)) => self.write(asked, home, op).await?,
             (Ask::Txn(txn), Role::Home(home)) => self.transact(asked, home, txn, visible).await?,
-            (Ask::Lock(lock), Role::Home(home)) => self.lock(asked, home, lock).await?,
             (Ask::Sync(SyncAsk::Approve(_)), Role::Replica(replica)) => {
                 replica.approve().await?;
                 answer::boolean(true)
@@ -71,7 +70,9 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
     async fn permitted(&self, asked: &Asked<'_>) -> Result<Result<Visible, Response>, Refusal> {
         let needed = rights::needed(&asked.ask, &asked.wishes, &self.0.settings.node);
         let keys: Vec<String> = match &asked.ask {
-            Ask::Txn(txn) => txn.ops.iter().filter(|op| !op.is_tree()).map(|op| op.key().to_owned()).collect(),
+            Ask::Txn(txn) => {
+                txn.ops.iter().filter(|op| !op.is_tree()).map(|op| op.key().to_owned()).collect()
+            }
             _ => Vec::new(),
         };
         let to_see = keys.iter().map(|key| Right {
@@ -98,10 +99,9 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
                 errors.dedup();
                 Ok(Err(answer::rolled_back(&errors, asked.is_pretty())))
             }
-            (_, Some((_, right))) => Err(Refusal::Denied {
-                right: rights::shown(right),
-                home: self.0.settings.datacenter.clone(),
-            }),
+            (_, Some((_, right))) => {
+                Err(Refusal::Denied { right: rights::shown(right), home: self.0.settings.datacenter.clone() })
+            }
         }
     }
 
@@ -116,9 +116,9 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             Ok(_) => Err(Refusal::NotServing("Consul's answer on the token's rights is not whole".into())),
             Err(StoreError::Refused { status, reason }) => Ok(Err(Response::text(status, reason))),
             // Nothing is executed before the rights are known.
-            Err(
-                StoreError::NotSent(reason) | StoreError::Unknown(reason) | StoreError::Unusable(reason),
-            ) => Err(Refusal::NotServing(format!("read the rights of the token: {reason}"))),
+            Err(StoreError::NotSent(reason) | StoreError::Unknown(reason) | StoreError::Unusable(reason)) => {
+                Err(Refusal::NotServing(format!("read the rights of the token: {reason}")))
+            }
         }
     }
 

@@ -54,8 +54,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
                 if let Target::Datacenter(datacenter) = target {
                     inner.neighbours.heard(datacenter);
                 }
-                let response =
-                    Response { status: answer.status, headers: answer.headers, body: answer.body };
+                let response = Response { status: answer.status, headers: answer.headers, body: answer.body };
                 // The other end says that nothing was done and that it is worth another look.
                 if response.status == 503 && response.header("retry-after").is_some() {
                     let text = String::from_utf8_lossy(&response.body).into_owned();

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use crate::{
     lifecycle,
-    model::{kv::Op, sync::{Position, Prefix, PrefixId}},
+    model::{
+        kv::Op,
+        sync::{Position, Prefix, PrefixId},
+    },
     sync::{
         endpoint::{
             Raw, Response,
@@ -63,7 +66,8 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         if let Some(at) = asked.wishes.min_seq
             && !replica.applied(at, lifecycle::now() + times.applied).await
         {
-            let known = replica.known().map_or_else(|| "not known".to_owned(), |known| known.position.to_string());
+            let known =
+                replica.known().map_or_else(|| "not known".to_owned(), |known| known.position.to_string());
             return Err(Refusal::Deadline(format!(
                 "the replica of `{}` in {} has not reached {at} within {} ms, it is at {known}; send it again, or with \
                  ?consistent",

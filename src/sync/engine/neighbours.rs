@@ -190,7 +190,8 @@ impl<P: Peers> Others for Neighbours<P> {
     }
 
     fn max_txn_ops(&self) -> usize {
-        let theirs = self.0.others.values().filter_map(|other| Some(other.view().reply.as_ref()?.max_txn_ops));
+        let theirs =
+            self.0.others.values().filter_map(|other| Some(other.view().reply.as_ref()?.max_txn_ops));
         theirs.chain([self.0.hello.max_txn_ops]).min().unwrap_or(self.0.hello.max_txn_ops)
     }
 }
@@ -220,7 +221,8 @@ fn disagreement(own: &Datacenter, prefix: &Prefix, other: &Datacenter, theirs: &
             prefix.home, their.text, their.home
         ));
     }
-    (prefix.home == *other).then(|| format!("{other} is the home of `{text}` and does not replicate it; {remedy}"))
+    (prefix.home == *other)
+        .then(|| format!("{other} is the home of `{text}` and does not replicate it; {remedy}"))
 }
 
 #[cfg(test)]
@@ -230,7 +232,8 @@ mod tests {
 
     #[test]
     fn a_disagreement_names_both_homes() {
-        let of = |text: &str, home: &str| Prefix { text: text.into(), home: home.into(), mode: Mode::Journaled };
+        let of =
+            |text: &str, home: &str| Prefix { text: text.into(), home: home.into(), mode: Mode::Journaled };
         let (own, other) = (Datacenter::from("a"), Datacenter::from("b"));
         let found = |prefix: &Prefix, theirs: &[Prefix]| disagreement(&own, prefix, &other, theirs);
         let config = of("config/", "a");

@@ -6,10 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     lifecycle,
-    model::{
-        kv::Op,
-        sync::Prefix,
-    },
+    model::{kv::Op, sync::Prefix},
     sync::{
         endpoint::{
             Raw, Request, Response, answer,
@@ -168,7 +165,8 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             return;
         }
         let accessor = self.accessor(asked.request.token.as_ref()).await;
-        let from = asked.request.origin.as_ref().map_or(&self.0.settings.datacenter, |origin| &origin.datacenter);
+        let from =
+            asked.request.origin.as_ref().map_or(&self.0.settings.datacenter, |origin| &origin.datacenter);
         for line in lines {
             tracing::info!(
                 target: "causeway::audit",

@@ -13,8 +13,8 @@ use crate::{
         engine::{Engine, Part, Role},
         layout::Layout,
         peer::{
-            FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, Known, MIN_VERSION, PeerError, Peers,
-            Served, Target, VERSION,
+            FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, Known, MIN_VERSION, PeerError,
+            Peers, Served, Target, VERSION,
         },
         record::{self, Head, State},
         store::{Read, Store},
@@ -80,9 +80,11 @@ impl<S: Store + Raw, P: Peers> Served for Engine<S, P> {
             return home.follow(from, start, acks, items).await;
         }
         // What an agent of our own datacenter passes on is not passed on again.
-        let doer = self.0.doer(part).filter(|doer| *doer != self.0.me() && *from != self.0.settings.datacenter);
+        let doer =
+            self.0.doer(part).filter(|doer| *doer != self.0.me() && *from != self.0.settings.datacenter);
         let Some(doer) = doer else {
-            let text = format!("no sync agent of {} is active for `{}`", self.0.settings.datacenter, start.prefix);
+            let text =
+                format!("no sync agent of {} is active for `{}`", self.0.settings.datacenter, start.prefix);
             let _ = items.send(Err(no(text))).await;
             return;
         };

@@ -130,7 +130,12 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         let mut order = vec![settings.datacenter.clone(), settings.sessions_home.clone()];
         order.extend(settings.datacenters.iter().cloned());
         let mut seen = Vec::new();
-        order.retain(|datacenter| !seen.contains(datacenter) && { seen.push(datacenter.clone()); true });
+        order.retain(|datacenter| {
+            !seen.contains(datacenter) && {
+                seen.push(datacenter.clone());
+                true
+            }
+        });
         order
     }
 
@@ -217,8 +222,9 @@ fn for_elsewhere(body: &[u8], home: &Datacenter) -> Result<Bytes, Refusal> {
     let bad = |text: String| Refusal::Bad(text);
     let given: Map<String, Value> = match body.trim_ascii() {
         b"" => Map::new(),
-        body => serde_json::from_slice(body)
-            .map_err(|error| bad(format!("Request decode failed: {error}")))?,
+        body => {
+            serde_json::from_slice(body).map_err(|error| bad(format!("Request decode failed: {error}")))?
+        }
     };
     let field = |name: &str| {
         let found = given.iter().find(|(key, value)| key.eq_ignore_ascii_case(name) && !value.is_null());
@@ -255,7 +261,8 @@ mod tests {
     #[test]
     fn a_session_for_elsewhere_lives_by_its_ttl_alone() {
         let of = |body: &str| for_elsewhere(body.as_bytes(), &"primary".into());
-        let body = of(r#"{"name":"n","ttl":"15s","Node":"web-7","NodeChecks":["serfHealth"],"LockDelay":"1s"}"#);
+        let body =
+            of(r#"{"name":"n","ttl":"15s","Node":"web-7","NodeChecks":["serfHealth"],"LockDelay":"1s"}"#);
         assert_eq!(body.unwrap(), r#"{"LockDelay":"1s","Name":"n","NodeChecks":[],"TTL":"15s"}"#);
         for without in ["", "{}", r#"{"TTL":""}"#, r#"{"TTL":null}"#] {
             assert!(of(without).unwrap_err().to_string().contains("needs a TTL"), "{without}");
