@@ -6,11 +6,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use causeway::{
-    lifecycle,
-    model::sync::Token,
-    sync::endpoint::Response,
-};
+use causeway::{lifecycle, model::sync::Token, sync::endpoint::Response};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -46,9 +42,13 @@ pub(crate) enum Work {
     Append,
     ReadLists,
     /// Counts under the lock, so many ms after it was granted.
-    Count { hold_ms: u64 },
+    Count {
+        hold_ms: u64,
+    },
     /// The same with a session, as `consul lock` takes locks.
-    Session { hold_ms: u64 },
+    Session {
+        hold_ms: u64,
+    },
 }
 
 /// Work of one client at one agent.
@@ -161,11 +161,15 @@ impl Client<'_> {
     }
 
     /// A write that says true or false.
-    async fn change(&self, method: Method, target: &str, headers: &[(&str, String)], body: String) -> (Outcome, bool) {
+    async fn change(
+        &self,
+        method: Method,
+        target: &str,
+        headers: &[(&str, String)],
+        body: String,
+    ) -> (Outcome, bool) {
         match self.ask(method, target, headers, body).await {
-            Reply::Answer(response) => {
-                (Outcome::of(response.status), response.body.trim_ascii() == b"true")
-            }
+            Reply::Answer(response) => (Outcome::of(response.status), response.body.trim_ascii() == b"true"),
             Reply::NotSent => (Outcome::Refused, false),
             Reply::Silence => (Outcome::Open, false),
         }
@@ -193,7 +197,8 @@ impl Client<'_> {
         let began = self.began();
         let target = format!("/v1/kv/{TREE}?recurse");
         let (outcome, _) = self.change(Method::DELETE, &target, &[], String::new()).await;
-        let keys = REGISTERS.iter().filter(|key| key.starts_with(TREE)).map(|key| (*key).to_owned()).collect();
+        let keys =
+            REGISTERS.iter().filter(|key| key.starts_with(TREE)).map(|key| (*key).to_owned()).collect();
         self.note(began, outcome, Act::DeleteTree { prefix: TREE.to_owned(), keys });
     }
 
@@ -259,7 +264,8 @@ impl Client<'_> {
 
     async fn count(&self, hold_ms: u64) {
         let began = self.began();
-        let body = json!({"ttl": "10s", "wait": "8s", "id": format!("client-{}", self.task.number)}).to_string();
+        let body =
+            json!({"ttl": "10s", "wait": "8s", "id": format!("client-{}", self.task.number)}).to_string();
         let reply = self.ask(Method::POST, &format!("/v1/lock/{LOCK}"), &[], body).await;
         let Reply::Answer(response) = reply else { return };
         let Some(body) = json_of(&response).filter(|_| response.status == 200) else { return };
@@ -315,7 +321,8 @@ impl Client<'_> {
             let release = format!("/v1/kv/{LOCK}?release={id}");
             let _ = self.ask(Method::PUT, &release, &[], String::new()).await;
         }
-        let _ = self.ask(Method::PUT, &format!("/v1/session/destroy/{id}?dc={home}"), &[], String::new()).await;
+        let _ =
+            self.ask(Method::PUT, &format!("/v1/session/destroy/{id}?dc={home}"), &[], String::new()).await;
     }
 }
 
@@ -340,7 +347,8 @@ fn number(value: &[u8]) -> Number {
 }
 
 fn items(value: &[u8]) -> Vec<Number> {
-    serde_json::from_slice(value).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(value)))
+    serde_json::from_slice(value)
+        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(value)))
 }
 
 /// Does the work of one client, one after the other.
@@ -352,7 +360,11 @@ pub(crate) async fn run(world: &World, record: Record, tasks: Vec<Task>, strateg
 }
 
 /// Reads everything until it is read.
-pub(crate) async fn read_all(world: &World, record: &Record, end: tokio::time::Instant) -> Result<(), String> {
+pub(crate) async fn read_all(
+    world: &World,
+    record: &Record,
+    end: tokio::time::Instant,
+) -> Result<(), String> {
     let mut unread: Vec<Work> = (0..REGISTERS.len()).map(Work::Read).collect();
     unread.push(Work::ReadLists);
     while let Some(work) = unread.pop() {

@@ -184,6 +184,12 @@ impl World {
         }
     }
 
+    /// The number of the datacenter where a key is written.
+    pub(crate) fn home_of(&self, key: &str) -> usize {
+        let home = self.plan.prefixes.iter().find(|(text, _)| key.starts_with(text));
+        home.map(|(_, home)| *home).unwrap()
+    }
+
     /// Where each replica is that has not what its home has.
     pub(crate) fn behind(&self) -> Vec<String> {
         let witnesses = self.witnesses.lock().unwrap();
