@@ -1,6 +1,10 @@
 //! One program from its beginning to the end of all faults, and the judgement.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use causeway::lifecycle;
 use futures_util::future::join_all;
@@ -10,6 +14,7 @@ use super::program::{Fault, Kind, Program, Timed, WARM_UP};
 use crate::sync::{
     client::{self, Record, Task},
     history::{self, Act, Call, Outcome, Violation},
+    net::Faults,
     world::{World, after, datacenter, node, simulate},
 };
 
@@ -109,37 +114,42 @@ async fn schedule(world: &Arc<World>, faults: &[Timed]) {
 }
 
 fn begin(world: &World, fault: Fault) {
-    let net = &world.net;
     match fault {
         Fault::Crash { at, agent } => world.crash(at, agent),
-        Fault::Pause { at, agent } => net.fault(|faults| drop(faults.paused.insert(node(at, agent)))),
-        Fault::Cut { from, to, is_both } => net.fault(|faults| {
-            faults.cut.insert((datacenter(from), datacenter(to)));
-            if is_both {
-                faults.cut.insert((datacenter(to), datacenter(from)));
-            }
-        }),
-        Fault::Freeze { at } => net.fault(|faults| drop(faults.frozen.insert(datacenter(at)))),
-        Fault::Leaderless { at } => net.fault(|faults| drop(faults.leaderless.insert(datacenter(at)))),
-        Fault::Filter { at } => net.fault(|faults| drop(faults.filtered.insert(datacenter(at)))),
-        Fault::Lead { at } => net.consul(&datacenter(at)).with(|model| model.lead_anew()),
+        Fault::Lead { at } => world.net.consul(&datacenter(at)).with(|model| model.lead_anew()),
         Fault::Save { at } => world.save(at),
         Fault::Restore { at, is_fresh, waits } => world.restore(at, is_fresh, waits),
+        lasting => world.net.fault(|faults| turn(faults, lasting, true)),
     }
 }
 
 fn end(world: &World, fault: Fault) {
-    let net = &world.net;
     match fault {
         Fault::Crash { at, agent } => world.boot(at, agent),
-        Fault::Pause { at, agent } => net.fault(|faults| drop(faults.paused.remove(&node(at, agent)))),
-        Fault::Cut { from, to, .. } => net.fault(|faults| {
-            faults.cut.remove(&(datacenter(from), datacenter(to)));
-            faults.cut.remove(&(datacenter(to), datacenter(from)));
-        }),
-        Fault::Freeze { at } => net.fault(|faults| drop(faults.frozen.remove(&datacenter(at)))),
-        Fault::Leaderless { at } => net.fault(|faults| drop(faults.leaderless.remove(&datacenter(at)))),
-        Fault::Filter { at } => net.fault(|faults| drop(faults.filtered.remove(&datacenter(at)))),
-        Fault::Lead { .. } | Fault::Save { .. } | Fault::Restore { .. } => {}
+        lasting => world.net.fault(|faults| turn(faults, lasting, false)),
+    }
+}
+
+/// Turns on or off what lasts.
+fn turn(faults: &mut Faults, fault: Fault, is_on: bool) {
+    fn put<T: Ord>(set: &mut BTreeSet<T>, item: T, is_on: bool) {
+        if is_on {
+            set.insert(item);
+        } else {
+            set.remove(&item);
+        }
+    }
+    match fault {
+        Fault::Pause { at, agent } => put(&mut faults.paused, node(at, agent), is_on),
+        Fault::Cut { from, to, is_both } => {
+            put(&mut faults.cut, (datacenter(from), datacenter(to)), is_on);
+            if is_both {
+                put(&mut faults.cut, (datacenter(to), datacenter(from)), is_on);
+            }
+        }
+        Fault::Freeze { at } => put(&mut faults.frozen, datacenter(at), is_on),
+        Fault::Leaderless { at } => put(&mut faults.leaderless, datacenter(at), is_on),
+        Fault::Filter { at } => put(&mut faults.filtered, datacenter(at), is_on),
+        Fault::Crash { .. } | Fault::Lead { .. } | Fault::Save { .. } | Fault::Restore { .. } => {}
     }
 }
