@@ -24,43 +24,51 @@ use crate::sync::compare::number;
 /// Seeds of each run of each kind.
 const SEEDS: u64 = 70;
 
+/// After so many that failed there is no need for more.
+const MOST_FAILED: usize = 12;
+
 /// Two at a time: more only wait for each other.
 const THREADS: usize = 2;
 
-/// Runs the seeds of a kind and gives what failed.
+/// Runs the seeds of a kind, and tells how many calls came out how.
 fn run_seeds(kind: Kind) -> BTreeMap<&'static str, u64> {
     let (first, last) = match (number("SYNC_SEED"), number("SYNC_SEEDS")) {
         (Some(seed), _) => (seed, seed),
         (None, count) => (1, count.unwrap_or(SEEDS)),
     };
     let next = AtomicU64::new(first);
-    let failed: Mutex<Option<(u64, Program, Report)>> = Mutex::new(None);
+    let failed: Mutex<BTreeMap<u64, Report>> = Mutex::default();
     let covered: Mutex<BTreeMap<&'static str, u64>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed > last || failed.lock().unwrap().is_some() {
-                        return;
-                    }
-                    let program = Program::of(seed, kind);
-                    let report = run(&program);
-                    for (what, count) in report.covered() {
-                        *covered.lock().unwrap().entry(what).or_default() += count;
-                    }
-                    if !report.violations.is_empty() {
-                        failed.lock().unwrap().get_or_insert((seed, program, report));
-                    }
-                }
-            });
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed > last || failed.lock().unwrap().len() >= MOST_FAILED {
+                return;
+            }
+            let report = run(&Program::of(seed, kind));
+            for (what, count) in report.covered() {
+                *covered.lock().unwrap().entry(what).or_default() += count;
+            }
+            if !report.violations.is_empty() {
+                failed.lock().unwrap().insert(seed, report);
+            }
         }
-    });
-    if let Some((seed, program, report)) = failed.into_inner().unwrap() {
-        let (program, report) = shrink::shortest(program, report);
-        panic!("SYNC_SEED={seed} {kind:?}\n{}", shown(&program, &report));
-    }
+    };
+    std::thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(work))));
+    tell(kind, &failed.into_inner().unwrap());
     covered.into_inner().unwrap()
+}
+
+/// Panics with all seeds that failed, and the shortest program of the first.
+fn tell(kind: Kind, failed: &BTreeMap<u64, Report>) {
+    let Some((seed, report)) = failed.first_key_value() else { return };
+    let line = |(seed, report): (&u64, &Report)| {
+        let first = report.violations.first().and_then(|violation| violation.0.lines().next());
+        format!("  SYNC_SEED={seed} {}\n", first.unwrap_or_default())
+    };
+    let lines: String = failed.iter().map(line).collect();
+    let (program, report) = shrink::shortest(Program::of(*seed, kind), report.clone());
+    panic!("{kind:?}:\n{lines}of the first of them:\n{}", shown(&program, &report));
 }
 
 /// A program with what came of it.
