@@ -178,7 +178,7 @@ pub fn ask(request: &Request) -> Result<Ask, Response> {
 ///
 /// # Errors
 /// The answer to a header that is not understood.
-pub fn wishes(request: &Request) -> Result<Wishes, Response> {
+pub fn wishes(request: &Request, ask: &Ask) -> Result<Wishes, Response> {
     let bad = |name: &str, reason: &str| Err(Response::text(400, format!("{name}: {reason}")));
     let mut wishes = Wishes::default();
     if let Some(text) = request.header("x-sync-min-seq") {
@@ -187,7 +187,10 @@ pub fn wishes(request: &Request) -> Result<Wishes, Response> {
             Err(error) => return bad("X-Sync-Min-Seq", &format!("{error}; send an X-Sync-Seq as it came")),
         }
     }
-    wishes.guard = match (request.header("x-lock"), request.header("x-lock-token").map(str::parse)) {
+    let token = request.header("x-lock-token").map(str::parse);
+    wishes.guard = match (request.header("x-lock"), token) {
+        // Elsewhere it is the token of the lock that is asked about.
+        _ if !matches!(ask, Ask::Write(_) | Ask::Txn(_)) => None,
         (None, None) => None,
         (Some(lock), Some(Ok(token))) => Some((lock.to_owned(), token)),
         (_, Some(Err(error))) => {

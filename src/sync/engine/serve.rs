@@ -55,7 +55,10 @@ impl Asked<'_> {
 impl<S: Store + Raw, P: Peers> Engine<S, P> {
     /// Answers a request of a client, or one that another agent passed on.
     pub async fn serve(&self, request: Request) -> Response {
-        let read = ask::ask(&request).and_then(|ask| Ok((ask, ask::wishes(&request)?)));
+        let read = ask::ask(&request).and_then(|ask| {
+            let wishes = ask::wishes(&request, &ask)?;
+            Ok((ask, wishes))
+        });
         let (ask, wishes) = match read {
             Ok(read) => read,
             Err(response) => return response,
