@@ -18,6 +18,7 @@ pub mod memory;
 mod pending;
 pub mod prepare;
 pub mod request;
+mod round;
 pub mod settle;
 pub mod snapshot;
 mod takeover;
@@ -378,3 +379,6 @@ pub(crate) fn not_serving(prefix: &str, holding: &Holding) -> Refusal {
     );
     Refusal::NotServing(format!("this agent does not serve writes of {prefix}: {whom}; send it again"))
 }
+
+#[cfg(test)]
+mod tests;
