@@ -12,6 +12,7 @@ pub mod duration;
 pub mod envoy;
 pub mod instance;
 pub mod lab;
+pub mod lock;
 pub mod manual;
 pub mod proxy;
 pub mod tls;
@@ -54,6 +55,7 @@ enum Command {
     CheckConfig(check_config::Args),
     Envoy(Box<envoy::EnvoyArgs>),
     Proxy(proxy::ProxyArgs),
+    Lock(Box<lock::LockArgs>),
     Tls(tls::TlsArgs),
     Lab(lab::Args),
     Completions(completions::Args),
@@ -108,6 +110,7 @@ async fn run(command: Command, line: clap::Command) -> anyhow::Result<ExitCode> 
         Command::CheckConfig(args) => check_config::run(args).await,
         Command::Envoy(args) => Box::pin(envoy::run(*args, &config::process_env)).await,
         Command::Proxy(args) => proxy::run(args, &config::process_env).await,
+        Command::Lock(args) => Box::pin(lock::run(*args, &config::process_env)).await,
         Command::Tls(args) => tls::run(args, &config::process_env).await,
         Command::Lab(args) => Box::pin(lab::run(args)).await,
         Command::Completions(args) => completions::run(&args, &line),

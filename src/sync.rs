@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod engine;
 pub mod home;
 pub mod layout;
+pub mod lock;
 pub mod peer;
 pub mod record;
 pub mod refusal;

@@ -1,15 +1,15 @@
 //! Who does which duty, decided: one session for all duties of this agent, renewed in time, and a lock for each duty that
 //! is taken when it comes free. Events in, actions out. Pure.
 //!
-//! The session counts as lost at [`LEASE_OF_TTL`] of its TTL after the last successful renewal was *sent*, by the
+//! The session counts as lost at nine tenths of its TTL ([`lease::ends`]) after the last successful renewal was *sent*, by the
 //! monotonic clock: before Consul can end it, whatever the network did. With it all duties are lost at once.
 
 use std::time::{Duration, Instant};
 
-use crate::{model::session::SessionId, sync::record::Doer};
-
-/// Of the TTL, this much is the lease that the holder believes in: per mille. The rest is for clocks that differ.
-const LEASE_OF_TTL: u32 = 900;
+use crate::{
+    model::session::SessionId,
+    sync::{lock::lease, record::Doer},
+};
 
 /// The longest wait of one look at a lock: a look that missed something is repeated that soon.
 pub(super) const LOOK_WAIT: Duration = Duration::from_secs(15);
@@ -232,7 +232,7 @@ impl Machine {
     }
 
     fn end_of(&self, lease: &Lease) -> Instant {
-        lease.renewed + self.ttl * LEASE_OF_TTL / 1000
+        lease::ends(lease.renewed, self.ttl)
     }
 
     fn wants(&self, slot: &Slot) -> bool {
