@@ -75,7 +75,6 @@ const LAYERS: &[Layer] = &[
     layer("sync::layout", &["model"], PURE),
     layer("sync::record", &["model"], PURE),
     layer("sync::refusal", &["model"], PURE),
-    layer("sync::duty::machine", &["model", "sync::record"], PURE),
     // Peers are found and recognised as the mesh's own proxies are: by the same names, through the same gateways.
     layer("sync::peer::convert", &["model", "sync::peer", "sync::record"], PURE),
     layer("sync::peer::identity", &["mesh::name", "model", "sync::peer"], PURE),

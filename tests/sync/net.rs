@@ -143,6 +143,11 @@ impl Net {
         self.inner.lock().unwrap()
     }
 
+    /// Which life of an agent this is.
+    pub(crate) fn life(&self, node: &NodeName) -> u64 {
+        self.lock().lives.get(node).copied().unwrap_or_default()
+    }
+
     fn is_alive(&self, node: &NodeName, life: u64) -> bool {
         self.lock().lives.get(node) == Some(&life)
     }
@@ -196,7 +201,7 @@ impl Net {
 
     /// Something on its way: nobody who gives up takes it back.
     #[expect(clippy::disallowed_methods, reason = "what is under way has no owner: it ends with the runtime")]
-    fn send(&self, flight: impl Future<Output = ()> + Send + 'static) -> tokio::task::AbortHandle {
+    pub(crate) fn send(&self, flight: impl Future<Output = ()> + Send + 'static) -> tokio::task::AbortHandle {
         tokio::spawn(flight).abort_handle()
     }
 }
