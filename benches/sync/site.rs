@@ -53,7 +53,7 @@ impl Site {
             for key in ["config/any", "locks/any"] {
                 until(&format!("{node} serves {key}"), async || {
                     let reply = self.agent(node).get(&format!("/v1/kv/{key}?consistent")).await?;
-                    Ok((reply.status == 404 && reply.headers.contains_key("x-sync-home")).then_some(()))
+                    Ok((reply.status == 404 && reply.headers.contains_key("x-consul-index")).then_some(()))
                 })
                 .await;
             }

@@ -56,7 +56,9 @@ impl<'a> Writer<'a> {
                 {
                     drop(self.acked.lock().unwrap().insert(key));
                 }
-                Ok(reply) => drop(self.refused.lock().unwrap().insert(reply.status)),
+                Ok(reply) => {
+                    self.refused.lock().unwrap().insert(reply.status);
+                }
                 Err(_) => {}
             }
         }
