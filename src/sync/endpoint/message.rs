@@ -1,7 +1,7 @@
 //! A request and its answer, free of any HTTP library's bodies, so that both travel between agents. Pure.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 
 use crate::model::{name::Datacenter, secret::SecretText};
 
@@ -205,6 +205,10 @@ impl From<Response> for http::Response<Bytes> {
         let mut answer = Self::new(response.body);
         *answer.status_mut() =
             StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        // Consul says so of every answer, since it compresses those that may be.
+        if response.header("vary").is_none() {
+            answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+        }
         for (name, value) in &response.headers {
             if HOP_BY_HOP.contains(&name.as_str()) {
                 continue;
