@@ -17,6 +17,7 @@ mod operating;
 mod package;
 mod rig;
 mod state;
+mod sync_endpoint;
 mod sync_store;
 mod tls;
 mod xds_envoy;
