@@ -241,8 +241,7 @@ async fn pass(mut stream: TcpStream, to: SocketAddr, mut mode: watch::Receiver<M
         if *mode.borrow() == Mode::Pass {
             let _ = mode.wait_for(|mode| *mode != Mode::Pass).await;
         }
-        let mode = *mode.borrow();
-        mode
+        *mode.borrow()
     };
     let turned = tokio::select! {
         turned = now => turned,
