@@ -10,6 +10,7 @@ mod consul;
 mod drain;
 mod golden;
 mod golden_envoy;
+mod kv_command;
 mod lab;
 mod lab_sync;
 mod many_services;

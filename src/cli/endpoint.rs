@@ -114,8 +114,7 @@ impl Endpoint {
         }
         if open.status == StatusCode::NOT_FOUND {
             let body = open.whole(MAX_BODY_BYTES, DEADLINE).await.map_err(|error| self.told(error))?;
-            // Without a word, that is Consul's way to say that there are none.
-            return match body.is_empty() {
+            return match is_nothing(open.status, &open.headers, &body) {
                 true => Ok(open.headers),
                 false => Err(refused(open.status, &body)),
             };
@@ -184,10 +183,21 @@ impl Answer {
         if self.status.is_success() { Ok(self) } else { Err(refused(self.status, &self.body)) }
     }
 
+    /// Whether it says that there is no such key.
+    pub fn is_nothing(&self) -> bool {
+        is_nothing(self.status, &self.headers, &self.body)
+    }
+
     /// A header as text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
+}
+
+/// Consul's way to say that there is no such key: a 404 without a word, of what has an index. Any other is of somebody
+/// who does not know what is asked.
+fn is_nothing(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> bool {
+    status == StatusCode::NOT_FOUND && body.is_empty() && headers.contains_key("x-consul-index")
 }
 
 /// The path of a key.

@@ -69,7 +69,7 @@ pub(crate) async fn run(args: &GetArgs, env: &dyn Fn(&str) -> Option<String>) ->
         bail!("no key is given; name one, or use --recurse or --keys");
     }
     let answer = endpoint.get(&key_path(key(&args.key)), &args.read.query(), DEADLINE).await?;
-    if answer.status == http::StatusCode::NOT_FOUND && answer.body.is_empty() {
+    if answer.is_nothing() {
         bail!("no key exists at {}", key(&args.key));
     }
     let pair = wire::kv::only(&answer.ok()?.body)?;

@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use http::StatusCode;
 
 use crate::cli::{
     endpoint::{DEADLINE, Endpoint, key_path},
@@ -55,7 +54,7 @@ pub(crate) async fn keys(
     query.push(("keys", None));
     query.extend(separator.filter(|it| !it.is_empty()).map(|it| ("separator", Some(it))));
     let answer = endpoint.get(&key_path(prefix), &query, DEADLINE).await?;
-    let keys: Vec<String> = if answer.status == StatusCode::NOT_FOUND && answer.body.is_empty() {
+    let keys: Vec<String> = if answer.is_nothing() {
         Vec::new()
     } else {
         serde_json::from_slice(&answer.ok()?.body).context("read the list of keys")?

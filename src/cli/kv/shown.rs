@@ -71,15 +71,19 @@ pub(crate) fn value(pair: &Pair, is_base64: bool) -> String {
 
 /// All there is to tell, as `consul kv get -detailed` does.
 pub(crate) fn detailed(pair: &Pair, is_base64: bool) -> String {
-    let session = pair.session.as_ref().map_or("-", |session| session.as_str());
-    format!(
-        "CreateIndex      {}\nFlags            {}\nKey              {}\nLockIndex        {}\nModifyIndex      {}\nSession          \
-         {session}\nValue            {}\n",
-        pair.create_index,
-        pair.flags,
-        pair.key,
-        pair.lock_index,
-        pair.modify_index,
-        value(pair, is_base64)
-    )
+    let session = pair.session.as_ref().map_or("-", |session| session.as_str()).to_owned();
+    let lines = [
+        ("CreateIndex", pair.create_index.to_string()),
+        ("Flags", pair.flags.to_string()),
+        ("Key", pair.key.clone()),
+        ("LockIndex", pair.lock_index.to_string()),
+        ("ModifyIndex", pair.modify_index.to_string()),
+        ("Session", session),
+        ("Value", value(pair, is_base64)),
+    ];
+    let line = |(name, text): (&str, String)| match text.as_str() {
+        "" => format!("{name}\n"),
+        text => format!("{name:16} {text}\n"),
+    };
+    lines.map(line).concat()
 }

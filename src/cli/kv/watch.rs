@@ -97,7 +97,7 @@ async fn look(endpoint: &Endpoint, args: &WatchArgs, index: u64) -> anyhow::Resu
     let key = key(&args.key);
     if !args.recurse {
         let answer = endpoint.get(&crate::cli::endpoint::key_path(key), &query, deadline).await?;
-        if answer.status == http::StatusCode::NOT_FOUND && answer.body.is_empty() {
+        if answer.is_nothing() {
             return Ok((Known::new(), answer.headers));
         }
         let answer = answer.ok()?;

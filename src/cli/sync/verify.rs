@@ -5,7 +5,6 @@ use std::{process::ExitCode, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use http::StatusCode;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -61,7 +60,7 @@ pub(crate) struct VerifyArgs {
     /// One datacenter [default: the agent's own]
     #[arg(long, value_name = "DC")]
     datacenter: Option<String>,
-    /// The other [default: the home of each prefix]
+    /// The other [default: the home of each prefix, and of those at home there all others]
     #[arg(long, value_name = "DC")]
     with: Option<String>,
     /// Print JSON, a document per prefix
@@ -127,15 +126,23 @@ async fn pairings(endpoint: &Endpoint, args: &VerifyArgs) -> anyhow::Result<Vec<
     for prefix in prefixes {
         let home =
             document.prefixes.iter().find(|known| prefix.starts_with(&known.prefix)).map(|known| &known.home);
-        let Some(second) = args.with.as_ref().or(home) else {
-            bail!("`{prefix}` belongs to no replicated prefix; name the other datacenter with `--with`");
+        let seconds: Vec<&String> = match (&args.with, home) {
+            (Some(with), _) => vec![with],
+            (None, Some(home)) if home != first => vec![home],
+            (None, Some(_)) => document.datacenters.iter().map(|other| &other.datacenter).collect(),
+            (None, None) => {
+                bail!("`{prefix}` belongs to no replicated prefix; name the other datacenter with `--with`")
+            }
         };
-        if second == first {
-            bail!(
-                "{first} cannot be compared with itself: it is the home of `{prefix}`; name another with `--with`"
-            );
+        if seconds.is_empty() || seconds.contains(&first) {
+            bail!("there is nothing to compare {first} with; name another datacenter with `--with`");
         }
-        pairings.push(Pairing { prefix, first: first.clone(), second: second.clone() });
+        let pairing = |second: &String| Pairing {
+            prefix: prefix.clone(),
+            first: first.clone(),
+            second: second.clone(),
+        };
+        pairings.extend(seconds.into_iter().map(pairing));
     }
     Ok(pairings)
 }
@@ -198,7 +205,7 @@ async fn again(endpoint: &Endpoint, pairing: &Pairing, found: &mut Comparison) -
 
 async fn read(endpoint: &Endpoint, key: &str, dc: &str) -> anyhow::Result<Option<Pair>> {
     let answer = endpoint.get(&key_path(key), &[("dc", Some(dc))], DEADLINE).await?;
-    if answer.status == StatusCode::NOT_FOUND && answer.body.is_empty() {
+    if answer.is_nothing() {
         return Ok(None);
     }
     Ok(Some(wire::kv::only(&answer.ok()?.body)?))
