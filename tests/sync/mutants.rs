@@ -4,7 +4,12 @@
 mod peers;
 mod store;
 
-pub(crate) use self::{peers::MutantPeers, store::MutantStore};
+mod tests;
+
+pub(crate) use self::{
+    peers::{MutantPeers, Watermark},
+    store::MutantStore,
+};
 
 /// Which fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

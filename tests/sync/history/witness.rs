@@ -100,6 +100,11 @@ impl Witness {
         self.replicas.get(datacenter)?.position
     }
 
+    /// A datacenter's Consul was restored: what its replica was is forgotten.
+    pub(crate) fn forget(&mut self, datacenter: &Datacenter) {
+        self.replicas.remove(datacenter);
+    }
+
     /// Whether home ever showed this value of this key at this index.
     pub(crate) fn check_index(&mut self, key: &str, index: u64, value: &[u8]) {
         if self.indexes.get(&(key.to_owned(), index)).is_none_or(|held| held != value) {

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use causeway::{
     model::{
         kv::{Op, Pair, TxnReply},
+        name::NodeName,
         secret::SecretText,
         session::{SessionId, SessionSpec},
     },
     sync::{
         endpoint::{Raw, Request, Response},
+        record::{self, Doer},
         store::{Answer, Read, Right, Store, StoreError},
     },
 };
@@ -23,11 +25,12 @@ use super::Mutant;
 pub(crate) struct MutantStore<S> {
     inner: S,
     mutant: Mutant,
+    node: NodeName,
 }
 
 impl<S: Store> MutantStore<S> {
-    pub(crate) fn new(inner: S, mutant: Mutant) -> Self {
-        Self { inner, mutant }
+    pub(crate) fn new(inner: S, mutant: Mutant, node: &NodeName) -> Self {
+        Self { inner, mutant, node: node.clone() }
     }
 
     /// Without the checks of sessions, whose results are made up.
@@ -56,8 +59,12 @@ impl<S: Store> MutantStore<S> {
     async fn by_value(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
         let Some(Op::CheckSession { key, .. }) = ops.first() else { return self.inner.txn(ops).await };
         let before = self.inner.get(key, Read::Consistent).await?;
-        let is_there = before.value.is_some();
-        if is_there { self.unchecked(ops).await } else { self.inner.txn(ops).await }
+        let doer = before.value.and_then(|pair| record::decode::<Doer>(key, &pair.value).ok());
+        if doer.is_some_and(|doer| doer.node == self.node) {
+            self.unchecked(ops).await
+        } else {
+            self.inner.txn(ops).await
+        }
     }
 
     /// Data first, progress after that.
