@@ -18,6 +18,7 @@ mod package;
 mod rig;
 mod state;
 mod sync;
+mod sync_endpoint;
 mod sync_store;
 mod tls;
 mod xds_envoy;

@@ -35,6 +35,7 @@ use crate::{
         engine::{accessor::Accessors, neighbours::Neighbours, session::Places},
         home::{Home, HomeSettings},
         layout::Duty,
+        lock::locks::Locks,
         peer::{Hello, Known, MIN_VERSION, Peers, VERSION},
         record::Doer,
         replica::{Replica, ReplicaSettings},
@@ -141,7 +142,7 @@ struct Part<S, P> {
 
 /// What this datacenter is to a prefix.
 enum Role<S, P> {
-    Home(Home<S>),
+    Home(Home<S>, Locks<S, Home<S>>),
     Replica(Replica<S, P>),
 }
 
@@ -161,9 +162,18 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             let (stop, store, rng) = (stop.clone(), store.clone(), rng.fork());
             let (role, task) = if prefix.home == settings.datacenter {
                 let others = neighbours.clone();
-                let (home, task) =
-                    Home::start(settings.home(prefix), store, others, holding.clone(), rng, stop);
-                (Role::Home(home), task)
+                let (home, task) = Home::start(
+                    settings.home(prefix),
+                    store.clone(),
+                    others,
+                    holding.clone(),
+                    rng,
+                    stop.clone(),
+                );
+                let id = PrefixId::of(&prefix.text);
+                let (locks, giving_back) = Locks::start(store, home.clone(), &id, stop);
+                tasks.push(giving_back);
+                (Role::Home(home, locks), task)
             } else {
                 let settings = settings.replica(prefix);
                 let (replica, task) =
@@ -200,11 +210,11 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             active_node: inner.doer(part).map(|doer| doer.node),
             misfit: inner.neighbours.misfit(&part.prefix),
             as_home: match &part.role {
-                Role::Home(home) => Some(home.status()),
+                Role::Home(home, _) => Some(home.status()),
                 Role::Replica(_) => None,
             },
             as_replica: match &part.role {
-                Role::Home(_) => None,
+                Role::Home(..) => None,
                 Role::Replica(replica) => Some(replica.status()),
             },
         });
@@ -253,7 +263,7 @@ impl<S: Store, P: Peers> Part<S, P> {
     /// How far this agent itself knows the prefix.
     fn known(&self) -> Option<Known> {
         match &self.role {
-            Role::Home(home) => home.tip().borrow().clone(),
+            Role::Home(home, _) => home.tip().borrow().clone(),
             Role::Replica(replica) => replica.known(),
         }
     }

@@ -17,6 +17,7 @@ use crate::{
         },
         engine::{Engine, Role, serve::Asked},
         home::{Guard, Home, Write, Written},
+        lock::locks::Caller,
         peer::Peers,
         refusal::Refusal,
         store::{Access, Resource, Right, Store, StoreError},
@@ -50,8 +51,16 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             }
         };
         let response = match (&asked.ask, &part.role) {
-            (Ask::Write(op), Role::Home(home)) => self.write(asked, home, op).await?,
-            (Ask::Txn(txn), Role::Home(home)) => self.transact(asked, home, txn, visible).await?,
+            (Ask::Write(op), Role::Home(home, _)) => self.write(asked, home, op).await?,
+            (Ask::Txn(txn), Role::Home(home, _)) => self.transact(asked, home, txn, visible).await?,
+            (Ask::Lock(lock), Role::Home(_, locks)) => {
+                let origin = asked.request.origin.as_ref().map(|origin| origin.datacenter.clone());
+                let caller = Caller {
+                    request_id: asked.request_id.clone(),
+                    origin: origin.unwrap_or_else(|| self.0.settings.datacenter.clone()),
+                };
+                locks.serve(lock, asked.request, &caller).await
+            }
             (Ask::Sync(SyncAsk::Approve(_)), Role::Replica(replica)) => {
                 replica.approve().await?;
                 answer::boolean(true)

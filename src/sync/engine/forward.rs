@@ -131,7 +131,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
                 replica.applied(at, lifecycle::now() + self.0.settings.times.applied).await
             }
             // Nobody applies right now, or another agent begins to: nothing can be waited for here.
-            Role::Replica(_) | Role::Home(_) => false,
+            Role::Replica(_) | Role::Home(..) => false,
         };
         if applied { response } else { response.with("x-sync-applied", "false") }
     }

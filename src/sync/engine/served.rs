@@ -68,7 +68,7 @@ impl<S: Store + Raw, P: Peers> Served for Engine<S, P> {
     ) {
         let no = |text: String| PeerError::Refused(text);
         let part = self.0.parts.get(&start.prefix);
-        let Some((part, Role::Home(home))) = part.map(|part| (part, &part.role)) else {
+        let Some((part, Role::Home(home, _))) = part.map(|part| (part, &part.role)) else {
             let text = format!(
                 "{} is not the home of `{}`; give all sync agents the same prefixes",
                 self.0.settings.datacenter, start.prefix
@@ -111,12 +111,12 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         }
         let layout = Layout::new(&PrefixId::of(&part.prefix.text));
         let key = match &part.role {
-            Role::Home(_) => layout.head(),
+            Role::Home(..) => layout.head(),
             Role::Replica(_) => layout.state(),
         };
         let pair = self.0.store.get(&key, Read::Default).await.ok()?.value?;
         let (position, hash) = match &part.role {
-            Role::Home(_) => {
+            Role::Home(..) => {
                 let head: Head = record::decode(&key, &pair.value).ok()?;
                 (head.position, head.hash)
             }

@@ -220,8 +220,8 @@ fn sessions_locks_and_sync() {
 fn wishes_are_understood_or_refused() {
     let of = |headers: &[(&str, &str)]| {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        wishes(&Request::new(Method::GET, "/v1/kv/a", headers, Bytes::new()))
-            .map_err(|response| response.status)
+        let request = Request::new(Method::PUT, "/v1/kv/a", headers, Bytes::new());
+        wishes(&request, &ask(&request).unwrap()).map_err(|response| response.status)
     };
     assert_eq!(of(&[]), Ok(Wishes::default()));
     let all = of(&[
