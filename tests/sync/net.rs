@@ -16,7 +16,10 @@ use std::{
 
 use causeway::{
     lifecycle,
-    model::name::{Datacenter, NodeName},
+    model::{
+        name::{Datacenter, NodeName},
+        session::SessionId,
+    },
 };
 use tokio::{
     sync::watch,
@@ -27,7 +30,10 @@ pub(crate) use self::{
     peers::{Door, SimPeers},
     store::SimStore,
 };
-use crate::sync::consul_model::{Model, Shared};
+use crate::sync::{
+    consul_model::{Model, Shared},
+    history::Violation,
+};
 
 /// How bad the network is, in percent of messages and in ms.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,6 +71,9 @@ struct Inner {
     doors: BTreeMap<NodeName, (Datacenter, u64, Arc<dyn Door>)>,
     /// How often each agent was started: what an earlier one asked is answered to nobody.
     lives: BTreeMap<NodeName, u64>,
+    /// Who made each session.
+    sessions: BTreeMap<(Datacenter, SessionId), NodeName>,
+    found: Vec<Violation>,
 }
 
 /// All of it. Clones are the same one.
@@ -84,7 +93,14 @@ impl Net {
             .iter()
             .map(|name| (name.clone(), Shared::new(Model::new().with_slack(rng.u32(0..=100)))))
             .collect();
-        let inner = Inner { rng, weather, doors: BTreeMap::new(), lives: BTreeMap::new() };
+        let inner = Inner {
+            rng,
+            weather,
+            doors: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            found: Vec::new(),
+        };
         Self {
             inner: Arc::new(Mutex::new(inner)),
             faults: watch::Sender::new(Faults::default()),
@@ -108,6 +124,11 @@ impl Net {
         self.faults.send_modify(|faults| *faults = Faults::default());
         let mut inner = self.lock();
         inner.weather = Weather { delay_ms: inner.weather.delay_ms, ..Weather::default() };
+    }
+
+    /// What was found on the way to Consuls.
+    pub(crate) fn found(&self) -> Vec<Violation> {
+        self.lock().found.clone()
     }
 
     /// Since the beginning, in ns.
@@ -141,6 +162,11 @@ impl Net {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap()
+    }
+
+    /// Which life of an agent this is.
+    pub(crate) fn life(&self, node: &NodeName) -> u64 {
+        self.lock().lives.get(node).copied().unwrap_or_default()
     }
 
     fn is_alive(&self, node: &NodeName, life: u64) -> bool {
@@ -196,7 +222,7 @@ impl Net {
 
     /// Something on its way: nobody who gives up takes it back.
     #[expect(clippy::disallowed_methods, reason = "what is under way has no owner: it ends with the runtime")]
-    fn send(&self, flight: impl Future<Output = ()> + Send + 'static) -> tokio::task::AbortHandle {
+    pub(crate) fn send(&self, flight: impl Future<Output = ()> + Send + 'static) -> tokio::task::AbortHandle {
         tokio::spawn(flight).abort_handle()
     }
 }

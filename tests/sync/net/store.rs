@@ -18,7 +18,10 @@ use causeway::{
 use tokio::sync::oneshot;
 
 use super::{Net, answer_until};
-use crate::sync::consul_model::{Ask, Shared};
+use crate::sync::{
+    consul_model::{Ask, Model, Shared},
+    history::Violation,
+};
 
 /// As long as a client waits for an answer that should come at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -70,6 +73,27 @@ impl SimStore {
         answer.unwrap_or_else(|| Err(StoreError::Unknown("no answer in time".to_owned())))
     }
 
+    /// What moves a journal or a replica on is done by whoever has the duty at that moment.
+    fn commit(&self, model: &mut Model, ops: &[Op]) -> Result<TxnReply, StoreError> {
+        let duty = ops.iter().filter(|op| op.is_write()).find_map(|op| {
+            let duty = |root: &str, name: &str| format!("{root}/duty/{name}");
+            let key = op.key();
+            let home = key.strip_suffix("/head").map(|root| duty(root, "home"));
+            home.or_else(|| key.strip_suffix("/state").map(|root| duty(root, "applier")))
+        });
+        let holder = duty.as_ref().and_then(|duty| model.get(duty).1).and_then(|pair| pair.session);
+        let reply = model.txn(ops)?;
+        if let (Some(duty), TxnReply::Committed(_)) = (duty, &reply) {
+            let mut inner = self.net.lock();
+            let maker = holder.and_then(|id| inner.sessions.get(&(self.datacenter.clone(), id)).cloned());
+            if maker.as_ref() != Some(&self.node) {
+                let text = format!("duty: {} committed without {duty}, which {maker:?} has", self.node);
+                inner.found.push(Violation(text));
+            }
+        }
+        Ok(reply)
+    }
+
     /// None when the answer never arrives.
     async fn carry<T, F>(self, is_list: bool, act: impl FnOnce(Shared) -> F) -> Option<Result<T, StoreError>>
     where
@@ -108,7 +132,9 @@ fn wait_of(read: Read) -> Duration {
 
 impl Store for SimStore {
     async fn txn(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
-        self.call(Duration::ZERO, false, |consul| async move { consul.txn(ops).await }).await
+        let me = self.clone();
+        let act = |consul: Shared| async move { consul.with(|model| me.commit(model, &ops)) };
+        self.call(Duration::ZERO, false, act).await
     }
 
     async fn get(&self, key: &str, read: Read) -> Result<Answer<Option<Pair>>, StoreError> {
@@ -123,7 +149,12 @@ impl Store for SimStore {
 
     async fn create_session(&self, spec: &SessionSpec) -> Result<SessionId, StoreError> {
         let spec = spec.clone();
-        let act = |consul: Shared| async move { consul.create_session(&spec).await };
+        let me = self.clone();
+        let act = |consul: Shared| async move {
+            let id = consul.create_session(&spec).await?;
+            me.net.lock().sessions.insert((me.datacenter.clone(), id.clone()), me.node.clone());
+            Ok(id)
+        };
         self.call(Duration::ZERO, false, act).await
     }
 
