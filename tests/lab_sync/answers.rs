@@ -165,6 +165,8 @@ fn shown(reply: &Reply, is_head: bool) -> String {
         let _ = writeln!(text, "{name}: {value}");
     }
     let body = if is_head { String::new() } else { without_numbers(&reply.text()) };
+    // Consul says so when another agent than the asked one carried the request out.
+    let body = body.replace("rpc error making call: ", "");
     format!("{text}\n{body}\n")
 }
 

@@ -1,7 +1,7 @@
 //! A request and its answer, free of any HTTP library's bodies, so that both travel between agents. Pure.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::model::{name::Datacenter, secret::SecretText};
 
@@ -20,6 +20,9 @@ const HOP_BY_HOP: &[&str] = &[
     "transfer-encoding",
     "upgrade",
 ];
+
+/// Consul says so of every answer, since it compresses those that may be.
+const VARY: &str = "Accept-Encoding";
 
 /// A request. Its `Debug` shows neither body nor token.
 #[derive(Clone, PartialEq, Eq)]
@@ -161,11 +164,14 @@ impl Response {
     pub fn text(status: u16, text: impl Into<String>) -> Self {
         Self { status, headers: Vec::new(), body: Bytes::from(text.into()) }
             .with("content-type", "text/plain; charset=utf-8")
+            .with("vary", VARY)
     }
 
     /// An answer in JSON.
     pub fn json(status: u16, body: impl Into<Bytes>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into() }.with("content-type", "application/json")
+        Self { status, headers: Vec::new(), body: body.into() }
+            .with("content-type", "application/json")
+            .with("vary", VARY)
     }
 
     /// The same with this header, instead of another of its name.
@@ -205,10 +211,6 @@ impl From<Response> for http::Response<Bytes> {
         let mut answer = Self::new(response.body);
         *answer.status_mut() =
             StatusCode::from_u16(response.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        // Consul says so of every answer, since it compresses those that may be.
-        if response.header("vary").is_none() {
-            answer.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-        }
         for (name, value) in &response.headers {
             if HOP_BY_HOP.contains(&name.as_str()) {
                 continue;
