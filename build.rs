@@ -1,5 +1,6 @@
-//! Build script: finds the descriptors of Envoy's protobuf messages inside the envoy-types package and hands them to
-//! `xds::json`, so that any resource can be printed as, and read from, the JSON that Envoy reads.
+//! Build script, for two things: it finds the descriptors of Envoy's protobuf messages inside the envoy-types package and
+//! hands them to `xds::json`, so that any resource can be printed as, and read from, the JSON that Envoy reads; and it
+//! generates what sync agents say to each other for `sync::peer::wire`.
 
 use std::{
     env, fs,
@@ -10,12 +11,32 @@ use std::{
 const PACKAGE: &str = "envoy-types";
 const DESCRIPTORS: &str = "src/generated/types.bin";
 
+/// Where our own messages stand, and the one file of them.
+const PROTO: &str = "proto";
+const SYNC: &str = "causeway/sync/v1/sync.proto";
+
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=Cargo.lock");
     if let Err(problem) = run() {
         println!("cargo::error=find the protobuf descriptors of {PACKAGE}: {problem}");
     }
+    println!("cargo::rerun-if-changed={PROTO}/{SYNC}");
+    if let Err(problem) = generate() {
+        println!("cargo::error=generate code for {PROTO}/{SYNC}: {problem}");
+    }
+}
+
+/// Client, server and messages of the peer service. Without tonic's own transport: connections are made and served by
+/// `sync::peer`, whose TLS names peers by URI. Bytes are shared, since values and bodies are the bulk of what is sent.
+fn generate() -> Result<(), String> {
+    let descriptors = protox::compile([SYNC], [PROTO]).map_err(|error| error.to_string())?;
+    tonic_prost_build::configure()
+        .build_transport(false)
+        .bytes(".")
+        .skip_debug(["causeway.sync.v1.ForwardRequest", "causeway.sync.v1.ForwardReply"])
+        .compile_fds(descriptors)
+        .map_err(|error| error.to_string())
 }
 
 fn run() -> Result<(), String> {

@@ -7,3 +7,4 @@ mod keep;
 pub mod metrics;
 mod publish;
 mod sources;
+mod sync;

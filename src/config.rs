@@ -15,6 +15,7 @@ pub mod log;
 pub mod mesh;
 pub mod shutdown;
 pub mod state;
+pub mod sync;
 pub mod telemetry;
 pub mod xds;
 
@@ -22,7 +23,8 @@ use std::path::Path;
 
 use crate::config::{
     consul::ConsulSettings, http::HttpSettings, log::LogSettings, mesh::MeshSettings, reader::Document,
-    shutdown::ShutdownSettings, state::StateSettings, telemetry::TelemetrySettings, xds::XdsSettings,
+    shutdown::ShutdownSettings, state::StateSettings, sync::SyncSettings, telemetry::TelemetrySettings,
+    xds::XdsSettings,
 };
 pub use crate::config::{
     problem::{ConfigError, Place, Problem},
@@ -51,6 +53,8 @@ pub struct Config {
     pub shutdown: ShutdownSettings,
     /// `[state]`
     pub state: StateSettings,
+    /// `[sync]`
+    pub sync: SyncSettings,
 }
 
 /// Reads settings from TOML over the environment. The environment is the base (`CONSUL_*`), the file's keys win over
@@ -70,11 +74,20 @@ pub fn parse(text: &str, env: Env<'_>) -> Result<Config, Vec<Problem>> {
         mesh: mesh::read(&mut document),
         shutdown: shutdown::read(&mut document),
         state: state::read(&mut document, env),
+        sync: sync::read(&mut document),
     };
     if config.xds.tcp.is_some_and(|tcp| tcp.port() != 0 && tcp == config.http.listen) {
         document.section("xds").refuse(
             &xds::TCP,
             "is the address of [http] listen as well",
+            "give one of the two another port",
+        );
+    }
+    let sync = &config.sync;
+    if sync.enabled && sync.listen.port() != 0 && sync.listen.port() == config.http.listen.port() {
+        document.section("sync").refuse(
+            &sync::LISTEN,
+            "has the port of [http] listen as well",
             "give one of the two another port",
         );
     }

@@ -5,7 +5,7 @@
 use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode, body::Incoming, client::conn::http1, header::HOST, http::request,
 };
@@ -42,18 +42,33 @@ pub async fn get_with(url: &str, headers: &[(&str, &str)], deadline: Duration) -
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    ask(request, deadline).await
+    ask(request, Bytes::new(), deadline).await
+}
+
+/// One request of any method, with headers and a body of the caller's. Errors are as for [`get`], and show neither.
+pub async fn send(
+    method: Method,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: Bytes,
+    deadline: Duration,
+) -> Result<Answer, String> {
+    let mut request = Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    ask(request, body, deadline).await
 }
 
 /// Posts nothing to `url`, as Envoy's admin interface wants what changes something. Errors are as for [`get`].
 pub async fn post(url: &str, deadline: Duration) -> Result<Answer, String> {
-    ask(Request::post(url), deadline).await
+    ask(Request::post(url), Bytes::new(), deadline).await
 }
 
-async fn ask(request: request::Builder, deadline: Duration) -> Result<Answer, String> {
-    let request = request.body(Empty::new()).map_err(|error| format!("not a URL: {error}"))?;
+async fn ask(request: request::Builder, body: Bytes, deadline: Duration) -> Result<Answer, String> {
+    let request = request.body(Full::new(body)).map_err(|error| format!("not a URL: {error}"))?;
     let asking = async {
-        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
         let response = client.request(request).await.map_err(|error| with_causes(&error))?;
         whole(response).await
     };

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod home;
 pub mod layout;
 pub mod lock;
+pub mod metrics;
 pub mod peer;
 pub mod record;
 pub mod refusal;

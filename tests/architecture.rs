@@ -42,7 +42,9 @@ const LAYERS: &[Layer] = &[
     layer("consul", &["consul::wire", "consul::index", "consul::census", "config", "fault", "lifecycle", "model", "tls"], SHELL),
 
     // Deciding what a proxy needs and gets. Nothing here knows either wire format.
-    layer("mesh", &["model", "xds::resource"], PURE),
+    layer("mesh::name", &["model"], PURE),
+    layer("mesh::reader", &["model"], PURE),
+    layer("mesh", &["mesh::name", "mesh::reader", "model", "xds::resource"], PURE),
 
     // Envoy's side. Nothing here knows Consul. Each pure part sees those before it.
     layer("xds::json", &[], PURE), // 0004: escape hatches are read where resources are made
@@ -73,6 +75,12 @@ const LAYERS: &[Layer] = &[
     layer("sync::layout", &["model"], PURE),
     layer("sync::record", &["model"], PURE),
     layer("sync::refusal", &["model"], PURE),
+    layer("sync::duty::machine", &["model", "sync::record"], PURE),
+    // Peers are found and recognised as the mesh's own proxies are: by the same names, through the same gateways.
+    layer("sync::peer::convert", &["model", "sync::peer", "sync::record"], PURE),
+    layer("sync::peer::identity", &["mesh::name", "model", "sync::peer"], PURE),
+    layer("sync::peer::route", &["mesh::reader", "model", "sync::peer"], PURE),
+    layer("sync::peer::wire", &[], PURE),
     layer("sync::duty::machine", &["model", "sync::lock::lease", "sync::record"], PURE),
     layer("sync::lock::lease", &[], PURE),
     layer("sync::lock::waiters", &[], PURE),
@@ -138,6 +146,10 @@ const SYNC: &[&str] = &[
     "sync::endpoint",
     "sync::home",
     "sync::layout",
+    "sync::peer::convert",
+    "sync::peer::identity",
+    "sync::peer::route",
+    "sync::peer::wire",
     "sync::lock::lease",
     "sync::lock::waiters",
     "sync::lock::wire",

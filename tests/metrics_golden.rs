@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use causeway::app;
+use causeway::{app, sync::metrics::Figures};
 
 const HEAD: &str = "\
 # Metrics
 
 `GET /metrics` on the agent's HTTP interface gives them as OpenMetrics text. A counter starts at zero with all its labels, so that a rate
-sees the first increment. No label names a proxy or a service: `causeway proxy status` tells those apart.
+sees the first increment. No label names a proxy or a service: `causeway proxy status` tells those apart. `prefix` is a replicated prefix's id, as
+`causeway sync status` shows it.
 
 `make fix` writes this page from the program; do not edit it.
 
@@ -19,7 +20,9 @@ sees the first increment. No label names a proxy or a service: `causeway proxy s
 #[test]
 fn the_page_of_metrics_is_golden() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
-    let page = format!("{HEAD}{}\n", app::metrics::register().registry.describe());
+    let metrics = app::metrics::register();
+    metrics.sync.observe(&Figures::examples());
+    let page = format!("{HEAD}{}\n", metrics.registry.describe());
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&file, &page).unwrap();
     }

@@ -17,6 +17,7 @@ use crate::{
         metrics::{self, ReloadMetrics},
         publish::Publisher,
         sources::AgentSources,
+        sync::{Door, Replication},
     },
     config::{self, Config, ConfigError, xds::XdsSettings},
     consul::{
@@ -86,8 +87,10 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     let interests = Interests::new();
     let (publisher, reports) = Publisher::new(watches.clone(), interests.clone(), watch_options);
     let (recheck, watch_recheck) = watch::channel(recheck(&config));
-    let (examiner, memory) = (AskConsul::new(client), kept.memory.clone());
-    let access = Access::new(interests, examiner, leaf_tokens, memory, watch_recheck, watches.catalog());
+    let (examiner, memory) = (AskConsul::new(client.clone()), kept.memory.clone());
+    let access =
+        Access::new(interests, examiner, leaf_tokens.clone(), memory, watch_recheck, watches.catalog());
+    let (engine, watch_engine) = watch::channel(None);
     let board = StatusBoard::default();
     let catalog = watches.catalog();
     let sources = AgentSources {
@@ -97,6 +100,8 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
         board: board.clone(),
         telemetry: telemetry.clone(),
         metrics: metrics.registry,
+        sync: metrics.sync.clone(),
+        engine: watch_engine.clone(),
     };
 
     supervisor.start("catalog.watch", ended(catalog_task));
@@ -112,7 +117,20 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     };
     supervisor.start("xds.serve", server.serve(listeners, stop.clone()));
     supervisor.start("access.follow", access.follow(stop.clone()));
-    supervisor.start("http.serve", api::serve(http, Arc::new(sources), None, stop.clone()));
+    let door = if config.sync.enabled {
+        let replication = Replication {
+            config: config.clone(),
+            watches: watches.clone(),
+            leaf_tokens,
+            engine,
+            metrics: metrics.sync,
+        };
+        supervisor.start("sync", replication.run(stop.clone()));
+        Door::to_engine(config.http.clone(), watch_engine)
+    } else {
+        Door::to_others(config.http.clone(), watches.clone(), client)
+    };
+    supervisor.start("http.serve", api::serve(http, Arc::new(sources), Some(Arc::new(door)), stop.clone()));
     supervisor.start("systemd.ready", manager.clone().tell_ready(ready, catalog, stop.clone()));
     supervisor.start("systemd.watchdog", manager.watchdog(stop.clone()));
     let (config, running) = watch::channel(config);

@@ -3,8 +3,8 @@
 use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 
 use crate::{
-    consul::metrics::ConsulMetrics, state::metrics::StateMetrics, telemetry::metrics::Metrics,
-    xds::metrics::XdsMetrics,
+    consul::metrics::ConsulMetrics, state::metrics::StateMetrics, sync::metrics::SyncMetrics,
+    telemetry::metrics::Metrics, xds::metrics::XdsMetrics,
 };
 
 /// `causeway_config_last_reload_successful`, by the custom of Prometheus's own programs.
@@ -43,6 +43,8 @@ pub struct AgentMetrics {
     pub consul: ConsulMetrics,
     /// For what is kept on disk.
     pub state: StateMetrics,
+    /// For replication.
+    pub sync: SyncMetrics,
     /// For the xDS server.
     pub xds: XdsMetrics,
     /// For the configuration read again.
@@ -54,7 +56,8 @@ pub fn register() -> AgentMetrics {
     let mut registry = Metrics::new();
     let consul = ConsulMetrics::register(registry.registry_mut());
     let state = StateMetrics::register(registry.registry_mut());
+    let sync = SyncMetrics::register(registry.registry_mut());
     let xds = XdsMetrics::register(registry.registry_mut());
     let reload = ReloadMetrics::register(registry.registry_mut());
-    AgentMetrics { registry, consul, state, xds, reload }
+    AgentMetrics { registry, consul, state, sync, xds, reload }
 }

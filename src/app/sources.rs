@@ -15,12 +15,16 @@ use crate::{
         Sources,
         wire::{IntendedResource, ProxyConfig, ProxyStatus, Readiness, Status, TopicStatus},
     },
-    app::publish::{Report, Reports},
+    app::{
+        publish::{Report, Reports},
+        sync::{self, LocalEngine},
+    },
     lifecycle,
     model::{
         catalog::{Catalog, Heard, Topic},
         name::ProxyId,
     },
+    sync::metrics::SyncMetrics,
     telemetry::{logs::Telemetry, metrics::Metrics},
     xds::{server::StatusBoard, snapshot::Entry, status::StreamStatus},
 };
@@ -33,6 +37,9 @@ pub(super) struct AgentSources {
     pub(super) board: StatusBoard,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) metrics: Metrics,
+    pub(super) sync: SyncMetrics,
+    /// While replication runs.
+    pub(super) engine: watch::Receiver<Option<LocalEngine>>,
 }
 
 impl Sources for AgentSources {
@@ -64,6 +71,9 @@ impl Sources for AgentSources {
     }
 
     fn metrics(&self) -> String {
+        if let Some(engine) = &*self.engine.borrow() {
+            self.sync.observe(&sync::figures(&engine.status()));
+        }
         self.metrics.encode()
     }
 

@@ -210,7 +210,7 @@ fn show_ready(status: &LabStatus) {
 
 /// All nodes, one per line, columns as wide as their widest entry.
 fn table(status: &LabStatus) -> String {
-    let head = ["node", "datacenter", "role", "address", "consul", "causeway", "envoy admin"];
+    let head = ["node", "datacenter", "role", "address", "consul", "causeway", "sync", "envoy admin"];
     let mut rows = vec![head.map(str::to_owned)];
     let or_none = |url: &Option<String>| url.clone().unwrap_or_else(|| "-".into());
     rows.extend(status.nodes.iter().map(|node| {
@@ -221,12 +221,13 @@ fn table(status: &LabStatus) -> String {
             node.address.clone(),
             or_none(&node.consul_http),
             or_none(&node.causeway_http),
+            or_none(&node.sync),
             or_none(&node.envoy_admin),
         ]
     }));
-    let widths: [usize; 7] =
+    let widths: [usize; 8] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
-    let line = |row: &[String; 7]| {
+    let line = |row: &[String; 8]| {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
@@ -252,13 +253,14 @@ mod tests {
             consul_http: Some("http://127.1.0.10:8500".into()),
             causeway_http: None,
             xds: None,
+            sync: None,
             envoy_admin: None,
         };
         let text = table(&LabStatus { state: LabState::Ready, dashboard: None, nodes: vec![node] });
         assert_eq!(
             text,
-            "node            datacenter  role    address     consul                  causeway  envoy admin\n\
-             primary-server  primary     server  127.1.0.10  http://127.1.0.10:8500  -         -"
+            "node            datacenter  role    address     consul                  causeway  sync  envoy admin\n\
+             primary-server  primary     server  127.1.0.10  http://127.1.0.10:8500  -         -     -"
         );
     }
 }

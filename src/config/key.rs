@@ -4,7 +4,7 @@
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf};
 
 use crate::{
-    config::{Config, consul, http, log, mesh, shutdown, state, telemetry, xds},
+    config::{Config, consul, http, log, mesh, shutdown, state, sync, telemetry, xds},
     model::secret::SecretText,
 };
 
@@ -18,6 +18,7 @@ pub(crate) const SECTIONS: &[Section] = &[
     mesh::SECTION,
     shutdown::SECTION,
     state::SECTION,
+    sync::SECTION,
 ];
 
 /// A section of the file.
@@ -63,6 +64,10 @@ pub(crate) enum Kind {
     Flag,
     /// A whole number of this unit, within limits.
     Number(&'static str, RangeInclusive<u64>),
+    /// A list of texts; what each must be, in a few words.
+    List(&'static str),
+    /// Any number of tables `[[section.key]]` with these keys. It stands last in its section, as it must in a file.
+    Tables(&'static [Key]),
 }
 
 /// When a changed file changes what runs.
@@ -83,6 +88,8 @@ pub(crate) enum Value {
     Text(String),
     Flag(bool),
     Number(u64),
+    /// Texts, or one text for each table.
+    List(Vec<String>),
     Secret(SecretText),
 }
 
@@ -105,7 +112,7 @@ impl Key {
     pub(crate) fn limits(&self) -> RangeInclusive<u64> {
         match &self.kind {
             Kind::Number(_, limits) => limits.clone(),
-            Kind::Text(_) | Kind::Choice(_) | Kind::Flag => 0..=u64::MAX,
+            Kind::Text(_) | Kind::Choice(_) | Kind::Flag | Kind::List(_) | Kind::Tables(_) => 0..=u64::MAX,
         }
     }
 }
@@ -132,6 +139,11 @@ impl Value {
         Self::Number(u64::try_from(count).unwrap_or(u64::MAX))
     }
 
+    pub(crate) fn list(texts: impl IntoIterator<Item = impl Display>) -> Self {
+        let texts: Vec<String> = texts.into_iter().map(|text| text.to_string()).collect();
+        if texts.is_empty() { Self::Unset } else { Self::List(texts) }
+    }
+
     pub(crate) fn secret(secret: Option<&SecretText>) -> Self {
         secret.map_or(Self::Unset, |secret| Self::Secret(secret.clone()))
     }
@@ -143,6 +155,10 @@ impl Value {
             Self::Text(text) => Some(format!("\"{text}\"")),
             Self::Flag(flag) => Some(flag.to_string()),
             Self::Number(number) => Some(number.to_string()),
+            Self::List(texts) => {
+                let texts: Vec<String> = texts.iter().map(|text| format!("\"{text}\"")).collect();
+                Some(format!("[{}]", texts.join(", ")))
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Walks the spanned TOML tables: takes values by the declarations of their keys, and collects every problem with its
 //! place. It knows no section's meaning.
 
+mod many;
+
 use std::{collections::BTreeSet, ops::Range};
 
 use toml::{
@@ -9,7 +11,7 @@ use toml::{
 };
 
 use crate::config::{
-    key::{Key, Kind, SECTIONS, Section},
+    key::{Key, Kind, SECTIONS},
     problem::{Place, Problem},
 };
 
@@ -35,10 +37,13 @@ pub(crate) struct Document<'a> {
     broken: BTreeSet<usize>,
 }
 
-/// One section of it, present or not.
+/// One section of it, present or not, or one table of a `[[section.key]]`.
 pub(crate) struct Reading<'d, 'a> {
     document: &'d mut Document<'a>,
-    name: &'static str,
+    /// As in a header: `section`, or `[section.key]` of many.
+    name: String,
+    /// Where one of many begins.
+    begins: Range<usize>,
     table: Option<&'a DeTable<'a>>,
 }
 
@@ -65,7 +70,7 @@ impl<'a> Document<'a> {
     /// The section `name`; a value of that name which is no table is a problem.
     pub(crate) fn section<'d>(&'d mut self, name: &'static str) -> Reading<'d, 'a> {
         let table = lookup(self.table, name).and_then(|value| value.get_ref().as_table());
-        Reading { document: self, name, table }
+        Reading { document: self, name: name.to_owned(), begins: 0..0, table }
     }
 
     /// Where the file gives the value of a key, by its name as `section.key`.
@@ -109,22 +114,25 @@ impl<'a> Document<'a> {
 
     fn unknown_keys(&mut self, section: &str, known: &[Key], table: &DeTable<'_>) {
         let names = || known.iter().map(|key| key.name);
-        for (key, _) in table.iter() {
+        for (key, value) in table.iter() {
             let name: &str = key.get_ref();
-            if names().any(|known| known == name) {
+            if let Some(known) = known.iter().find(|known| known.name == name) {
+                self.unknown_keys_below(section, known, value.get_ref());
                 continue;
             }
             let remedy = match (home_of(name), nearest(name, names())) {
-                (Some(home), _) => format!("{name} belongs under [{home}]"),
+                (Some(home), _) => format!("{name} belongs under {home}"),
                 (None, Some(near)) => format!("did you mean {near}?"),
                 (None, None) => format!("[{section}] has {}", list(names())),
             };
-            self.push(
-                key.span(),
-                &format!("{section}.{name}"),
-                format!("[{section}] has no key {name}"),
-                remedy,
-            );
+            self.push(key.span(), &path(section, name), format!("[{section}] has no key {name}"), remedy);
+        }
+    }
+
+    fn unknown_keys_below(&mut self, section: &str, key: &Key, value: &DeValue<'_>) {
+        let (Kind::Tables(known), DeValue::Array(tables)) = (&key.kind, value) else { return };
+        for table in tables.iter().filter_map(|entry| entry.get_ref().as_table()) {
+            self.unknown_keys(&header_of_many(section, key), known, table);
         }
     }
 
@@ -138,7 +146,7 @@ impl<'a> Document<'a> {
 
     fn stray_key(&mut self, name: &str, span: Range<usize>) {
         let remedy = match home_of(name) {
-            Some(home) => format!("put it under [{home}]"),
+            Some(home) => format!("put it under {home}"),
             None => format!("put it under its section; the sections are {}", list(sections())),
         };
         self.push(span, name, format!("{name} stands outside any section"), remedy);
@@ -234,9 +242,12 @@ impl<'a> Reading<'_, 'a> {
     /// A problem with the value of a key that the file gives.
     pub(crate) fn refuse(&mut self, key: &Key, problem: &str, remedy: &str) {
         let Some(value) = self.take(key) else { return };
-        let full = format!("{}.{}", self.name, key.name);
+        self.refuse_at(value.span(), key, problem, remedy);
+    }
+
+    fn refuse_at(&mut self, span: Range<usize>, key: &Key, problem: &str, remedy: &str) {
         let problem = format!("[{}] {} {problem}", self.name, key.name);
-        self.document.push(value.span(), &full, problem, remedy.into());
+        self.document.push(span, &path(&self.name, key.name), problem, remedy.into());
     }
 
     fn take(&self, key: &Key) -> Option<&'a Spanned<DeValue<'a>>> {
@@ -257,11 +268,33 @@ fn keys_of(section: &str) -> Option<&'static [Key]> {
     SECTIONS.iter().find(|known| known.name == section).map(|known| known.keys)
 }
 
-/// The only section that has this key.
-fn home_of(key: &str) -> Option<&'static str> {
-    let has = |section: &&Section| section.keys.iter().any(|known| known.name == key);
-    let mut homes = SECTIONS.iter().filter(has).map(|section| section.name);
-    homes.next().filter(|_| homes.next().is_none())
+/// More places than this are no help.
+const MAX_HOMES: usize = 2;
+
+/// The headers of the sections and tables that have this key, if they are few.
+fn home_of(key: &str) -> Option<String> {
+    let has = |keys: &[Key]| keys.iter().any(|known| known.name == key);
+    let homes: Vec<String> = SECTIONS
+        .iter()
+        .flat_map(|section| {
+            let below =
+                section.keys.iter().filter(|known| matches!(known.kind, Kind::Tables(keys) if has(keys)));
+            let below = below.map(|tables| header_of_many(section.name, tables));
+            has(section.keys).then(|| section.name.to_owned()).into_iter().chain(below)
+        })
+        .map(|header| format!("[{header}]"))
+        .collect();
+    (1..=MAX_HOMES).contains(&homes.len()).then(|| homes.join(" or "))
+}
+
+/// What stands between the outer brackets of the header of one of a key's tables.
+fn header_of_many(section: &str, key: &Key) -> String {
+    format!("[{section}.{}]", key.name)
+}
+
+/// The name of a key with its section's.
+fn path(header: &str, key: &str) -> String {
+    format!("{}.{key}", header.trim_start_matches('[').trim_end_matches(']'))
 }
 
 fn lookup<'a>(table: &'a DeTable<'a>, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {

@@ -13,22 +13,33 @@ const EXAMPLE_HEAD: &str = "\
 # by default. docs/configuration.md has more on each; `causeway check-config FILE` checks a file.
 ";
 
-/// The names of all sections, in the order in which they are told.
-pub fn sections() -> impl Iterator<Item = &'static str> {
-    SECTIONS.iter().map(|section| section.name)
+/// The headers of all sections, and of the tables of which some have many, each with the Markdown table of its keys.
+/// They are in the order in which they are told.
+pub fn tables() -> impl Iterator<Item = (String, String)> {
+    SECTIONS.iter().flat_map(|section| {
+        let own = (format!("[{}]", section.name), table(section.keys));
+        let many = below(section).map(|(header, keys)| (header, table(keys)));
+        std::iter::once(own).chain(many)
+    })
 }
 
-/// The Markdown table of a section's keys; none when there is no such section.
-pub fn table(section: &str) -> Option<String> {
-    let section = SECTIONS.iter().find(|known| known.name == section)?;
-    let has_variables = section.keys.iter().any(|key| key.variable.is_some());
+/// The tables `[[section.key]]` of a section, with their headers.
+fn below(section: &'static Section) -> impl Iterator<Item = (String, &'static [Key])> {
+    section.keys.iter().filter_map(|key| match key.kind {
+        Kind::Tables(keys) => Some((format!("[[{}.{}]]", section.name, key.name), keys)),
+        _ => None,
+    })
+}
+
+fn table(keys: &[Key]) -> String {
+    let has_variables = keys.iter().any(|key| key.variable.is_some());
     let mut head = vec!["key", "type and limits", "default", "a change takes effect"];
     if has_variables {
         head.push("variable");
     }
     head.push("meaning");
     let mut lines = vec![row(&head), row(&vec!["---"; head.len()])];
-    for key in section.keys {
+    for key in keys {
         let mut cells = vec![format!("`{}`", key.name), kind(key), default(key), effect(key).to_owned()];
         if has_variables {
             cells.push(key.variable.map(|variable| format!("`{variable}`")).unwrap_or_default());
@@ -37,7 +48,7 @@ pub fn table(section: &str) -> Option<String> {
         cells.push(format!("{}{gap}{}", key.meaning, key.more));
         lines.push(row(&cells));
     }
-    Some(lines.join("\n"))
+    lines.join("\n")
 }
 
 /// The example file: every key with its default, or behind `# ` with a value that it takes.
@@ -45,14 +56,19 @@ pub fn example() -> String {
     SECTIONS.iter().fold(EXAMPLE_HEAD.to_owned(), |text, section| text + "\n" + &example_section(section))
 }
 
-fn example_section(section: &Section) -> String {
+fn example_section(section: &'static Section) -> String {
     let mut text = format!("# {}\n[{}]\n", section.about, section.name);
     for key in section.keys {
         let comment = match &key.kind {
-            Kind::Choice(_) | Kind::Flag => key.meaning.to_owned(),
-            Kind::Text(_) | Kind::Number(..) => format!("{} ({})", key.meaning, kind(key)),
+            Kind::Choice(_) | Kind::Flag | Kind::Tables(_) => key.meaning.to_owned(),
+            Kind::Text(_) | Kind::Number(..) | Kind::List(_) => format!("{} ({})", key.meaning, kind(key)),
         };
         text += &wrapped(&comment, EXAMPLE_WIDTH);
+        if let Kind::Tables(keys) = key.kind {
+            text += &format!("# [[{}.{}]]\n", section.name, key.name);
+            text += &keys.iter().map(|key| format!("# {} = {}\n", key.name, key.example)).collect::<String>();
+            continue;
+        }
         let default = (key.value)(&Config::default()).written();
         text += &match default.filter(|_| !key.needs_another) {
             Some(default) => format!("{} = {default}\n", key.name),
@@ -87,6 +103,8 @@ fn kind(key: &Key) -> String {
         }
         Kind::Flag => "`true` or `false`".to_owned(),
         Kind::Number(unit, limits) => format!("{unit}, {} to {}", limits.start(), limits.end()),
+        Kind::List(what) => format!("list of {what}"),
+        Kind::Tables(_) => "tables".to_owned(),
     }
 }
 

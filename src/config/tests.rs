@@ -102,6 +102,7 @@ max_streams = 9
 token_recheck_ms = 1000
 [http]
 listen = "127.0.0.1:1"
+allow_write_http_from = ["10.0.0.0/8"]
 [log]
 level = "warn,causeway::consul=debug"
 format = "json"
@@ -116,6 +117,23 @@ drain_ms = 0
 dir = "/state"
 persist_keys = false
 token_max_age_s = 0
+[sync]
+enabled = true
+datacenters = ["a", "b"]
+sessions_home = "a"
+listen = "127.0.0.1:2"
+advertise = "10.0.0.7"
+gateway_mode = "remote"
+forward_deadline_ms = 3000
+commit_deadline_ms = 3000
+audit_interval_s = 1
+max_staleness_s = 1
+max_value_bytes = 1
+journal_max_entries = 2000
+journal_max_age_s = 60
+[[sync.prefix]]
+prefix = "config/"
+home = "b"
 "#;
     let mut config = parse(text, &no_env).expect("all of it is good");
     config.consul.token = Some("t".into());

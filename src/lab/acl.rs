@@ -18,7 +18,7 @@ use crate::{
     consul::client::Client,
     lab::{
         LabError,
-        plan::{ClientServices, Node, PRIMARY, Plan, Role, SECONDARY, services_of},
+        plan::{ClientServices, Node, PREFIXES, PRIMARY, Plan, Role, SECONDARY, services_of},
         state::write_private,
     },
     model::secret::SecretText,
@@ -101,9 +101,29 @@ fn node_grants(node: &Node) -> Vec<Grant> {
         ],
     };
     let fill = |text: &str| text.replace("{{node}}", &node.name).replace("{{service}}", service);
-    let grant =
-        |(holder, text): &(Holder, &str)| Grant { name: token_name(&node.name, *holder), rules: fill(text) };
+    let grant = |(holder, text): &(Holder, &str)| {
+        let rules = match holder {
+            Holder::Causeway if node.sync.is_some() => format!("{}\n{}", fill(text), fill(&sync_rules())),
+            _ => fill(text),
+        };
+        Grant { name: token_name(&node.name, *holder), rules }
+    };
     policies.iter().map(grant).collect()
+}
+
+/// What an agent needs in addition that takes part in replication. The rule of a prefix stands there once for each.
+fn sync_rules() -> String {
+    const SYNC: &str = include_str!("../../policies/causeway-sync.hcl");
+    const PLACE: &str = "{{prefix}}";
+    let blocks = SYNC.split("\n\n").map(|block| {
+        let of_prefix = |(prefix, _): &(&str, &str)| block.replace(PLACE, prefix);
+        if block.contains(PLACE) {
+            PREFIXES.iter().map(of_prefix).collect::<Vec<_>>().join("\n\n")
+        } else {
+            block.to_owned()
+        }
+    });
+    blocks.collect::<Vec<_>>().join("\n\n")
 }
 
 impl Tokens {
@@ -183,7 +203,10 @@ impl Acls {
             let secret = self.tokens.get(&grant.name).expect("every grant has a token");
             make(server, management, grant, secret).await?;
         }
-        allow_dashboard(server, management).await
+        for (source, destination) in [("dashboard", "counting"), ("causeway-sync", "causeway-sync")] {
+            allow(server, management, source, destination).await?;
+        }
+        Ok(())
     }
 }
 
@@ -259,11 +282,16 @@ pub(crate) async fn is_replicated(server: &Node, tokens: &Tokens, nodes: &[&Node
     Ok(())
 }
 
-/// With a default of deny the dashboard needs to be allowed to speak to the counter.
-async fn allow_dashboard(server: &Node, management: &SecretText) -> Result<(), String> {
+/// With a default of deny one service needs to be allowed to speak to another.
+async fn allow(
+    server: &Node,
+    management: &SecretText,
+    source: &str,
+    destination: &str,
+) -> Result<(), String> {
     debug_assert_eq!(server.datacenter.as_str(), PRIMARY);
     let intention = json!({
-        "SourceName": "dashboard", "DestinationName": "counting", "SourceType": "consul", "Action": "allow",
+        "SourceName": source, "DestinationName": destination, "SourceType": "consul", "Action": "allow",
     });
     let client = client(server, Some(management))?;
     let reply = client.post("/v1/connect/intentions", &[], Some(intention), ASK).await;
@@ -291,6 +319,15 @@ mod tests {
         let distinct: std::collections::BTreeSet<_> = tokens.iter().map(|(_, secret)| secret).collect();
         assert_eq!(distinct.len(), grants.len());
         assert!(tokens.iter().all(|(_, secret)| secret.expose().len() == 36));
+        let agent = grants.iter().find(|grant| grant.name == "primary-gateway-causeway").unwrap();
+        for rule in [
+            "service_prefix \"\"",
+            "key_prefix \"config/\"",
+            "key_prefix \"locks/\"",
+            "key_prefix \"_sync/\"",
+        ] {
+            assert!(agent.rules.contains(rule), "{rule}");
+        }
         let sidecar = grants.iter().find(|grant| grant.name == "primary-services-envoy").unwrap();
         assert!(sidecar.rules.contains("service \"dashboard\"") && !sidecar.rules.contains("counting"));
     }

@@ -34,6 +34,8 @@ pub mod port {
     pub const SERVER_RPC: u16 = 8300;
     /// The Causeway agent's HTTP interface.
     pub const CAUSEWAY_HTTP: u16 = 18500;
+    /// Where a Causeway agent serves other sync agents.
+    pub const SYNC: u16 = 18443;
     /// Envoy's admin interface.
     pub const ENVOY_ADMIN: u16 = 19000;
     /// The mesh gateway, on its LAN and on its WAN address.
@@ -54,6 +56,9 @@ pub mod port {
 pub const PRIMARY: &str = "primary";
 /// The other datacenter; the counting service lives here.
 pub const SECONDARY: &str = "secondary";
+
+/// The lab's replicated prefixes and their homes.
+pub const PREFIXES: [(&str, &str); 2] = [("config/", PRIMARY), ("locks/", SECONDARY)];
 
 /// Linux allows 108 bytes with the closing zero. Envoy and tonic add nothing, the rest is reserve.
 const SOCKET_PATH_BYTES: usize = 100;
@@ -137,6 +142,8 @@ pub struct Node {
     pub causeway_http: Option<String>,
     /// Where Causeway serves xDS, `unix:…`.
     pub xds: Option<String>,
+    /// Where Causeway serves other sync agents, `address:port`.
+    pub sync: Option<String>,
     /// Envoy's admin interface, `http://…`.
     pub envoy_admin: Option<String>,
     /// Its folder: configuration, data, logs.
@@ -277,15 +284,18 @@ pub(crate) fn services_of(node: &Node) -> ClientServices {
 fn node_listeners(node: &Node) -> Vec<(Ipv4Addr, u16)> {
     let role: &[u16] = match node.role {
         Role::Server => &[port::SERVER_RPC, port::SERF_WAN],
-        Role::Gateway => &[port::CAUSEWAY_HTTP, port::ENVOY_ADMIN, port::MESH_GATEWAY],
+        Role::Gateway => &[port::CAUSEWAY_HTTP, port::SYNC, port::ENVOY_ADMIN, port::MESH_GATEWAY],
         Role::Services if node.datacenter.as_str() == PRIMARY => &[
             port::CAUSEWAY_HTTP,
+            port::SYNC,
             port::ENVOY_ADMIN,
             port::SIDECAR,
             port::DASHBOARD,
             port::DASHBOARD_UPSTREAM,
         ],
-        Role::Services => &[port::CAUSEWAY_HTTP, port::ENVOY_ADMIN, port::SIDECAR, port::COUNTING],
+        Role::Services => {
+            &[port::CAUSEWAY_HTTP, port::SYNC, port::ENVOY_ADMIN, port::SIDECAR, port::COUNTING]
+        }
     };
     let own = [port::CONSUL_HTTP, port::SERF_LAN].iter().chain(role).map(|port| (node.address, *port));
     own.chain(node.wan_address.map(|wan| (wan, port::MESH_GATEWAY))).collect()
@@ -304,14 +314,25 @@ fn agent_config(node: &Node, socket: &str, token_file: Option<&Path>) -> String 
     // Quoting as JSON does is valid TOML for every path and address.
     let quote = |text: &str| serde_json::Value::from(text).to_string();
     let token_file = token_file.map(|file| format!("token_file = {}\n", quote(&file.display().to_string())));
-    format!(
+    let base = format!(
         "[consul]\naddress = {}\n{}\n[http]\nlisten = {}\n\n[xds]\nsocket = {}\nsocket_group = \"\"\n\n[state]\ndir = {}\n\n[log]\nlevel = \"info\"\nformat = \"text\"\n",
         quote(&node.consul_http),
         token_file.unwrap_or_default(),
         quote(&format!("{}:{}", node.address, port::CAUSEWAY_HTTP)),
         quote(socket),
         quote(&node.dir.join("state").display().to_string()),
-    )
+    );
+    base + &node.sync.as_deref().map(sync_config).unwrap_or_default()
+}
+
+/// Sessions live where the locks do.
+fn sync_config(listen: &str) -> String {
+    let head = format!(
+        "\n[sync]\nenabled = true\ndatacenters = [\"{PRIMARY}\", \"{SECONDARY}\"]\nsessions_home = \"{SECONDARY}\"\nlisten = \"{listen}\"\n"
+    );
+    PREFIXES.iter().fold(head, |text, (prefix, home)| {
+        text + &format!("\n[[sync.prefix]]\nprefix = \"{prefix}\"\nhome = \"{home}\"\n")
+    })
 }
 
 #[cfg(test)]

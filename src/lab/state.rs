@@ -67,6 +67,9 @@ pub struct NodeStatus {
     pub causeway_http: Option<String>,
     /// Where Causeway serves xDS.
     pub xds: Option<String>,
+    /// Where Causeway serves other sync agents, `address:port`.
+    #[serde(default)]
+    pub sync: Option<String>,
     /// Envoy's admin interface.
     pub envoy_admin: Option<String>,
 }
@@ -81,6 +84,7 @@ impl From<&Node> for NodeStatus {
             consul_http: Some(node.consul_http.clone()),
             causeway_http: node.causeway_http.clone(),
             xds: node.xds.clone(),
+            sync: node.sync.clone(),
             envoy_admin: node.envoy_admin.clone(),
         }
     }

@@ -267,6 +267,6 @@ async fn within<T>(
 }
 
 #[cfg(test)]
-mod fake;
+pub(in crate::sync) mod fake;
 #[cfg(test)]
 mod tests;

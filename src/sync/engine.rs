@@ -33,7 +33,7 @@ use crate::{
         duty::{Duties, Holding},
         endpoint::{Raw, route::Standing},
         engine::{accessor::Accessors, neighbours::Neighbours, session::Places},
-        home::{Home, HomeSettings},
+        home::{Home, HomeSettings, trim::Keep},
         layout::Duty,
         lock::locks::Locks,
         peer::{Hello, Known, MIN_VERSION, Peers, VERSION},
@@ -78,11 +78,13 @@ pub struct Limits {
     pub max_txn_ops: usize,
     /// The largest value that is taken. Twice as much, as base64, fits a transaction of 512 KiB.
     pub max_value_bytes: usize,
+    /// How much of a journal is kept.
+    pub keep: Keep,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_txn_ops: 64, max_value_bytes: 256 << 10 }
+        Self { max_txn_ops: 64, max_value_bytes: 256 << 10, keep: Keep::default() }
     }
 }
 
@@ -97,6 +99,8 @@ pub struct Times {
     pub applied: Duration,
     /// A replica older than this answers no read; none to answer always.
     pub max_staleness: Option<Duration>,
+    /// How often a replica looks for edits past the agents.
+    pub audit: Duration,
 }
 
 impl Default for Times {
@@ -106,6 +110,7 @@ impl Default for Times {
             commit: Duration::from_secs(5),
             applied: Duration::from_secs(2),
             max_staleness: None,
+            audit: Duration::from_secs(30),
         }
     }
 }
@@ -283,6 +288,7 @@ impl EngineSettings {
         home.max_txn_ops = self.limits.max_txn_ops;
         home.max_value_bytes = self.limits.max_value_bytes;
         home.commit_timeout = self.times.commit;
+        home.keep = self.limits.keep.clone();
         home
     }
 
@@ -290,6 +296,7 @@ impl EngineSettings {
         let mut replica = ReplicaSettings::new(prefix.clone(), self.node.clone());
         replica.max_txn_ops = self.limits.max_txn_ops;
         replica.commit = self.times.commit;
+        replica.audit = self.times.audit;
         replica
     }
 

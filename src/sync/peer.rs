@@ -3,6 +3,19 @@
 //! [`Peers`] is the seam: real agents are reached over gRPC, simulated ones over a simulated network. What an
 //! agent answers is [`Served`], whoever carries it.
 
+pub mod convert;
+pub mod facts;
+pub mod grpc;
+pub mod identity;
+pub mod intentions;
+pub mod leaf;
+mod limits;
+pub mod register;
+pub mod route;
+pub mod serve;
+mod status;
+pub mod wire;
+
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
@@ -17,6 +30,12 @@ use crate::{
     },
     sync::record::{Doer, Entry, Hash},
 };
+
+/// The service's name in Consul: in the catalog, in certificates, in intentions.
+pub const SERVICE: &str = "causeway-sync";
+
+/// Its port, unless configured.
+pub const PORT: u16 = 18443;
 
 /// The newest version of the protocol that this build speaks.
 pub const VERSION: u32 = 1;
@@ -164,7 +183,7 @@ impl std::fmt::Debug for Forward {
     }
 }
 
-/// What came of it.
+/// What came of it. Its `Debug` shows neither headers nor body.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Forwarded {
     /// HTTP status.
@@ -173,6 +192,15 @@ pub struct Forwarded {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Bytes,
+}
+
+impl std::fmt::Debug for Forwarded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Forwarded")
+            .field("status", &self.status)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where a follower is.

@@ -9,6 +9,8 @@ pub mod apply;
 pub mod audit;
 pub mod chain;
 pub mod compare;
+#[cfg(test)]
+mod double;
 pub mod indexes;
 pub mod machine;
 mod shared;

@@ -1,5 +1,7 @@
 //! `/v1/session`.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -31,8 +33,8 @@ struct WireId {
 pub fn create(spec: &SessionSpec) -> Vec<u8> {
     let wire = WireSpec {
         name: &spec.name,
-        ttl: format!("{}ms", spec.ttl.as_millis()),
-        lock_delay: format!("{}ms", spec.lock_delay.as_millis()),
+        ttl: duration(spec.ttl),
+        lock_delay: duration(spec.lock_delay),
         behavior: match spec.behavior {
             Behavior::Release => "release",
             Behavior::Delete => "delete",
@@ -41,6 +43,14 @@ pub fn create(spec: &SessionSpec) -> Vec<u8> {
         node_checks: [],
     };
     serde_json::to_vec(&wire).expect("texts are always JSON")
+}
+
+/// As people write it, since Consul shows the text again.
+fn duration(duration: Duration) -> String {
+    match duration.subsec_millis() {
+        0 => format!("{}s", duration.as_secs()),
+        _ => format!("{}ms", duration.as_millis()),
+    }
 }
 
 /// The id of the session that was made.
@@ -59,8 +69,6 @@ pub fn is_about(body: &[u8], id: &SessionId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -68,12 +76,12 @@ mod tests {
         let spec = SessionSpec {
             name: "a".into(),
             ttl: Duration::from_secs(10),
-            lock_delay: Duration::ZERO,
+            lock_delay: Duration::from_millis(1500),
             behavior: Behavior::Delete,
         };
         assert_eq!(
             String::from_utf8(create(&spec)).unwrap(),
-            r#"{"Name":"a","TTL":"10000ms","LockDelay":"0ms","Behavior":"delete","Checks":[],"NodeChecks":[]}"#
+            r#"{"Name":"a","TTL":"10s","LockDelay":"1500ms","Behavior":"delete","Checks":[],"NodeChecks":[]}"#
         );
         assert_eq!(created(br#"{"ID":"bbc5efa1"}"#).unwrap().as_str(), "bbc5efa1");
         assert!(is_about(br#"[{"ID":"bbc5efa1","Name":"a"}]"#, &SessionId::from("bbc5efa1")));

@@ -35,6 +35,7 @@ impl Sketch<'_> {
             consul_http: url(port::CONSUL_HTTP),
             causeway_http: beside_envoy.then(|| url(port::CAUSEWAY_HTTP)),
             xds: beside_envoy.then(|| format!("unix:{}", self.socket(&name).display())),
+            sync: beside_envoy.then(|| format!("{address}:{}", port::SYNC)),
             envoy_admin: beside_envoy.then(|| url(port::ENVOY_ADMIN)),
             dir: self.options.dir.join(&name),
             processes: Vec::new(),

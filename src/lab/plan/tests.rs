@@ -119,6 +119,9 @@ fn the_agents_configuration_is_toml_with_the_agreed_keys() {
     assert_eq!(config["xds"]["socket_group"].as_str(), Some(""));
     assert_eq!(config["state"]["dir"].as_str(), Some("/labs/one/primary-services/state"));
     assert_eq!(config["log"]["format"].as_str(), Some("text"));
+    let config = crate::config::parse(&file.text, &|_| None).unwrap();
+    assert_eq!(config.sync.home_of_sessions().unwrap().as_str(), SECONDARY);
+    assert_eq!(config.sync.prefixes.of_key("config/a").unwrap().home.as_str(), PRIMARY);
 }
 
 fn consul(node: &str) -> serde_json::Value {
@@ -176,6 +179,7 @@ fn every_address_a_process_listens_on_is_probed() {
         (Ipv4Addr::new(127, 1, 255, 1), port::MESH_GATEWAY),
         (Ipv4Addr::new(127, 1, 0, 20), port::DASHBOARD_UPSTREAM),
         (Ipv4Addr::new(127, 2, 0, 20), port::COUNTING),
+        (Ipv4Addr::new(127, 2, 0, 2), port::SYNC),
     ] {
         assert!(listeners.contains(&expected), "{expected:?}");
     }

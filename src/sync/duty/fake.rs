@@ -249,8 +249,12 @@ impl Store for FakeConsul {
         Ok(answer(self))
     }
 
-    async fn list(&self, prefix: &str, _: Read) -> Result<Answer<Vec<Pair>>, StoreError> {
+    async fn list(&self, prefix: &str, read: Read) -> Result<Answer<Vec<Pair>>, StoreError> {
         self.answers().await;
+        if let Read::Wait { index, wait } = read {
+            let beyond = self.until(|consul| *consul.index.borrow() > index);
+            let _ = tokio::time::timeout(wait, beyond).await;
+        }
         let begins = |(key, pair): (&String, &Pair)| key.starts_with(prefix).then(|| pair.clone());
         let value = self.look(|state| state.pairs.iter().filter_map(begins).collect());
         Ok(Answer { value, index: *self.index.borrow() })

@@ -118,7 +118,7 @@ pub enum LockAct {
     Release,
     /// `GET /v1/lock/<key>`
     Look,
-    /// `GET /v1/lock/<key>?leader`: 200 to the holder, 429 to others, as load balancers want it.
+    /// `GET /v1/lock/<key>/leader`, also `?leader`: 200 to the holder, 429 to others, as load balancers want it.
     Leader,
 }
 
@@ -351,8 +351,11 @@ fn lock(request: &Request, name: &str) -> Result<LockAsk, Response> {
     };
     match request.method {
         Method::POST => of(name, LockAct::Acquire),
-        Method::GET if request.has("leader") => of(name, LockAct::Leader),
-        Method::GET => of(name, LockAct::Look),
+        Method::GET => match name.rsplit_once('/') {
+            _ if request.has("leader") => of(name, LockAct::Leader),
+            Some((key, "leader")) => of(key, LockAct::Leader),
+            _ => of(name, LockAct::Look),
+        },
         Method::PUT => match name.rsplit_once('/') {
             Some((key, "renew")) => of(key, LockAct::Renew),
             Some((key, "release")) => of(key, LockAct::Release),

@@ -339,10 +339,9 @@ pub fn written<'o>(ops: &'o [Op], results: &[Pair]) -> Option<BTreeMap<&'o str, 
                 let pair = results.next().filter(|pair| pair.key == *key)?;
                 indexes.insert(key.as_str(), pair.modify_index);
             }
-            // Releases of Consul differ in whether a check has a result.
-            _ => {
-                results.next_if(|pair| pair.key == op.key());
-            }
+            Op::Delete { .. } | Op::DeleteTree { .. } | Op::DeleteCas { .. } => {}
+            // Releases of Consul may differ in whether a check has a result.
+            _ => drop(results.next_if(|pair| pair.key == op.key())),
         }
     }
     results.next().is_none().then_some(indexes)

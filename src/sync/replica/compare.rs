@@ -91,7 +91,7 @@ impl Compare {
             Finding::Same { home, unmark: true, .. } => self.differences.add(home.pair.key),
             Finding::Differs { home, local, unmark } => {
                 if let (Some((local, print)), false) = (local, unmark) {
-                    self.memory.see(&home.pair.key, local, print);
+                    self.memory.see(&home.pair, local, print);
                 }
                 self.differences.add(home.pair.key);
             }

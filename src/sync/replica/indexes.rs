@@ -151,9 +151,11 @@ impl Memory {
         self.put(&home.key, Record { local, print, create, modify }, lock);
     }
 
-    /// Notes what the key holds here, while nothing is known of the home.
-    pub fn see(&mut self, key: &str, local: u64, print: Print) {
-        self.put(key, Record { local, print, create: UNKNOWN, modify: UNKNOWN }, UNKNOWN_LOCK);
+    /// Notes what the key holds here, which is not what it holds at home. Entries to come tell when home changed it, but
+    /// not when it was created, unless they do that as well.
+    pub fn see(&mut self, home: &Pair, local: u64, print: Print) {
+        let record = Record { local, print, create: home.create_index, modify: UNKNOWN };
+        self.put(&home.key, record, UNKNOWN_LOCK);
     }
 
     /// Notes that an edit was undone: the key holds what it held, under another local index.

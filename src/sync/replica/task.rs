@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration}
 use bytes::Bytes;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
 
@@ -40,6 +40,9 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// A list of a million keys takes some seconds; one that takes longer than this is not coming.
 const LIST: Duration = Duration::from_secs(120);
+
+/// Between the announcement of a snapshot and its first keys the home lists them, and says nothing.
+const PREPARE: Duration = Duration::from_secs(60);
 
 /// Verbs that every transaction has beside its own.
 const OWN_OPS: usize = 2;
@@ -387,10 +390,13 @@ impl<S: Store, P: Peers> Worker<S, P> {
 
     /// The next item. A home that does not know our position puts us on hold whenever it says so.
     async fn next(&self, connection: &mut Connection) -> Result<FollowItem, End> {
-        let deadline = lifecycle::now() + self.settings.silence;
-        match timeout_at(deadline, connection.items.recv()).await {
+        self.next_within(connection, self.settings.silence).await
+    }
+
+    async fn next_within(&self, connection: &mut Connection, patience: Duration) -> Result<FollowItem, End> {
+        match timeout(patience, connection.items.recv()).await {
             Ok(item) => self.heard(item),
-            Err(_) => Err(self.silent()),
+            Err(_) => Err(self.silent(patience)),
         }
     }
 
@@ -413,9 +419,8 @@ impl<S: Store, P: Peers> Worker<S, P> {
         }
     }
 
-    fn silent(&self) -> End {
-        let (home, silence) = (&self.settings.prefix.home, self.settings.silence);
-        End::Failed(format!("{home} has said nothing for {silence:?}"))
+    fn silent(&self, patience: Duration) -> End {
+        End::Failed(format!("{} has said nothing for {patience:?}", self.settings.prefix.home))
     }
 
     fn budget(&self) -> Budget {
@@ -452,7 +457,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
         let is_whole = progress.position != Position::default();
         let mut view = self.shared.view();
         view.at = is_whole.then(|| (progress.position, progress.hash.clone()));
-        if view.tip.is_some_and(|tip| progress.position >= tip) {
+        if view.is_connected && view.tip.is_some_and(|tip| progress.position >= tip) {
             view.level_at = Some(lifecycle::now());
         }
         view.differences = self.differences.len();

@@ -1,1 +1,59 @@
+use super::*;
 
+fn pair(key: &str, value: &str, modify_index: u64) -> Pair {
+    Pair {
+        key: key.into(),
+        value: bytes::Bytes::copy_from_slice(value.as_bytes()),
+        flags: 0,
+        session: None,
+        lock_index: 0,
+        create_index: 1,
+        modify_index,
+    }
+}
+
+fn memory(keys: &[(&str, u64)]) -> Memory {
+    let mut memory = Memory::default();
+    for (key, local) in keys {
+        memory.know(&pair(key, "", 500), *local, Print::of(b"1", 0));
+    }
+    memory
+}
+
+#[test]
+fn what_differs_from_the_memory_is_a_suspect() {
+    let memory = memory(&[("c/a", 7), ("c/b", 8), ("c/gone", 9), ("c/z", 10)]);
+    let list = [pair("c/a", "1", 7), pair("c/b", "2", 11), pair("c/foreign", "1", 3), pair("c/z", "1", 10)];
+    assert_eq!(suspects(&list, &memory, 10), ["c/b", "c/foreign", "c/gone"]);
+    assert_eq!(suspects(&[], &memory, 10).len(), 4);
+    assert_eq!(suspects(&list[..1], &memory, 10), ["c/b", "c/gone", "c/z"]);
+}
+
+#[test]
+fn what_was_applied_during_the_list_is_none() {
+    let memory = memory(&[("c/a", 12), ("c/new", 13)]);
+    assert!(suspects(&[pair("c/a", "1", 7)], &memory, 10).is_empty());
+}
+
+#[test]
+fn suspects_have_a_bound() {
+    let list: Vec<Pair> = (0..200).map(|n| pair(&format!("c/{n:03}"), "1", 7)).collect();
+    assert_eq!(suspects(&list, &Memory::default(), 10).len(), MOST_SUSPECTS);
+    let keys: Vec<String> = (0..200).map(|n| format!("c/{n:03}")).collect();
+    let known: Vec<(&str, u64)> = keys.iter().map(|key| (key.as_str(), 7)).collect();
+    assert_eq!(suspects(&[], &memory(&known), 10).len(), MOST_SUSPECTS);
+}
+
+#[test]
+fn a_second_look_tells_what_it_is() {
+    let mut memory = memory(&[("c/a", 7)]);
+    memory.hold("c/lock", None);
+    let look = |key, now: Option<Pair>| verdict(key, now.as_ref(), &memory);
+    assert_eq!(look("c/a", Some(pair("c/a", "other", 7))), Verdict::Fine, "the index decides");
+    assert_eq!(look("c/a", Some(pair("c/a", "1", 9))), Verdict::Restored(9));
+    assert_eq!(look("c/a", Some(pair("c/a", "2", 9))), Verdict::Edited);
+    assert_eq!(look("c/a", None), Verdict::Edited);
+    assert_eq!(look("c/b", None), Verdict::Fine);
+    assert_eq!(look("c/b", Some(pair("c/b", "1", 9))), Verdict::Edited);
+    assert_eq!(look("c/lock", Some(pair("c/lock", "1", 9))), Verdict::Edited, "a lock has no data here");
+}

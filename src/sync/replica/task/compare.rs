@@ -29,9 +29,11 @@ impl<S: Store, P: Peers> Worker<S, P> {
         let prefix = self.settings.prefix.text.clone();
         let (local, marks) = (self.list(&prefix).await?, self.marks().await?);
         let mut compare = Compare::new(prefix, local, marks);
+        let mut has_begun = false;
         let told = loop {
-            match self.next(&mut connection).await? {
+            match self.next_within(&mut connection, self.patience(has_begun)).await? {
                 FollowItem::SnapshotPairs(pairs) => {
+                    has_begun = true;
                     for pair in pairs {
                         compare.take(hashed(pair)).map_err(|error| End::Failed(error.to_string()))?;
                     }

@@ -3,7 +3,7 @@
 //! Begun again after a cut, it writes only what is still different. Its transactions hold on to the state record that this
 //! attempt wrote, so that one of an earlier attempt that comes in late changes nothing.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use futures_util::future::BoxFuture;
 
@@ -23,7 +23,7 @@ use crate::{
             machine::{Event, Reason, Stage},
             snapshot::{Finding, Listed, Merge, Rest},
             task::{
-                Connection, End, Progress, Settling, Worker, since,
+                Connection, End, PREPARE, Progress, Settling, Worker, since,
                 transaction::{Fault, Indexes, Terms},
                 unexpected,
             },
@@ -100,6 +100,11 @@ impl<S: Store, P: Peers> Worker<S, P> {
         }
     }
 
+    /// How long the home may be silent inside a snapshot.
+    pub(super) fn patience(&self, has_begun: bool) -> Duration {
+        if has_begun { self.settings.silence } else { self.settings.silence.max(PREPARE) }
+    }
+
     /// Says in the state record that the data is of no single position.
     async fn enter(&mut self, terms: &Terms<S>) -> Result<(), End> {
         let Progress { position, hash, index, .. } = self.progress()?.clone();
@@ -118,13 +123,14 @@ impl<S: Store, P: Peers> Worker<S, P> {
         loop {
             self.launch(copying, false)?;
             let has_room = copying.queue.len() < QUEUE_OPS;
+            let patience = self.patience(copying.last.is_some());
             let item = tokio::select! {
                 biased;
                 done = landing(&mut copying.flight), if copying.flight.is_some() => {
                     self.copied(copying, done)?;
                     continue;
                 }
-                item = self.next(connection), if has_room => item?,
+                item = self.next_within(connection, patience), if has_room => item?,
             };
             match item {
                 FollowItem::SnapshotPairs(pairs) => self.merge(copying, pairs)?,

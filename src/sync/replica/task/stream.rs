@@ -85,7 +85,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
                     self.take(&mut work, item)?;
                 }
                 list = work.audit.listed() => self.audited(&mut work.audit, list),
-                () = sleep_until(silent_at), if has_room => return Err(self.silent()),
+                () = sleep_until(silent_at), if has_room => return Err(self.silent(self.settings.silence)),
                 () = sleep_until(audit_at), if may_audit => self.begin_audit(&mut work.audit)?,
             }
         }
@@ -117,6 +117,10 @@ impl<S: Store, P: Peers> Worker<S, P> {
                     work.queue_bytes += link.bytes();
                     work.queue.push_back(link);
                 }
+            }
+            FollowItem::Tip { position, .. } if position.seq < work.chain.at.seq => {
+                // Another history, which the next attempt asks about.
+                return Err(End::Failed(format!("the home's journal ends at {position}, before ours")));
             }
             FollowItem::Tip { position, .. } => self.tip(position),
             other => return Err(unexpected(&other)),

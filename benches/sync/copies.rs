@@ -1,0 +1,125 @@
+//! Many keys: through the journal, beside a loop of one PUT for each key, and as the first snapshot of a replica.
+
+use std::{fmt::Write as _, time::Duration};
+
+use causeway::lifecycle;
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+use crate::{
+    figures::median,
+    site::{AWAY, Door, HOME, Site, until},
+};
+
+/// As the comparison in the issue of consul-replicate's loop.
+const BULK: usize = 20_000;
+const RUNS: usize = 5;
+/// Sets in a client's transaction: what fits beside the journal's own verbs.
+const BATCH: usize = 60;
+const VALUE: [u8; 100] = [b'v'; 100];
+
+/// 20,000 keys to the other datacenter, in turns with the loop.
+pub(crate) async fn bulk(site: &Site) -> String {
+    let (mut ours, mut loops) = (Vec::new(), Vec::new());
+    for run in 0..RUNS {
+        loops.push(one_put_per_key(site, run).await);
+        ours.push(by_journal(site, run).await);
+    }
+    let (own, peer) = (median(ours.iter().copied()), median(loops.iter().copied()));
+    format!(
+        "bulk replication of {BULK} keys of {} bytes, keys/s (median of {RUNS} runs, in turns)\n  \
+         from the first write at home to all of them in the replica: {own}, to reach: 10000 and 10 times the loop\n  \
+         a loop of one PUT for each key there, as consul-replicate does: {peer} ({:.1} times)\n     runs: {ours:?} / {loops:?}\n",
+        VALUE.len(),
+        own as f64 / peer.max(1) as f64
+    )
+}
+
+async fn by_journal(site: &Site, run: usize) -> u64 {
+    let prefix = format!("config/bulk{run}/");
+    let (home, there) = (site.agent(HOME), site.consul(AWAY));
+    let start = lifecycle::now();
+    fill(&home, &prefix, BULK).await;
+    until("the replica has all", async || Ok((there.count(&prefix).await? == BULK).then_some(()))).await;
+    rate(BULK, start.elapsed())
+}
+
+/// Reads the source through the other datacenter, as consul-replicate does, and writes one key after the other.
+async fn one_put_per_key(site: &Site, run: usize) -> u64 {
+    let prefix = format!("plain/bulk{run}/");
+    fill(&site.consul(HOME), &prefix, BULK).await;
+    let there = site.consul(AWAY);
+    let start = lifecycle::now();
+    let list = there.get(&format!("/v1/kv/{prefix}?recurse&dc=primary&stale")).await.unwrap();
+    let pairs: Vec<Value> = serde_json::from_slice(&list.body).unwrap();
+    assert_eq!(pairs.len(), BULK);
+    for pair in pairs {
+        use base64::{Engine as _, prelude::BASE64_STANDARD};
+        let value = BASE64_STANDARD.decode(pair["Value"].as_str().unwrap()).unwrap();
+        let (key, flags) = (pair["Key"].as_str().unwrap(), &pair["Flags"]);
+        there.put(&format!("/v1/kv/{key}?flags={flags}"), value).await;
+    }
+    rate(BULK, start.elapsed())
+}
+
+/// A replica that has nothing, and a home that has all.
+pub(crate) async fn initial(site: &Site) -> String {
+    let mut text = String::from("initial copy of a replica, from the start of its agent\n");
+    for keys in [100_000, 1_000_000] {
+        stop_agents(site).await;
+        for (door, prefix) in [(site.consul(HOME), "config/"), (site.consul(AWAY), "config/")] {
+            door.ask(http::Method::DELETE, &format!("/v1/kv/{prefix}?recurse"), &[], "").await.unwrap();
+            door.ask(http::Method::DELETE, "/v1/kv/_sync/?recurse", &[], "").await.unwrap();
+        }
+        fill(&site.consul(HOME), "config/copy/", keys).await;
+        site.lab.restart(HOME, "causeway").await.unwrap();
+        let start = lifecycle::now();
+        site.lab.restart(AWAY, "causeway").await.unwrap();
+        let there = site.consul(AWAY);
+        until("the copy is whole", async || {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            Ok((there.count("config/copy/").await? == keys).then_some(()))
+        })
+        .await;
+        let took = start.elapsed();
+        let goal = if keys == 1_000_000 { "; to reach: 90 s, 300 MiB" } else { "" };
+        let _ = writeln!(
+            text,
+            "  {keys:>7} keys of {} bytes: {:.1} s, {} keys/s; peak memory of the replica's agent {} MiB, of the home's {} MiB{goal}",
+            VALUE.len(),
+            took.as_secs_f64(),
+            rate(keys, took),
+            site.peak_mib(AWAY),
+            site.peak_mib(HOME)
+        );
+        site.until_serving().await;
+    }
+    text
+}
+
+async fn stop_agents(site: &Site) {
+    for node in [AWAY, HOME] {
+        site.lab.terminate(node, "causeway").await.unwrap();
+    }
+}
+
+/// Sets so many keys, eight transactions at a time.
+async fn fill(door: &Door, prefix: &str, keys: usize) {
+    const WRITERS: usize = 8;
+    let mut all = JoinSet::new();
+    for writer in 0..WRITERS {
+        let (door, prefix) = (door.clone(), prefix.to_owned());
+        all.spawn(async move {
+            for first in (writer * BATCH..keys).step_by(WRITERS * BATCH) {
+                let batch = first..(first + BATCH).min(keys);
+                door.set_all(batch.map(|number| format!("{prefix}{:03}/{number:07}", number % 512)), &VALUE)
+                    .await;
+            }
+        });
+    }
+    all.join_all().await;
+}
+
+fn rate(keys: usize, took: Duration) -> u64 {
+    (keys as f64 / took.as_secs_f64()) as u64
+}

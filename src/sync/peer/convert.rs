@@ -1,0 +1,440 @@
+//! Between the messages on the wire and our own types. Pure. What comes in from another agent and makes no sense is an
+//! error that names the field, and never a panic.
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::{
+    model::{
+        kv::Pair,
+        name::{Datacenter, NodeName},
+        secret::SecretText,
+        sync::{Mode, Position, Prefix},
+    },
+    sync::{
+        peer::{
+            FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, Known, SnapshotPair, wire as pb,
+        },
+        record::{self, Hash},
+    },
+};
+
+/// A message is no longer than this.
+pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// Parts of what can be sent in several messages: large enough that their frames cost nothing, small enough that two
+/// windows of HTTP/2 hold one.
+const PART_BYTES: usize = 1 << 20;
+/// The body of a forwarded answer, as long as that of an answer of Consul's.
+pub const MAX_BODY_BYTES: usize = 64 << 20;
+/// Prefixes in one greeting: far more than anybody configures.
+const MAX_PREFIXES: usize = 4096;
+
+/// A message that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConvertError {
+    /// A field holds something else than it should.
+    #[error("the other agent's message is not understood: {field} {problem}; are both of the same release?")]
+    Field {
+        /// Which one.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A message of a kind that this release does not know.
+    #[error("the other agent sent a kind of message that this release does not know; update this agent")]
+    Unknown,
+}
+
+fn bad(field: &'static str, problem: impl ToString) -> ConvertError {
+    ConvertError::Field { field, problem: problem.to_string() }
+}
+
+fn named(field: &'static str, text: String) -> Result<String, ConvertError> {
+    if text.is_empty() { Err(bad(field, "is empty")) } else { Ok(text) }
+}
+
+fn count(ops: usize) -> u32 {
+    u32::try_from(ops).unwrap_or(u32::MAX)
+}
+
+fn uncount(ops: u32) -> usize {
+    usize::try_from(ops).unwrap_or(usize::MAX)
+}
+
+fn position_out(position: Position) -> pb::Position {
+    pb::Position { epoch: position.epoch, seq: position.seq }
+}
+
+fn position_in(position: Option<pb::Position>) -> Result<Position, ConvertError> {
+    let pb::Position { epoch, seq } = position.ok_or_else(|| bad("position", "is missing"))?;
+    Ok(Position { epoch, seq })
+}
+
+/// A hash is empty (before the first entry) or hex of 32 bytes.
+fn hash_in(field: &'static str, text: String) -> Result<Hash, ConvertError> {
+    let is_hex = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if text.is_empty() || is_hex { Ok(Hash(text)) } else { Err(bad(field, "is no BLAKE3 hash in hex")) }
+}
+
+/// The only mode so far.
+const JOURNALED: &str = "journaled";
+
+fn prefixes_out(prefixes: Vec<Prefix>) -> Vec<pb::Prefix> {
+    let out = |prefix: Prefix| pb::Prefix {
+        text: prefix.text,
+        home: prefix.home.to_string(),
+        mode: match prefix.mode {
+            Mode::Journaled => JOURNALED.to_owned(),
+        },
+    };
+    prefixes.into_iter().map(out).collect()
+}
+
+fn prefixes_in(prefixes: Vec<pb::Prefix>) -> Result<Vec<Prefix>, ConvertError> {
+    if prefixes.len() > MAX_PREFIXES {
+        return Err(bad("prefixes", format!("are {}, and the limit is {MAX_PREFIXES}", prefixes.len())));
+    }
+    let read = |prefix: pb::Prefix| {
+        let mode = match prefix.mode.as_str() {
+            JOURNALED => Mode::Journaled,
+            other => return Err(bad("prefix.mode", format!("is {other:?}, which is not served"))),
+        };
+        let text = named("prefix.text", prefix.text)?;
+        let home = Datacenter::from(named("prefix.home", prefix.home)?);
+        Ok(Prefix { text, home, mode })
+    };
+    prefixes.into_iter().map(read).collect()
+}
+
+/// A greeting, to be sent.
+pub fn hello_out(hello: Hello) -> pb::HelloRequest {
+    pb::HelloRequest {
+        min_version: hello.versions.0,
+        max_version: hello.versions.1,
+        datacenter: hello.datacenter.to_string(),
+        node: hello.node.to_string(),
+        prefixes: prefixes_out(hello.prefixes),
+        max_txn_ops: count(hello.max_txn_ops),
+    }
+}
+
+/// The two versions of a greeting, which are looked at before all else: the rest may mean something new.
+pub fn versions(hello: &pb::HelloRequest) -> (u32, u32) {
+    (hello.min_version, hello.max_version)
+}
+
+/// A greeting that came in.
+///
+/// # Errors
+/// A field makes no sense.
+pub fn hello_in(hello: pb::HelloRequest) -> Result<Hello, ConvertError> {
+    Ok(Hello {
+        versions: versions(&hello),
+        datacenter: Datacenter::from(named("datacenter", hello.datacenter)?),
+        node: NodeName::from(named("node", hello.node)?),
+        prefixes: prefixes_in(hello.prefixes)?,
+        max_txn_ops: uncount(hello.max_txn_ops),
+    })
+}
+
+/// An answer to a greeting, to be sent.
+pub fn hello_reply_out(reply: HelloReply) -> pb::HelloReply {
+    let known = |known: Known| pb::Known {
+        prefix: known.prefix,
+        position: Some(position_out(known.position)),
+        hash: known.hash.0,
+    };
+    pb::HelloReply {
+        version: reply.version,
+        datacenter: reply.datacenter.to_string(),
+        node: reply.node.to_string(),
+        prefixes: prefixes_out(reply.prefixes),
+        max_txn_ops: count(reply.max_txn_ops),
+        known: reply.known.into_iter().map(known).collect(),
+    }
+}
+
+/// An answer to a greeting that came in.
+///
+/// # Errors
+/// A field makes no sense.
+pub fn hello_reply_in(reply: pb::HelloReply) -> Result<HelloReply, ConvertError> {
+    let known = |known: pb::Known| {
+        Ok(Known {
+            prefix: named("known.prefix", known.prefix)?,
+            position: position_in(known.position)?,
+            hash: hash_in("known.hash", known.hash)?,
+        })
+    };
+    Ok(HelloReply {
+        version: reply.version,
+        datacenter: Datacenter::from(named("datacenter", reply.datacenter)?),
+        node: NodeName::from(named("node", reply.node)?),
+        prefixes: prefixes_in(reply.prefixes)?,
+        max_txn_ops: uncount(reply.max_txn_ops),
+        known: reply.known.into_iter().map(known).collect::<Result<_, _>>()?,
+    })
+}
+
+fn headers_out(headers: Vec<(String, String)>) -> Vec<pb::Header> {
+    headers.into_iter().map(|(name, value)| pb::Header { name, value }).collect()
+}
+
+fn headers_in(headers: Vec<pb::Header>) -> Vec<(String, String)> {
+    headers.into_iter().map(|header| (header.name.to_ascii_lowercase(), header.value)).collect()
+}
+
+/// A request of a client, to be sent.
+pub fn forward_out(forward: Forward) -> pb::ForwardRequest {
+    pb::ForwardRequest {
+        request_id: forward.request_id,
+        method: forward.method,
+        path_and_query: forward.path_and_query,
+        headers: headers_out(forward.headers),
+        body: forward.body,
+        token: forward.token.map(|token| token.expose().to_owned()).unwrap_or_default(),
+        origin: forward.origin.to_string(),
+        hops: forward.hops,
+    }
+}
+
+/// A request of a client that came in.
+///
+/// # Errors
+/// A field makes no sense. The error holds neither token nor body.
+pub fn forward_in(forward: pb::ForwardRequest) -> Result<Forward, ConvertError> {
+    if !matches!(forward.method.as_str(), "GET" | "HEAD" | "PUT" | "POST" | "DELETE") {
+        return Err(bad("method", "is none of GET, HEAD, PUT, POST and DELETE"));
+    }
+    if !forward.path_and_query.starts_with('/') {
+        return Err(bad("path_and_query", "does not begin with a slash"));
+    }
+    Ok(Forward {
+        request_id: named("request_id", forward.request_id)?,
+        method: forward.method,
+        path_and_query: forward.path_and_query,
+        headers: headers_in(forward.headers),
+        body: forward.body,
+        token: (!forward.token.is_empty()).then(|| SecretText::from(forward.token)),
+        origin: Datacenter::from(named("origin", forward.origin)?),
+        hops: forward.hops,
+    })
+}
+
+/// What came of a request, to be sent in as many messages as it takes.
+pub fn forwarded_out(forwarded: Forwarded) -> Vec<pb::ForwardReply> {
+    let mut rest = forwarded.body;
+    let mut next = move || rest.split_to(rest.len().min(PART_BYTES));
+    let first = pb::ForwardReply {
+        status: u32::from(forwarded.status),
+        headers: headers_out(forwarded.headers),
+        body: next(),
+    };
+    let further = std::iter::from_fn(move || Some(next()).filter(|part| !part.is_empty()));
+    let further = further.map(|body| pb::ForwardReply { status: 0, headers: Vec::new(), body });
+    std::iter::once(first).chain(further).collect()
+}
+
+/// The head of what came of a request; [`body_in`] adds what follows.
+///
+/// # Errors
+/// The status is none.
+pub fn forwarded_in(first: pb::ForwardReply) -> Result<Forwarded, ConvertError> {
+    let status = u16::try_from(first.status).ok().filter(|status| (200..600).contains(status));
+    Ok(Forwarded {
+        status: status.ok_or_else(|| bad("status", format!("is {}", first.status)))?,
+        headers: headers_in(first.headers),
+        body: first.body,
+    })
+}
+
+/// Adds a further part to a body.
+///
+/// # Errors
+/// The body grows too long.
+pub fn body_in(body: &mut Vec<u8>, part: &[u8]) -> Result<(), ConvertError> {
+    if body.len() + part.len() > MAX_BODY_BYTES {
+        return Err(bad("body", format!("is longer than {MAX_BODY_BYTES} bytes")));
+    }
+    body.extend_from_slice(part);
+    Ok(())
+}
+
+/// Where a follower begins, to be sent.
+pub fn start_out(start: FollowStart) -> pb::FollowUp {
+    let (position, hash) = start.at.map_or((None, String::new()), |(at, hash)| (Some(at), hash.0));
+    let start = pb::FollowStart {
+        prefix: start.prefix,
+        position: position.map(position_out),
+        hash,
+        compare: start.compare,
+    };
+    pb::FollowUp { message: Some(pb::follow_up::Message::Start(start)) }
+}
+
+/// How far a follower is, to be sent.
+pub fn ack_out(position: Position) -> pb::FollowUp {
+    pb::FollowUp { message: Some(pb::follow_up::Message::Ack(position_out(position))) }
+}
+
+/// The first message of a follower.
+///
+/// # Errors
+/// It is none.
+pub fn start_in(up: pb::FollowUp) -> Result<FollowStart, ConvertError> {
+    let start = match up.message {
+        Some(pb::follow_up::Message::Start(start)) => start,
+        Some(pb::follow_up::Message::Ack(_)) => return Err(bad("the first message", "is an ack")),
+        None => return Err(ConvertError::Unknown),
+    };
+    let hash = hash_in("start.hash", start.hash)?;
+    let at = start.position.map(|position| Ok((position_in(Some(position))?, hash))).transpose()?;
+    Ok(FollowStart { prefix: named("start.prefix", start.prefix)?, at, compare: start.compare })
+}
+
+/// All other messages of a follower.
+///
+/// # Errors
+/// It is no ack.
+pub fn ack_in(up: pb::FollowUp) -> Result<Position, ConvertError> {
+    match up.message {
+        Some(pb::follow_up::Message::Ack(position)) => position_in(Some(position)),
+        Some(pb::follow_up::Message::Start(_)) => Err(bad("a later message", "is a start")),
+        None => Err(ConvertError::Unknown),
+    }
+}
+
+/// What a follower is sent; pairs in as many messages as they take.
+///
+/// # Errors
+/// An entry's bytes do not have its hash: another release wrote it, with more than this one knows.
+pub fn item_out(item: FollowItem) -> Result<Vec<pb::FollowDown>, ConvertError> {
+    use pb::follow_down::Message;
+    let message = match item {
+        FollowItem::Continues => Message::Continues(pb::Continues {}),
+        FollowItem::Forked { home, reason } => {
+            Message::Forked(pb::Forked { home: Some(position_out(home)), reason })
+        }
+        FollowItem::SnapshotBegin => Message::SnapshotBegin(pb::SnapshotBegin {}),
+        FollowItem::SnapshotPairs(pairs) => {
+            let parts = in_parts(pairs.into_iter().map(pair_out));
+            let down = |pairs| down(Message::SnapshotPairs(pb::SnapshotPairs { pairs }));
+            return Ok(parts.map(down).collect());
+        }
+        FollowItem::SnapshotEnd { position, hash, pairs } => Message::SnapshotEnd(pb::SnapshotEnd {
+            position: Some(position_out(position)),
+            hash: hash.0,
+            pairs,
+        }),
+        FollowItem::Entry { entry, hash, modify_index, blobs } => {
+            let record = record::encode(&entry);
+            if Hash::of(&record) != hash {
+                return Err(bad("entry", format!("{} holds more than this release knows", entry.position)));
+            }
+            Message::Entry(pb::Entry { record, modify_index, blobs })
+        }
+        FollowItem::Tip { position, ts_ms } => {
+            Message::Tip(pb::Tip { position: Some(position_out(position)), ts_ms })
+        }
+    };
+    Ok(vec![down(message)])
+}
+
+fn down(message: pb::follow_down::Message) -> pb::FollowDown {
+    pb::FollowDown { message: Some(message) }
+}
+
+/// Pairs that fit into one message together. One is shorter than a message: Consul takes no value above half a MiB.
+fn in_parts(pairs: impl Iterator<Item = pb::Pair>) -> impl Iterator<Item = Vec<pb::Pair>> {
+    let mut parts: Vec<Vec<pb::Pair>> = Vec::new();
+    let mut filled = PART_BYTES;
+    for pair in pairs {
+        let bytes = pair.encoded_len();
+        match parts.last_mut() {
+            Some(part) if filled + bytes <= PART_BYTES => part.push(pair),
+            _ => {
+                parts.push(vec![pair]);
+                filled = 0;
+            }
+        }
+        filled += bytes;
+    }
+    parts.into_iter()
+}
+
+/// What a follower was sent. The hash of an entry is that of its bytes.
+///
+/// # Errors
+/// It makes no sense, or is of a kind that this release does not know.
+pub fn item_in(down: pb::FollowDown, compare: bool) -> Result<FollowItem, ConvertError> {
+    use pb::follow_down::Message;
+    Ok(match down.message.ok_or(ConvertError::Unknown)? {
+        Message::Continues(pb::Continues {}) => FollowItem::Continues,
+        Message::Forked(forked) => {
+            FollowItem::Forked { home: position_in(forked.home)?, reason: forked.reason }
+        }
+        Message::SnapshotBegin(pb::SnapshotBegin {}) => FollowItem::SnapshotBegin,
+        Message::SnapshotPairs(pairs) => {
+            let pairs = pairs.pairs.into_iter().map(|pair| pair_in(pair, compare));
+            FollowItem::SnapshotPairs(pairs.collect::<Result<_, _>>()?)
+        }
+        Message::SnapshotEnd(end) => FollowItem::SnapshotEnd {
+            position: position_in(end.position)?,
+            hash: hash_in("snapshot_end.hash", end.hash)?,
+            pairs: end.pairs,
+        },
+        Message::Entry(entry) => FollowItem::Entry {
+            hash: Hash::of(&entry.record),
+            entry: record::decode("the entry", &entry.record).map_err(|error| bad("entry.record", error))?,
+            modify_index: entry.modify_index,
+            blobs: entry.blobs,
+        },
+        Message::Tip(tip) => FollowItem::Tip { position: position_in(tip.position)?, ts_ms: tip.ts_ms },
+    })
+}
+
+fn pair_out(pair: SnapshotPair) -> pb::Pair {
+    match pair {
+        SnapshotPair::Data(pair) => {
+            let value = pair.value.clone();
+            valued(pair, value)
+        }
+        SnapshotPair::Hashed { pair, hash } => valued(pair, Bytes::copy_from_slice(&hash)),
+        SnapshotPair::Held(key) => pb::Pair { key, held: true, ..pb::Pair::default() },
+    }
+}
+
+fn valued(pair: Pair, value: Bytes) -> pb::Pair {
+    pb::Pair {
+        key: pair.key,
+        flags: pair.flags,
+        value,
+        create_index: pair.create_index,
+        modify_index: pair.modify_index,
+        held: false,
+    }
+}
+
+fn pair_in(pair: pb::Pair, compare: bool) -> Result<SnapshotPair, ConvertError> {
+    let key = named("pair.key", pair.key)?;
+    if pair.held {
+        return Ok(SnapshotPair::Held(key));
+    }
+    let data = Pair {
+        key,
+        value: Bytes::new(),
+        flags: pair.flags,
+        session: None,
+        lock_index: 0,
+        create_index: pair.create_index,
+        modify_index: pair.modify_index,
+    };
+    if !compare {
+        return Ok(SnapshotPair::Data(Pair { value: pair.value, ..data }));
+    }
+    let hash = <[u8; 32]>::try_from(&*pair.value).map_err(|_| bad("pair.value", "is no hash of 32 bytes"))?;
+    Ok(SnapshotPair::Hashed { pair: data, hash })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Keys and locks between the lab's two datacenters, through their mesh gateways: unchanged tools and client libraries
+//! against the agents' addresses, answers beside Consul's own, and what holds while processes are killed.
+//!
+//! One lab serves all scenarios, one after the other, as in `lab.rs`.
+
+mod answers;
+mod ask;
+mod counter;
+mod faults;
+mod tools;
+mod world;
+
+use crate::lab_sync::world::World;
+
+type Scenario = fn(&World);
+
+/// Names a scenario after its function.
+macro_rules! scenarios {
+    ($($module:ident::$name:ident),* $(,)?) => {
+        [$((stringify!($module::$name), $module::$name as Scenario)),*]
+    };
+}
+
+#[test]
+fn keys_and_locks_between_two_datacenters() {
+    let world = World::start();
+    let scenarios = scenarios![
+        tools::consul_kv_does_what_it_does_against_consul,
+        tools::consul_lock_excludes_the_other_datacenter,
+        tools::consul_lock_with_several_holders,
+        tools::consul_watch_sees_what_the_other_datacenter_writes,
+        answers::they_are_consuls_own,
+        counter::two_processes_in_both_datacenters_lose_no_increment,
+        faults::the_home_agent_is_killed_under_traffic,
+        faults::the_applier_is_killed_under_traffic,
+    ];
+    let mut failures = Vec::new();
+    for (name, scenario) in scenarios {
+        let started = causeway::lifecycle::now();
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scenario(&world)));
+        println!(
+            "{name}: {} ({:.1} s)",
+            if outcome.is_ok() { "ok" } else { "FAILED" },
+            started.elapsed().as_secs_f32()
+        );
+        failures.extend(outcome.err().map(|_| name));
+    }
+    world.stop(!failures.is_empty());
+    assert!(failures.is_empty(), "failed, each with its reason above: {failures:?}");
+}

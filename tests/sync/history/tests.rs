@@ -1,0 +1,104 @@
+//! The checkers themselves: each finds what it is for, and nothing in a history that is right.
+
+use causeway::model::sync::Token;
+
+use super::{Act, Call, Moment, Outcome, judge};
+
+fn call(began: Moment, ended: Moment, outcome: Outcome, act: Act) -> Call {
+    Call { client: 0, began, ended, outcome, act }
+}
+
+fn done(began: Moment, ended: Moment, act: Act) -> Call {
+    call(began, ended, Outcome::Done, act)
+}
+
+fn write(value: u64) -> Act {
+    Act::Write { key: "k".into(), value: Some(value) }
+}
+
+fn read(seen: Option<u64>) -> Act {
+    Act::Read { key: "k".into(), seen }
+}
+
+fn cas(from: Option<u64>, to: u64, is_done: bool) -> Act {
+    Act::Cas { key: "k".into(), from, to, is_done }
+}
+
+fn finds(calls: &[Call], invariant: &str) {
+    let found = judge(calls);
+    assert!(found.iter().any(|violation| violation.0.starts_with(invariant)), "{invariant}: {found:?}");
+}
+
+fn finds_nothing(calls: &[Call]) {
+    assert_eq!(judge(calls), []);
+}
+
+#[test]
+fn a_register_reads_what_was_written() {
+    finds_nothing(&[done(0, 1, write(1)), done(2, 3, read(Some(1)))]);
+    finds_nothing(&[done(0, 9, write(1)), done(1, 2, read(None)), done(3, 4, read(Some(1)))]);
+    finds(&[done(0, 1, write(1)), done(2, 3, read(None))], "I1");
+    finds(&[done(0, 9, write(1)), done(1, 2, read(Some(1))), done(3, 4, read(None))], "I1");
+    finds(&[done(0, 1, read(Some(7)))], "I1");
+}
+
+#[test]
+fn an_open_write_may_happen_at_any_time_or_never() {
+    let open = call(0, 5, Outcome::Open, write(1));
+    finds_nothing(&[open.clone(), done(6, 7, read(None))]);
+    finds_nothing(&[open.clone(), done(6, 7, read(None)), done(8, 9, read(Some(1)))]);
+    finds(&[open, done(6, 7, read(Some(1))), done(8, 9, read(None))], "I1");
+    finds(&[call(0, 1, Outcome::Refused, write(1)), done(2, 3, read(Some(1)))], "I1");
+}
+
+#[test]
+fn a_compare_and_set_compares() {
+    finds_nothing(&[
+        done(0, 1, cas(None, 1, true)),
+        done(2, 3, cas(Some(1), 2, true)),
+        done(4, 5, read(Some(2))),
+    ]);
+    finds(&[done(0, 1, cas(None, 1, true)), done(2, 3, cas(None, 2, true))], "I1");
+    finds(&[done(0, 1, cas(None, 1, true)), done(2, 3, cas(Some(1), 2, false))], "I1");
+}
+
+#[test]
+fn lists_have_one_order() {
+    let append = |item, a: &[u64], b: &[u64]| Act::Append {
+        item,
+        lists: vec![("a".into(), a.to_vec()), ("b".into(), b.to_vec())],
+    };
+    let seen =
+        |a: &[u64], b: &[u64]| Act::Lists { seen: vec![("a".into(), a.to_vec()), ("b".into(), b.to_vec())] };
+    let two = [done(0, 1, append(1, &[], &[])), done(2, 3, append(2, &[1], &[1]))];
+    let with = |last: Act| [two.as_slice(), &[done(8, 9, last)]].concat();
+    finds_nothing(&with(seen(&[1, 2], &[1, 2])));
+    finds(&with(seen(&[1, 2], &[1])), "I2");
+    finds(&with(seen(&[2, 1], &[1, 2])), "I2");
+    finds(&with(seen(&[1, 2, 1], &[1, 2])), "I2");
+    let crossed = [
+        call(0, 9, Outcome::Open, append(1, &[], &[])),
+        call(0, 9, Outcome::Open, append(2, &[], &[])),
+        done(10, 11, seen(&[1, 2], &[2, 1])),
+    ];
+    finds(&crossed, "I2");
+    let half = [call(0, 9, Outcome::Open, append(1, &[], &[])), done(10, 11, seen(&[1], &[]))];
+    finds(&half, "I2");
+}
+
+#[test]
+fn tokens_grow_and_order_what_they_guard() {
+    let token = |n| Token { epoch: 1, n };
+    let grant = |n| Act::Grant { lock: "l".into(), token: token(n) };
+    let count = |n, from, to| Act::Count { lock: "l".into(), token: token(n), from, to };
+    finds_nothing(&[
+        done(0, 1, grant(1)),
+        done(1, 2, count(1, 0, 1)),
+        done(3, 4, grant(2)),
+        done(5, 6, count(2, 1, 2)),
+    ]);
+    finds(&[done(0, 1, grant(1)), done(3, 4, grant(1))], "I5");
+    finds(&[done(0, 1, grant(2)), done(3, 4, grant(1))], "I5");
+    finds(&[done(0, 1, count(1, 0, 1)), done(3, 4, count(2, 0, 1))], "I7");
+    finds(&[done(0, 1, count(2, 0, 1)), done(3, 4, count(1, 1, 2))], "I6");
+}

@@ -1,0 +1,264 @@
+//! I3, I4, I8, I9: what Consul holds at home and at replicas, looked at after every change. The journal is read as any
+//! follower reads it and folded here once more; each replica must be what that gave at its position.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use causeway::{
+    model::{
+        kv::Pair,
+        name::Datacenter,
+        sync::{Position, PrefixId},
+    },
+    sync::{
+        layout::Layout,
+        record::{self, Change, Entry, Head, Phase, State, Value},
+    },
+};
+
+use super::Violation;
+
+/// The data of a prefix: flags and value of each key.
+type Data = BTreeMap<String, (u64, Bytes)>;
+
+/// All keys of a Consul.
+type Pairs = BTreeMap<String, Pair>;
+
+/// Which side of a prefix a datacenter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Home,
+    Replica,
+}
+
+/// What the journal gave up to some position.
+#[derive(Clone, Default)]
+struct Folded {
+    data: Arc<Data>,
+    held: Arc<BTreeSet<String>>,
+}
+
+/// What a replica was found to be.
+#[derive(Default)]
+struct Seen {
+    position: Option<Position>,
+    keys: BTreeSet<String>,
+}
+
+/// Watches one prefix in all datacenters.
+pub(crate) struct Witness {
+    prefix: String,
+    layout: Layout,
+    at: Option<Position>,
+    folds: BTreeMap<Position, Folded>,
+    /// What each key held at each of its indexes, at home.
+    indexes: BTreeMap<(String, u64), Bytes>,
+    /// What each key held at home while no session held it.
+    free: BTreeSet<(String, u64, Bytes)>,
+    replicas: BTreeMap<Datacenter, Seen>,
+    found: Vec<Violation>,
+}
+
+impl Witness {
+    /// Of this prefix.
+    pub(crate) fn new(prefix: &str) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            layout: Layout::new(&PrefixId::of(prefix)),
+            at: None,
+            folds: BTreeMap::new(),
+            indexes: BTreeMap::new(),
+            free: BTreeSet::new(),
+            replicas: BTreeMap::new(),
+            found: Vec::new(),
+        }
+    }
+
+    /// What was found so far.
+    pub(crate) fn found(&self) -> &[Violation] {
+        &self.found
+    }
+
+    /// Looks at all keys of a datacenter.
+    pub(crate) fn look(&mut self, datacenter: &Datacenter, side: Side, pairs: &Pairs) {
+        match side {
+            Side::Home => self.look_home(pairs),
+            Side::Replica => self.look_replica(datacenter, pairs),
+        }
+    }
+
+    /// Where the journal ends.
+    pub(crate) fn end(&self) -> Option<Position> {
+        self.at
+    }
+
+    /// How far a replica is.
+    pub(crate) fn position(&self, datacenter: &Datacenter) -> Option<Position> {
+        self.replicas.get(datacenter)?.position
+    }
+
+    /// A datacenter's Consul was restored: what its replica was is forgotten.
+    pub(crate) fn forget(&mut self, datacenter: &Datacenter) {
+        self.replicas.remove(datacenter);
+    }
+
+    /// Whether home ever showed this value of this key at this index.
+    pub(crate) fn check_index(&mut self, key: &str, index: u64, value: &[u8]) {
+        if self.indexes.get(&(key.to_owned(), index)).is_none_or(|held| held != value) {
+            self.tell(format!(
+                "index: {key} was shown with index {index} and `{}`, which home never had",
+                String::from_utf8_lossy(value)
+            ));
+        }
+    }
+
+    fn tell(&mut self, text: String) {
+        let violation = Violation(text);
+        if !self.found.contains(&violation) {
+            self.found.push(violation);
+        }
+    }
+
+    fn data(&self, pairs: &Pairs) -> Data {
+        pairs
+            .range(self.prefix.clone()..)
+            .take_while(|(key, _)| key.starts_with(&self.prefix))
+            .map(|(key, pair)| (key.clone(), (pair.flags, pair.value.clone())))
+            .collect()
+    }
+
+    fn look_home(&mut self, pairs: &Pairs) {
+        for (key, pair) in pairs.iter().filter(|(key, _)| key.starts_with(&self.prefix)) {
+            self.indexes.insert((key.clone(), pair.modify_index), pair.value.clone());
+            if pair.session.is_none() {
+                self.free.insert((key.clone(), pair.flags, pair.value.clone()));
+            }
+        }
+        let Some(head) = read::<Head>(pairs, &self.layout.head()) else { return };
+        if self.at != Some(head.position) {
+            self.follow(head.position, pairs);
+        }
+        let Some(folded) = self.folds.get(&head.position).cloned() else { return };
+        let mut data = self.data(pairs);
+        data.retain(|key, _| !folded.held.contains(key));
+        if data != *folded.data {
+            let text = difference(&folded.data, &data);
+            self.tell(format!("I3: home is not what its journal says at {}: {text}", head.position));
+        }
+    }
+
+    fn follow(&mut self, to: Position, pairs: &Pairs) {
+        let from = self.at.replace(to);
+        if self.folds.contains_key(&to) {
+            return; // restored
+        }
+        let base = from.and_then(|from| self.folds.get(&from)).cloned();
+        let folded = match (base, from) {
+            (Some(base), Some(from)) if to.seq == from.seq => base,
+            (Some(base), Some(from)) if to.seq == from.seq + 1 => self.step(&base, to, pairs),
+            (None, None) => Folded { data: Arc::new(self.data(pairs)), held: Arc::default() },
+            _ => return self.tell(format!("I3: the journal jumped from {from:?} to {to}")),
+        };
+        self.folds.insert(to, folded);
+    }
+
+    fn step(&mut self, base: &Folded, to: Position, pairs: &Pairs) -> Folded {
+        let mut folded = base.clone();
+        let Some(entry) = read::<Entry>(pairs, &self.layout.entry(to.seq)) else {
+            self.tell(format!("I3: the journal lacks {to}"));
+            return folded;
+        };
+        if entry.position != to {
+            self.tell(format!("I3: the entry of {to} says {}", entry.position));
+        }
+        let (data, held) = (Arc::make_mut(&mut folded.data), Arc::make_mut(&mut folded.held));
+        for change in &entry.ops {
+            match change {
+                Change::Set { k, flags, value } => {
+                    let value = match value {
+                        Value::Val(bytes) => bytes.clone(),
+                        Value::Blob(hash) => pairs
+                            .get(&self.layout.blob(&hash.0))
+                            .map(|pair| pair.value.clone())
+                            .unwrap_or_default(),
+                    };
+                    held.remove(k);
+                    data.insert(k.clone(), (*flags, value));
+                }
+                Change::Held { k } => {
+                    data.remove(k);
+                    held.insert(k.clone());
+                }
+                Change::Del { k } => {
+                    data.remove(k);
+                    held.remove(k);
+                }
+                Change::DelTree { k } => {
+                    data.retain(|key, _| !key.starts_with(k.as_str()));
+                    held.retain(|key| !key.starts_with(k.as_str()));
+                }
+            }
+        }
+        folded
+    }
+
+    fn look_replica(&mut self, datacenter: &Datacenter, pairs: &Pairs) {
+        let data = self.data(pairs);
+        let state = read::<State>(pairs, &self.layout.state());
+        let mut seen = self.replicas.remove(datacenter).unwrap_or_default();
+        let keys: BTreeSet<String> = data.keys().cloned().collect();
+        for gone in seen.keys.difference(&keys) {
+            self.check_gone(datacenter, gone, seen.position);
+        }
+        seen.keys = keys;
+        if let Some(state) = state {
+            if let Some(before) = seen.position.filter(|before| *before > state.position) {
+                self.tell(format!("I4: {datacenter} went back from {before} to {}", state.position));
+            }
+            seen.position = Some(state.position);
+            if state.phase == Phase::Stream {
+                self.check_data(datacenter, state.position, &data);
+            }
+        }
+        self.replicas.insert(datacenter.clone(), seen);
+    }
+
+    /// A lock whose session ended is free without an entry in the journal: then a replica may hold what it held at
+    /// home, or nothing.
+    fn check_data(&mut self, datacenter: &Datacenter, at: Position, data: &Data) {
+        let Some(folded) = self.folds.get(&at).cloned() else {
+            return self.tell(format!("I3: {datacenter} is at {at}, where home never was"));
+        };
+        let mut data = data.clone();
+        data.retain(|key, (flags, value)| {
+            !(folded.held.contains(key) && self.free.contains(&(key.clone(), *flags, value.clone())))
+        });
+        if *folded.data != data {
+            let text = difference(&folded.data, &data);
+            self.tell(format!("I3: {datacenter} at {at} is not what home was: {text}"));
+        }
+    }
+
+    /// I8: some state of the journal from the replica's position on lacks the key.
+    fn check_gone(&mut self, datacenter: &Datacenter, key: &str, from: Option<Position>) {
+        let lacks = |folded: &Folded| !folded.data.contains_key(key);
+        if !self.folds.range(from.unwrap_or_default()..).any(|(_, folded)| lacks(folded)) {
+            self.tell(format!("I8: {datacenter} lost {key}, which home never deleted"));
+        }
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(pairs: &Pairs, key: &str) -> Option<T> {
+    let pair = pairs.get(key)?;
+    Some(record::decode(key, &pair.value).unwrap_or_else(|error| panic!("{error}")))
+}
+
+fn difference(want: &Data, have: &Data) -> String {
+    let keys: BTreeSet<&String> = want.keys().chain(have.keys()).collect();
+    let differs = keys.into_iter().filter(|key| want.get(*key) != have.get(*key)).take(3);
+    let line = |key: &String| format!("{key} is {:?} and must be {:?}", have.get(key), want.get(key));
+    differs.map(line).collect::<Vec<_>>().join("; ")
+}

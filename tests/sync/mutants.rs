@@ -1,0 +1,32 @@
+//! Faults planted into an engine from outside: what it asks of Consul and of others is changed on the way. Each is one of
+//! the faults of the systems before this one, and each must be caught.
+
+mod peers;
+mod store;
+
+mod tests;
+
+pub(crate) use self::{
+    peers::{MutantPeers, Watermark},
+    store::MutantStore,
+};
+
+/// Which fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// None: everything goes through as it is.
+    #[default]
+    None,
+    /// No transaction checks whether its session still holds the duty or the lock.
+    NoSessionCheck,
+    /// Holding a duty is having one's name in the value of its key.
+    OwnerByValue,
+    /// Of a snapshot only what is newer than the newest index seen before is taken.
+    Watermark,
+    /// A list that is filtered away counts as one without keys.
+    EmptyList,
+    /// The data of a replica is written first, its progress after that.
+    SplitProgress,
+    /// A transaction is acknowledged before Consul has it, and given up when Consul is not there.
+    EarlyAck,
+}

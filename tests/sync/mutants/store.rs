@@ -1,0 +1,182 @@
+//! What is changed between an engine and its Consul.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use causeway::{
+    model::{
+        kv::{Op, Pair, TxnReply},
+        name::NodeName,
+        secret::SecretText,
+        session::{SessionId, SessionSpec},
+    },
+    sync::{
+        endpoint::{Raw, Request, Response},
+        record::{self, Doer},
+        store::{Answer, Read, Right, Store, StoreError},
+    },
+};
+use tokio::time::sleep;
+
+use super::Mutant;
+
+/// A store with a fault.
+#[derive(Clone)]
+pub(crate) struct MutantStore<S> {
+    inner: S,
+    mutant: Mutant,
+    node: NodeName,
+}
+
+impl<S: Store> MutantStore<S> {
+    pub(crate) fn new(inner: S, mutant: Mutant, node: &NodeName) -> Self {
+        Self { inner, mutant, node: node.clone() }
+    }
+
+    /// Without the checks of sessions, whose results are made up.
+    async fn unchecked(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
+        let is_check = |op: &Op| matches!(op, Op::CheckSession { .. });
+        let checks: Vec<(usize, Pair)> =
+            ops.iter().enumerate().filter(|(_, op)| is_check(op)).map(|(at, op)| (at, made_up(op))).collect();
+        let kept: Vec<usize> = (0..ops.len()).filter(|at| !is_check(&ops[*at])).collect();
+        let rest: Vec<Op> = ops.into_iter().filter(|op| !is_check(op)).collect();
+        if rest.is_empty() {
+            return Ok(TxnReply::Committed(checks.into_iter().map(|(_, pair)| pair).collect()));
+        }
+        Ok(match self.inner.txn(rest).await? {
+            // All our transactions check first, so that its results are the first.
+            TxnReply::Committed(pairs) => {
+                TxnReply::Committed(checks.into_iter().map(|(_, pair)| pair).chain(pairs).collect())
+            }
+            TxnReply::RolledBack(mut errors) => {
+                errors.iter_mut().for_each(|error| error.op_index = kept[error.op_index]);
+                TxnReply::RolledBack(errors)
+            }
+        })
+    }
+
+    /// Checks who stands in the value instead of who holds the key.
+    async fn by_value(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
+        let Some(Op::CheckSession { key, .. }) = ops.first() else { return self.inner.txn(ops).await };
+        let before = self.inner.get(key, Read::Consistent).await?;
+        let doer = before.value.and_then(|pair| record::decode::<Doer>(key, &pair.value).ok());
+        if doer.is_some_and(|doer| doer.node == self.node) {
+            self.unchecked(ops).await
+        } else {
+            self.inner.txn(ops).await
+        }
+    }
+
+    /// Data first, progress after that.
+    async fn split(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
+        let is_progress = |op: &Op| matches!(op, Op::Cas { key, .. } if key.ends_with("/state"));
+        let Some(at) = ops.iter().position(is_progress).filter(|_| ops.len() > 2) else {
+            return self.inner.txn(ops).await;
+        };
+        let data: Vec<Op> =
+            ops.iter().enumerate().filter(|(i, _)| *i != at).map(|(_, op)| op.clone()).collect();
+        let progress = vec![ops[0].clone(), ops[at].clone()];
+        let first = self.inner.txn(data).await?;
+        let TxnReply::Committed(mut pairs) = first else { return Ok(first) };
+        match self.inner.txn(progress).await? {
+            TxnReply::Committed(more) => {
+                pairs.splice(at..at, more.into_iter().skip(at));
+                Ok(TxnReply::Committed(pairs))
+            }
+            rolled_back => Ok(rolled_back),
+        }
+    }
+
+    /// Answers what will probably be the answer, and then has it done: once, whatever comes of it.
+    #[expect(clippy::disallowed_methods, reason = "nobody looks after what was acknowledged too early")]
+    async fn early(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
+        let is_commit = ops.iter().any(|op| matches!(op, Op::Cas { key, .. } if key.ends_with("/head")));
+        if !is_commit {
+            return self.inner.txn(ops).await;
+        }
+        let index = self.inner.get("_sync/none", Read::Default).await?.index;
+        let has_result = |op: &&Op| {
+            matches!(
+                op,
+                Op::Set { .. }
+                    | Op::Cas { .. }
+                    | Op::Lock { .. }
+                    | Op::Unlock { .. }
+                    | Op::Get { .. }
+                    | Op::CheckIndex { .. }
+                    | Op::CheckSession { .. }
+            )
+        };
+        let guessed = ops.iter().filter(has_result).map(|op| Pair { modify_index: index + 1, ..made_up(op) });
+        let reply = TxnReply::Committed(guessed.collect());
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(20)).await;
+            drop(inner.txn(ops).await);
+        });
+        Ok(reply)
+    }
+}
+
+fn made_up(op: &Op) -> Pair {
+    let session = match op {
+        Op::CheckSession { session, .. } | Op::Lock { session, .. } => Some(session.clone()),
+        _ => None,
+    };
+    Pair {
+        key: op.key().to_owned(),
+        value: Bytes::new(),
+        flags: 0,
+        session,
+        lock_index: 1,
+        create_index: 1,
+        modify_index: 1,
+    }
+}
+
+impl<S: Store> Store for MutantStore<S> {
+    async fn txn(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
+        match self.mutant {
+            Mutant::NoSessionCheck => self.unchecked(ops).await,
+            Mutant::OwnerByValue => self.by_value(ops).await,
+            Mutant::SplitProgress => self.split(ops).await,
+            Mutant::EarlyAck => self.early(ops).await,
+            _ => self.inner.txn(ops).await,
+        }
+    }
+
+    async fn get(&self, key: &str, read: Read) -> Result<Answer<Option<Pair>>, StoreError> {
+        self.inner.get(key, read).await
+    }
+
+    async fn list(&self, prefix: &str, read: Read) -> Result<Answer<Vec<Pair>>, StoreError> {
+        match self.inner.list(prefix, read).await {
+            Err(StoreError::Unusable(_)) if self.mutant == Mutant::EmptyList => {
+                Ok(Answer { value: Vec::new(), index: 1 })
+            }
+            answer => answer,
+        }
+    }
+
+    async fn create_session(&self, spec: &SessionSpec) -> Result<SessionId, StoreError> {
+        self.inner.create_session(spec).await
+    }
+
+    async fn renew_session(&self, id: &SessionId) -> Result<bool, StoreError> {
+        self.inner.renew_session(id).await
+    }
+
+    async fn destroy_session(&self, id: &SessionId) -> Result<(), StoreError> {
+        self.inner.destroy_session(id).await
+    }
+
+    async fn authorize(&self, token: Option<&SecretText>, rights: &[Right]) -> Result<Vec<bool>, StoreError> {
+        self.inner.authorize(token, rights).await
+    }
+}
+
+impl<S: Store + Raw> Raw for MutantStore<S> {
+    async fn ask(&self, request: &Request) -> Result<Response, StoreError> {
+        self.inner.ask(request).await
+    }
+}
