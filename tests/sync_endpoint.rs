@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use causeway::sync::endpoint::Response;
 
+use crate::rig::parts::PATIENCE;
+
 use self::{
     operations::{OPERATIONS, Operation},
     world::{World, text},
@@ -122,6 +124,10 @@ async fn a_watch_at_a_replica_wakes_with_the_homes_index() {
     });
     let home = world.ask(world::HOME, "GET", "/v1/kv/config/watched", "").await;
     assert_eq!(text(&woken), text(&home));
+    // An index of the home's, as a client has it after the home answered, is not waited for here.
+    let foreign = "/v1/kv/config/watched?index=1000000&wait=600s";
+    let answer = tokio::time::timeout(PATIENCE, world.ask(world::REPLICA, "GET", foreign, "")).await;
+    assert_eq!(text(&answer.unwrap()), text(&home));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
