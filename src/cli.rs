@@ -9,11 +9,15 @@ pub mod completions;
 pub mod consul_flags;
 pub mod demo;
 pub mod duration;
+pub mod endpoint;
 pub mod envoy;
 pub mod instance;
+pub mod kv;
 pub mod lab;
 pub mod manual;
+mod progress;
 pub mod proxy;
+pub mod sync;
 pub mod tls;
 
 use std::{
@@ -54,6 +58,8 @@ enum Command {
     CheckConfig(check_config::Args),
     Envoy(Box<envoy::EnvoyArgs>),
     Proxy(proxy::ProxyArgs),
+    Kv(Box<kv::KvArgs>),
+    Sync(sync::SyncArgs),
     Tls(tls::TlsArgs),
     Lab(lab::Args),
     Completions(completions::Args),
@@ -108,6 +114,8 @@ async fn run(command: Command, line: clap::Command) -> anyhow::Result<ExitCode> 
         Command::CheckConfig(args) => check_config::run(args).await,
         Command::Envoy(args) => Box::pin(envoy::run(*args, &config::process_env)).await,
         Command::Proxy(args) => proxy::run(args, &config::process_env).await,
+        Command::Kv(args) => Box::pin(kv::run(*args, &config::process_env)).await,
+        Command::Sync(args) => Box::pin(sync::run(args, &config::process_env)).await,
         Command::Tls(args) => tls::run(args, &config::process_env).await,
         Command::Lab(args) => Box::pin(lab::run(args)).await,
         Command::Completions(args) => completions::run(&args, &line),

@@ -11,6 +11,7 @@ mod fake;
 mod fallback;
 mod guide;
 pub mod index;
+pub mod kv;
 pub mod metrics;
 pub(crate) mod poller;
 pub mod shelf;

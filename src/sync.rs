@@ -5,6 +5,8 @@
 //! `endpoint`), what acts is a task with an owner. It knows nothing of Envoy.
 
 pub mod duty;
+pub mod endpoint;
+pub mod engine;
 pub mod layout;
 pub mod peer;
 pub mod record;

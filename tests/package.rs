@@ -248,7 +248,7 @@ fn bash_completes_what_is_for_people(package: &Package) {
     let completions = package.path("usr/share/bash-completion/completions/causeway");
     let offered = output(Command::new("bash").args(["-euc", script, "bash"]).arg(completions));
     let offered: Vec<&str> = offered.lines().collect();
-    for command in ["agent", "check-config", "envoy", "proxy", "completions", "--version"] {
+    for command in ["agent", "check-config", "envoy", "proxy", "kv", "sync", "completions", "--version"] {
         assert!(offered.contains(&command), "{command} is not offered: {offered:?}");
     }
     for hidden in ["demo", "manual"] {

@@ -6,6 +6,7 @@
 
 mod connect;
 mod credentials;
+mod raw;
 mod reply;
 
 use std::{sync::Arc, time::Duration};
@@ -26,7 +27,10 @@ use crate::{
     tls::TlsError,
 };
 
-pub use crate::consul::client::reply::Reply;
+pub use crate::consul::client::{
+    raw::{Bearer, OpenReply, RawRequest},
+    reply::Reply,
+};
 
 /// The longest body that is read. A catalog of ten thousand instances takes about 10 MiB.
 pub const MAX_BODY_BYTES: usize = 64 << 20;
@@ -94,10 +98,12 @@ pub enum ClientError {
         deadline: Duration,
     },
     /// The answer is too long.
-    #[error("{act}: the answer is longer than {MAX_BODY_BYTES} bytes")]
+    #[error("{act}: the answer is longer than {limit} bytes")]
     TooLong {
         /// Method and path.
         act: String,
+        /// The most that is read, in bytes.
+        limit: usize,
     },
     /// Consul refused.
     #[error("{act}: status {status}: {excerpt}{remedy}")]
@@ -234,12 +240,7 @@ impl Client {
         query: &[(&str, &str)],
         body: Option<Value>,
     ) -> Result<Request<Full<Bytes>>, ClientError> {
-        let (scheme, authority) = match &self.0.settings.address {
-            ConsulAddress::Http { authority } => ("http", authority.as_str()),
-            ConsulAddress::Https { authority } => ("https", authority.as_str()),
-            ConsulAddress::Unix { .. } => ("http", "localhost"),
-        };
-        let mut uri = format!("{scheme}://{authority}{path}");
+        let mut uri = format!("{}{path}", self.base());
         for (place, (key, value)) in query.iter().enumerate() {
             uri.push(if place == 0 { '?' } else { '&' });
             uri.push_str(&encode(key));
@@ -266,6 +267,15 @@ impl Client {
         Ok(request)
     }
 
+    /// Scheme and authority of every URI.
+    fn base(&self) -> String {
+        match &self.0.settings.address {
+            ConsulAddress::Http { authority } => format!("http://{authority}"),
+            ConsulAddress::Https { authority } => format!("https://{authority}"),
+            ConsulAddress::Unix { .. } => "http://localhost".into(),
+        }
+    }
+
     async fn exchange(
         &self,
         request: Request<Full<Bytes>>,
@@ -280,7 +290,7 @@ impl Client {
                 frame.map_err(|error| ClientError::Cut { act: act.to_owned(), reason: causes(&error) })?;
             if let Ok(data) = frame.into_data() {
                 if bytes.len() + data.len() > MAX_BODY_BYTES {
-                    return Err(ClientError::TooLong { act: act.to_owned() });
+                    return Err(ClientError::TooLong { act: act.to_owned(), limit: MAX_BODY_BYTES });
                 }
                 bytes.extend_from_slice(&data);
             }

@@ -12,6 +12,7 @@ pub mod defaults;
 mod expose;
 pub mod instance;
 pub mod intention;
+pub mod kv;
 pub mod mesh;
 pub mod query;
 mod read;
@@ -19,6 +20,7 @@ mod refused;
 pub mod registration;
 pub mod resolver;
 pub mod services;
+pub mod session;
 
 use crate::model::note::Note;
 

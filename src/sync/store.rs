@@ -2,7 +2,11 @@
 //!
 //! [`Store`] is the seam: the engine runs over a real Consul and, in tests, over a model of one.
 
+pub mod consul;
+
 use std::{future::Future, time::Duration};
+
+use tokio::sync::mpsc;
 
 use crate::model::{
     kv::{Op, Pair, TxnReply},
@@ -26,12 +30,36 @@ pub trait Store: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Answer<Option<Pair>>, StoreError>> + Send;
 
     /// Reads all keys that begin so, in their order. What is filtered away by ACLs is an error, and so is a body that
-    /// ends early: an empty answer says that there are none.
+    /// ends early: an empty answer says that there are none. This agent's own token must be allowed to write all of it.
     fn list(
         &self,
         prefix: &str,
         read: Read,
     ) -> impl Future<Output = Result<Answer<Vec<Pair>>, StoreError>> + Send;
+
+    /// The same for any number of keys: sends them on in pieces as they come, and gives how many there were. A slow
+    /// receiver slows the read down.
+    ///
+    /// # Errors
+    /// As for [`Store::list`]. What was sent on before an error is no list of anything, and neither is it before this
+    /// returns: whoever deletes what is absent waits for the number.
+    fn scan(
+        &self,
+        prefix: &str,
+        read: Read,
+        pages: mpsc::Sender<Vec<Pair>>,
+    ) -> impl Future<Output = Result<Answer<u64>, StoreError>> + Send {
+        async move {
+            let Answer { value, index } = self.list(prefix, read).await?;
+            let count = value.len() as u64;
+            match pages.send(value).await {
+                Ok(()) => Ok(Answer { value: count, index }),
+                Err(_) => {
+                    Err(StoreError::Unusable(format!("the list of {prefix} was given up by its reader")))
+                }
+            }
+        }
+    }
 
     /// Makes a session on this agent's own node, bound to nothing but its TTL.
     fn create_session(
@@ -46,7 +74,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn destroy_session(&self, id: &SessionId) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Whether the holder of `token` (nobody in particular without one) has each of these rights. All of them while
-    /// Consul's ACLs are off.
+    /// Consul's ACLs are off. A token that Consul does not know is [`StoreError::Refused`] with status 403.
     fn authorize(
         &self,
         token: Option<&SecretText>,

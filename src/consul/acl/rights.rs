@@ -76,7 +76,7 @@ fn read(reply: &Reply, service: &ServiceName) -> Result<Right, String> {
 
 /// A Consul agent that reaches no server denies what it has not cached (`acl.down_policy`), and a server that has just
 /// started knows no token before it has read its log: such a no is none.
-async fn has_leader(client: &Client) -> Result<(), String> {
+pub(crate) async fn has_leader(client: &Client) -> Result<(), String> {
     let reply = client.get("/v1/status/leader", &[], DEADLINE).await.map_err(|error| error.to_string())?;
     let leader: String =
         reply.ok().and_then(|reply| reply.json()).map_err(|error| format!("no Consul leader: {error}"))?;

@@ -48,7 +48,7 @@ impl Reply {
         Self::read(act, head.status, &head.headers, body, token)
     }
 
-    fn read(
+    pub(crate) fn read(
         act: String,
         status: StatusCode,
         headers: &HeaderMap,
@@ -73,6 +73,11 @@ impl Reply {
     /// The reply itself if its status is 2xx, else [`ClientError::Status`].
     pub fn ok(self) -> Result<Self, ClientError> {
         if self.status.is_success() { Ok(self) } else { Err(self.refusal()) }
+    }
+
+    /// Method and path, for errors.
+    pub(crate) fn act(&self) -> &str {
+        &self.act
     }
 
     /// The body as JSON; [`ClientError::Json`] if it is another thing. The status is not looked at.

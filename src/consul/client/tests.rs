@@ -194,3 +194,103 @@ async fn tls_brings_http2_and_one_connection() {
     settings.tls.verify = false;
     assert_eq!(text(&Client::new(settings).unwrap()).await, "h2=true");
 }
+
+fn raw(method: Method, target: &str, bearer: Bearer) -> RawRequest {
+    let mut headers = http::HeaderMap::new();
+    for (name, value) in [
+        ("x-consul-token", "smuggled"),
+        ("authorization", "bEaReR smuggled"),
+        ("connection", "close, X-Hop"),
+        ("x-hop", "1"),
+        ("host", "elsewhere"),
+        ("content-length", "99"),
+        ("x-kept", "1"),
+    ] {
+        headers.insert(name, value.parse().unwrap());
+    }
+    RawRequest { method, target: target.into(), headers, body: Bytes::from_static(b"abc"), bearer }
+}
+
+#[tokio::test]
+async fn a_request_of_others_bears_their_token_and_never_ours() {
+    let fake = Fake::tcp(
+        9,
+        handler(|asked| async move {
+            let mut seen: Vec<_> =
+                asked.headers.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+            seen.sort();
+            let text = format!(
+                "{} {}?{} {} {:?}",
+                asked.method,
+                asked.path,
+                asked.query,
+                seen.join(" "),
+                asked.body
+            );
+            let mut answer = reply(418, 7, text);
+            answer.headers_mut().insert("x-more", "1".parse().unwrap());
+            answer
+        }),
+    )
+    .await;
+    let settings = ConsulSettings {
+        token: Some(SecretText::from("ours")),
+        http_auth: Some(SecretText::from("ann:pw")),
+        ..fake.settings.clone()
+    };
+    let client = Client::new(settings).unwrap();
+    let host = fake.authority();
+    let told = async |bearer| {
+        let open = client.open(raw(Method::PATCH, "/v1/kv/a%2Fb?x=%20&y", bearer), DEADLINE).await.unwrap();
+        assert_eq!((open.status.as_u16(), open.headers["x-more"].as_bytes()), (418, b"1".as_ref()));
+        let body = open.reply(MAX_BODY_BYTES, DEADLINE).await.unwrap().body;
+        String::from_utf8(body.to_vec()).unwrap().replace(&host.to_string(), "HOST")
+    };
+    let rest = "content-length=\"3\" host=\"HOST\" x-consul-token=\"theirs\" x-kept=\"1\" b\"abc\"";
+    assert_eq!(told(Bearer::Token("theirs".into())).await, format!("PATCH /v1/kv/a%2Fb?x=%20&y {rest}"));
+    let nobody = told(Bearer::Nobody).await;
+    assert!(!nobody.contains("token") && !nobody.contains("authorization"), "{nobody}");
+    let own = told(Bearer::Own).await;
+    assert!(own.contains("x-consul-token=Sensitive") || own.contains("x-consul-token=\"ours\""), "{own}");
+    assert!(own.contains("authorization=\"Basic"), "{own}");
+    // No error shows the query, where a caller may have put a token.
+    let error =
+        client.open(raw(Method::GET, "/v1/a b?token=hush", Bearer::Nobody), DEADLINE).await.err().unwrap();
+    assert!(matches!(error, ClientError::Path { .. }) && !error.to_string().contains("hush"), "{error}");
+}
+
+/// A server that promises more than it sends, or hangs in the middle.
+async fn broken(text: &'static str, is_open: bool) -> (ConsulSettings, crate::lifecycle::Task<()>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = ConsulAddress::Http { authority: listener.local_addr().unwrap().to_string() };
+    let task = crate::lifecycle::spawn("broken.consul", async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut asked = [0; 1024];
+        let _ = stream.read(&mut asked).await;
+        stream.write_all(text.as_bytes()).await.unwrap();
+        if is_open {
+            std::future::pending::<()>().await;
+        }
+    });
+    (ConsulSettings { address, ..ConsulSettings::default() }, task)
+}
+
+#[tokio::test]
+async fn a_body_that_ends_early_or_never_is_an_error() {
+    const START: &str = "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n[";
+    let short = Duration::from_millis(50);
+    for (text, is_open) in [(START, false), (START, true), ("HTTP/1.1 200 OK\r\n", false), ("", true)] {
+        let (settings, _task) = broken(text, is_open).await;
+        let client = Client::new(settings).unwrap();
+        let told = match client.open(raw(Method::GET, "/v1/x", Bearer::Nobody), short).await {
+            Ok(mut open) => open.whole(MAX_BODY_BYTES, short).await.map(drop),
+            Err(error) => Err(error),
+        };
+        let fits = match is_open {
+            true => matches!(told, Err(ClientError::Deadline { .. })),
+            false => matches!(told, Err(ClientError::Cut { .. })),
+        };
+        assert!(fits, "{text:?} {is_open}: {told:?}");
+    }
+}

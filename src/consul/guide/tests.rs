@@ -239,7 +239,10 @@ async fn an_answer_is_asked_for_again_soon_after_its_mark_changed_and_later_at_r
 fn what_came_in_vain_is_paid_for() {
     let act = || "GET /v1/internal/ui/nodes".to_owned();
     let failed = |error| Err((error, Duration::ZERO));
-    assert_eq!(received(&failed(ClientError::TooLong { act: act() }), 7), MAX_BODY_BYTES);
+    assert_eq!(
+        received(&failed(ClientError::TooLong { act: act(), limit: MAX_BODY_BYTES }), 7),
+        MAX_BODY_BYTES
+    );
     assert_eq!(received(&failed(ClientError::Cut { act: act(), reason: String::new() }), 7), 7);
     assert_eq!(received(&failed(ClientError::Deadline { act: act(), deadline: LAG }), 7), 7);
     let refusal = Reply::recorded(act(), http::StatusCode::FORBIDDEN, &http::HeaderMap::new(), "no".into());

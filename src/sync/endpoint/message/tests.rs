@@ -1,0 +1,47 @@
+use super::*;
+
+fn request(target: &str, headers: &[(&str, &str)]) -> Request {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    Request::new(Method::GET, target, headers, Bytes::new())
+}
+
+#[test]
+fn a_token_is_taken_from_where_consul_looks_and_goes_nowhere_else() {
+    let cases: &[(&str, &[(&str, &str)], Option<&str>)] = &[
+        ("/v1/kv/a?token=q&raw", &[("X-Consul-Token", "h")], Some("q")),
+        ("/v1/kv/a?raw", &[("X-Consul-Token", "h"), ("Authorization", "Bearer b")], Some("h")),
+        ("/v1/kv/a?raw", &[("Authorization", "bearer b")], Some("b")),
+        ("/v1/kv/a?raw&token=", &[], None),
+        ("/v1/kv/a?raw", &[], None),
+    ];
+    for (target, headers, token) in cases {
+        let request = request(target, headers);
+        assert_eq!(request.token.as_ref().map(SecretText::expose), *token, "{target}");
+        assert_eq!(request.target, "/v1/kv/a?raw");
+        assert_eq!(request.headers, []);
+        assert!(!format!("{request:?}").contains("token"));
+    }
+}
+
+#[test]
+fn what_is_no_bearer_token_goes_on() {
+    assert_eq!(request("/", &[("Authorization", "Basic eA==")]).header("authorization"), Some("Basic eA=="));
+    assert_eq!(request("/", &[("Connection", "close"), ("Host", "x")]).headers, []);
+}
+
+#[test]
+fn escapes_are_decoded_once() {
+    let of = |target: &str| {
+        let request = request(target, &[]);
+        (request.path, request.query)
+    };
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(of("/v1/kv/a%2Fb%20c+d").0, "/v1/kv/a/b c+d");
+    assert_eq!(of("/v1/kv/%252F").0, "/v1/kv/%2F");
+    assert_eq!(of("/v1/kv/%zz%4").0, "/v1/kv/%zz%4");
+    assert_eq!(of("/v1/kv/a/").0, "/v1/kv/a/");
+    assert_eq!(
+        of("/?a=1+2&b&c=%26&&a=3").1,
+        [pair("a", "1 2"), pair("b", ""), pair("c", "&"), pair("a", "3")]
+    );
+}
