@@ -150,7 +150,7 @@ impl World {
             sessions_home: datacenter(0),
             limits: Limits::default(),
             times: Times::default(),
-            seed: self.net.seed(),
+            seed: self.net.seed(&node),
         };
         let store = SimStore::new(&self.net, &datacenter_name, &node, life);
         let peers = SimPeers::new(&self.net, &datacenter_name, &node, life);
@@ -159,7 +159,7 @@ impl World {
         let (source, stop) = Stop::pair();
         let (engine, task) = Engine::start(
             settings,
-            MutantStore::new(store, mutant, &node),
+            MutantStore::new(store, mutant),
             MutantPeers::new(peers, mutant, mark),
             stop,
         );
