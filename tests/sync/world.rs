@@ -227,14 +227,14 @@ impl World {
         behind
     }
 
-    /// Why a replica is on hold, as its agents say.
-    pub(crate) fn hold(&self, behind: &Behind) -> Option<String> {
+    /// How a replica stands, as its agents say.
+    pub(crate) fn stages(&self, behind: &Behind) -> Vec<(Stage, Option<String>)> {
         let agents = self.lock_agents();
-        let statuses = (0..AGENTS).filter_map(|agent| agents.get(&node(behind.at, agent)));
-        statuses.flat_map(|running| running.engine.status().prefixes).find_map(|status| {
-            let replica = status.as_replica.filter(|_| status.prefix == behind.prefix)?;
-            (replica.stage == Stage::Hold).then_some(replica.reason.unwrap_or_default())
-        })
+        let running = (0..AGENTS).filter_map(|agent| agents.get(&node(behind.at, agent)));
+        let statuses = running.flat_map(|running| running.engine.status().prefixes);
+        let replicas =
+            statuses.filter(|status| status.prefix == behind.prefix).filter_map(|status| status.as_replica);
+        replicas.map(|replica| (replica.stage, replica.reason)).collect()
     }
 
     /// A client's request to an agent.
