@@ -219,7 +219,7 @@ impl World {
             let end: Option<Position> = witness.end();
             for at in (0..self.plan.datacenters).filter(|at| at != home) {
                 let position = witness.position(&datacenter(at));
-                if end.is_none() || position != end {
+                if !witness.is_equal(&datacenter(at)) {
                     behind.push(Behind { prefix: text, at, position, end });
                 }
             }
