@@ -150,7 +150,7 @@ impl World {
             sessions_home: datacenter(0),
             limits: Limits::default(),
             times: Times::default(),
-            seed: self.net.seed(),
+            seed: self.net.seed(&node),
         };
         let store = SimStore::new(&self.net, &datacenter_name, &node, life);
         let peers = SimPeers::new(&self.net, &datacenter_name, &node, life);
@@ -159,7 +159,7 @@ impl World {
         let (source, stop) = Stop::pair();
         let (engine, task) = Engine::start(
             settings,
-            MutantStore::new(store, mutant, &node),
+            MutantStore::new(store, mutant),
             MutantPeers::new(peers, mutant, mark),
             stop,
         );
@@ -219,7 +219,7 @@ impl World {
             let end: Option<Position> = witness.end();
             for at in (0..self.plan.datacenters).filter(|at| at != home) {
                 let position = witness.position(&datacenter(at));
-                if end.is_none() || position != end {
+                if !witness.is_equal(&datacenter(at)) {
                     behind.push(Behind { prefix: text, at, position, end });
                 }
             }
@@ -227,14 +227,14 @@ impl World {
         behind
     }
 
-    /// Why a replica is on hold, as its agents say.
-    pub(crate) fn hold(&self, behind: &Behind) -> Option<String> {
+    /// How a replica stands, as its agents say.
+    pub(crate) fn stages(&self, behind: &Behind) -> Vec<(Stage, Option<String>)> {
         let agents = self.lock_agents();
-        let statuses = (0..AGENTS).filter_map(|agent| agents.get(&node(behind.at, agent)));
-        statuses.flat_map(|running| running.engine.status().prefixes).find_map(|status| {
-            let replica = status.as_replica.filter(|_| status.prefix == behind.prefix)?;
-            (replica.stage == Stage::Hold).then_some(replica.reason.unwrap_or_default())
-        })
+        let running = (0..AGENTS).filter_map(|agent| agents.get(&node(behind.at, agent)));
+        let statuses = running.flat_map(|running| running.engine.status().prefixes);
+        let replicas =
+            statuses.filter(|status| status.prefix == behind.prefix).filter_map(|status| status.as_replica);
+        replicas.map(|replica| (replica.stage, replica.reason)).collect()
     }
 
     /// A client's request to an agent.

@@ -6,13 +6,11 @@ use bytes::Bytes;
 use causeway::{
     model::{
         kv::{Op, Pair, TxnReply},
-        name::NodeName,
         secret::SecretText,
         session::{SessionId, SessionSpec},
     },
     sync::{
         endpoint::{Raw, Request, Response},
-        record::{self, Doer},
         store::{Answer, Read, Right, Store, StoreError},
     },
 };
@@ -25,12 +23,11 @@ use super::Mutant;
 pub(crate) struct MutantStore<S> {
     inner: S,
     mutant: Mutant,
-    node: NodeName,
 }
 
 impl<S: Store> MutantStore<S> {
-    pub(crate) fn new(inner: S, mutant: Mutant, node: &NodeName) -> Self {
-        Self { inner, mutant, node: node.clone() }
+    pub(crate) fn new(inner: S, mutant: Mutant) -> Self {
+        Self { inner, mutant }
     }
 
     /// Without the checks of sessions, whose results are made up.
@@ -53,18 +50,6 @@ impl<S: Store> MutantStore<S> {
                 TxnReply::RolledBack(errors)
             }
         })
-    }
-
-    /// Checks who stands in the value instead of who holds the key.
-    async fn by_value(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
-        let Some(Op::CheckSession { key, .. }) = ops.first() else { return self.inner.txn(ops).await };
-        let before = self.inner.get(key, Read::Consistent).await?;
-        let doer = before.value.and_then(|pair| record::decode::<Doer>(key, &pair.value).ok());
-        if doer.is_some_and(|doer| doer.node == self.node) {
-            self.unchecked(ops).await
-        } else {
-            self.inner.txn(ops).await
-        }
     }
 
     /// Data first, progress after that.
@@ -138,7 +123,6 @@ impl<S: Store> Store for MutantStore<S> {
     async fn txn(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
         match self.mutant {
             Mutant::NoSessionCheck => self.unchecked(ops).await,
-            Mutant::OwnerByValue => self.by_value(ops).await,
             Mutant::SplitProgress => self.split(ops).await,
             Mutant::EarlyAck => self.early(ops).await,
             _ => self.inner.txn(ops).await,

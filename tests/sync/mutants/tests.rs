@@ -57,15 +57,10 @@ fn commits_without_session_check_are_caught() {
 }
 
 #[test]
-fn ownership_of_a_duty_by_value_is_caught() {
-    is_caught(Kind::Faults, &["duty"], with(Mutant::OwnerByValue));
-}
-
-#[test]
 fn ownership_of_a_lock_by_value_is_caught() {
     is_caught(Kind::Calm, &["I6", "I7"], |program| {
         program.strategy = Strategy::OwnValue;
-        work(program, 4, 3, 100, &Work::Session { hold_ms: 25_000 });
+        work(program, 4, 8, 7_000, &Work::Session { hold_ms: 25_000 });
     });
 }
 

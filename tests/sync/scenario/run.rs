@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use causeway::lifecycle;
+use causeway::{lifecycle, sync::replica::machine::Stage};
 use futures_util::future::join_all;
 use http::Method;
 use tokio::time::{sleep, sleep_until};
@@ -16,7 +16,7 @@ use crate::sync::{
     client::{self, Record, Task},
     history::{self, Act, Call, Outcome, Violation},
     net::Faults,
-    world::{World, after, datacenter, node, simulate},
+    world::{Behind, World, after, datacenter, node, simulate},
 };
 
 /// How long after the last fault everything must be equal: two ends of a session, a connection that is noticed as dead,
@@ -90,11 +90,13 @@ fn judged(calls: &[Call], kind: Kind) -> Vec<Violation> {
 async fn settle(world: &Arc<World>, record: &Record, kind: Kind) -> Vec<Violation> {
     let mut found = Vec::new();
     until_equal(world).await;
-    if kind == Kind::Restore {
-        approve(world, &mut found).await;
-        until_equal(world).await;
+    for behind in world.behind() {
+        approve(world, kind, &behind, &mut found).await;
     }
-    found.extend(world.behind().into_iter().map(|behind| Violation(format!("I9: {behind:?}"))));
+    until_equal(world).await;
+    for behind in world.behind() {
+        found.push(Violation(format!("I9: {behind:?}: {:?}", world.stages(&behind))));
+    }
     if let Err(reason) = client::read_all(world, record, after(CALM_AFTER)).await {
         found.push(Violation(format!("I9: {reason}")));
     }
@@ -108,17 +110,22 @@ async fn until_equal(world: &World) {
     }
 }
 
-/// Whoever is not where its restored home is says so, and why, and goes on when people say so.
-async fn approve(world: &World, found: &mut Vec<Violation>) {
-    for behind in world.behind() {
-        match world.hold(&behind) {
-            Some(reason) if reason.contains("causeway sync approve") => {}
-            Some(reason) => found.push(Violation(format!("hold: without a remedy: {reason}"))),
-            None => found.push(Violation(format!("hold: {behind:?} is not on hold"))),
-        }
-        let target = format!("/v1/sync/approve?prefix={}", behind.prefix);
-        let _ = world.ask(behind.at, 0, Method::POST, &target, &[], "").await;
+/// Whoever is not where its home is is on hold, says why and what to do, and goes on when people say so. Where nothing was
+/// restored the only reason for a hold is the guard of deletes.
+async fn approve(world: &World, kind: Kind, behind: &Behind, found: &mut Vec<Violation>) {
+    let stages = world.stages(behind);
+    let hold = stages.iter().find(|(stage, _)| *stage == Stage::Hold);
+    let Some(reason) = hold.map(|(_, reason)| reason.clone().unwrap_or_default()) else {
+        return found.push(Violation(format!("hold: {behind:?} is not on hold: {stages:?}")));
+    };
+    if !reason.contains("causeway sync approve") {
+        found.push(Violation(format!("hold: without a remedy: {reason}")));
     }
+    if kind != Kind::Restore && !reason.contains("would be deleted") {
+        found.push(Violation(format!("hold: {behind:?}, though nothing was restored: {reason}")));
+    }
+    let target = format!("/v1/sync/approve?prefix={}", behind.prefix);
+    let _ = world.ask(behind.at, 0, Method::POST, &target, &[], "").await;
 }
 
 async fn schedule(world: &Arc<World>, faults: &[Timed]) {
