@@ -75,7 +75,7 @@ const LAYERS: &[Layer] = &[
     layer("sync::layout", &["model"], PURE),
     layer("sync::record", &["model"], PURE),
     layer("sync::refusal", &["model"], PURE),
-    // Peers are found and recognised as the mesh's own proxies are: by the same names, through the same gateways.
+    // 0006: peers are found and known as the mesh's proxies are
     layer("sync::peer::convert", &["model", "sync::peer", "sync::record"], PURE),
     layer("sync::peer::identity", &["mesh::name", "model", "sync::peer"], PURE),
     layer("sync::peer::route", &["mesh::reader", "model", "sync::peer"], PURE),

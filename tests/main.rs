@@ -20,6 +20,7 @@ mod package;
 mod rig;
 mod state;
 mod sync;
+mod sync_endpoint;
 mod sync_peer;
 mod sync_store;
 mod tls;

@@ -4,6 +4,7 @@
 mod client;
 mod compare;
 mod consul_model;
+mod datastore;
 mod history;
 mod mutants;
 mod net;

@@ -14,6 +14,9 @@ use serde_json::{Value, json};
 /// Far beyond what anything here takes.
 const ANSWER: Duration = Duration::from_secs(120);
 
+/// Consul resets connections beyond 200 from one address; what is sent here may be sent twice.
+const RETRIES: usize = 3;
+
 /// The agents that take part, one in each datacenter: a second one would only take from the two cores.
 pub(crate) const HOME: &str = "primary-gateway";
 pub(crate) const AWAY: &str = "secondary-gateway";
@@ -53,7 +56,7 @@ impl Site {
             for key in ["config/any", "locks/any"] {
                 until(&format!("{node} serves {key}"), async || {
                     let reply = self.agent(node).get(&format!("/v1/kv/{key}?consistent")).await?;
-                    Ok((reply.status == 404 && reply.headers.contains_key("x-sync-home")).then_some(()))
+                    Ok((reply.status == 404 && reply.headers.contains_key("x-consul-index")).then_some(()))
                 })
                 .await;
             }
@@ -113,7 +116,15 @@ impl Door {
 
     /// A write that must succeed.
     pub(crate) async fn put(&self, target: &str, body: impl Into<Bytes>) -> Reply {
-        let reply = self.ask(Method::PUT, target, &[], body).await.unwrap();
+        let body = body.into();
+        let mut reply = self.ask(Method::PUT, target, &[], body.clone()).await;
+        for _ in 0..RETRIES {
+            if reply.is_ok() {
+                break;
+            }
+            reply = self.ask(Method::PUT, target, &[], body.clone()).await;
+        }
+        let reply = reply.unwrap_or_else(|error| panic!("{error:#}"));
         assert_eq!(reply.status, 200, "PUT {target}: {}", String::from_utf8_lossy(&reply.body));
         reply
     }

@@ -16,7 +16,7 @@ mod session;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -136,6 +136,8 @@ struct Inner<S, P> {
     places: Mutex<Places>,
     accessors: Mutex<Accessors>,
     watches: Semaphore,
+    /// The greatest `X-Consul-Index` that the local Consul gave.
+    seen_index: AtomicU64,
 }
 
 /// A prefix in this datacenter.
@@ -200,6 +202,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             places: Mutex::default(),
             accessors: Mutex::default(),
             watches: Semaphore::new(MAX_WATCHES),
+            seen_index: AtomicU64::new(0),
         };
         (Self(Arc::new(inner)), lifecycle::spawn("sync.engine", look_after(tasks, stop)))
     }

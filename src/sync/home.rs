@@ -283,8 +283,8 @@ impl<S: Store> Home<S> {
     /// It was not executed, or ([`Refusal::OutcomeUnknown`]) nothing is known of it.
     pub async fn write(&self, write: Write) -> Outcome {
         let shared = &*self.0;
-        if let Stage::Standby(holding) = &*shared.stage.borrow() {
-            return Err(not_serving(&shared.settings.prefix.text, holding));
+        if let Some(refusal) = refusal(&shared.settings.prefix.text, &shared.stage.borrow()) {
+            return Err(refusal);
         }
         let Write { request_id, origin, ops, guard, deadline } = write;
         let request = Request { id: request_id.clone(), origin, ops, guard };
@@ -371,13 +371,15 @@ impl<S: Store> Home<S> {
     }
 }
 
-/// Why a home without the duty answers nothing.
-pub(crate) fn not_serving(prefix: &str, holding: &Holding) -> Refusal {
-    let whom = holding.doer.as_ref().map_or_else(
-        || "no agent has taken it over yet".to_owned(),
-        |doer| format!("{} on {} does", doer.address, doer.node),
-    );
-    Refusal::NotServing(format!("this agent does not serve writes of {prefix}: {whom}; send it again"))
+/// Why nothing is written here now; none when it is, or will be in a moment.
+pub(crate) fn refusal(prefix: &str, stage: &Stage) -> Option<Refusal> {
+    let why = match stage {
+        Stage::Serving(_) | Stage::TakingOver(None) => return None,
+        Stage::TakingOver(Some(reason)) => reason.clone(),
+        Stage::Standby(Holding { doer: Some(doer), .. }) => format!("{} on {} does", doer.address, doer.node),
+        Stage::Standby(Holding { doer: None, .. }) => "no agent has taken it over yet".to_owned(),
+    };
+    Some(Refusal::NotServing(format!("this agent does not serve writes of {prefix}: {why}; send it again")))
 }
 
 #[cfg(test)]

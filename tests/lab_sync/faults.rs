@@ -50,13 +50,12 @@ impl<'a> Writer<'a> {
             }
             let key = format!("{prefix}{}/{number}", self.name);
             match ask("PUT", &format!("{}/v1/kv/{key}", self.address), &[], key.as_bytes()) {
-                Ok(reply)
-                    if reply.status == 200 && reply.body == b"true\n"
-                        || reply.status == 200 && reply.body == b"true" =>
-                {
-                    drop(self.acked.lock().unwrap().insert(key));
+                Ok(reply) if reply.status == 200 && reply.text().trim() == "true" => {
+                    self.acked.lock().unwrap().insert(key);
                 }
-                Ok(reply) => drop(self.refused.lock().unwrap().insert(reply.status)),
+                Ok(reply) => {
+                    self.refused.lock().unwrap().insert(reply.status);
+                }
                 Err(_) => {}
             }
         }

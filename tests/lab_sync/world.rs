@@ -134,7 +134,7 @@ impl World {
             until(&format!("{node} serves {key}"), || {
                 let reply = ask("GET", &format!("{address}/v1/kv/{key}?consistent"), &[], b"")?;
                 match reply.status {
-                    404 if reply.header("x-sync-home").is_some() => Ok(()),
+                    404 if reply.header("x-consul-index").is_some() => Ok(()),
                     status => Err(format!("{status} {}", reply.text())),
                 }
             });

@@ -41,6 +41,8 @@ pub(crate) enum Work {
     DeleteTree,
     Append,
     ReadLists,
+    /// Deletes the key of the lock, as `consul lock` does at its end.
+    DeleteLock,
     /// Counts under the lock, so many ms after it was granted.
     Count {
         hold_ms: u64,
@@ -115,6 +117,7 @@ impl Client<'_> {
             Work::Cas(at) => self.cas(REGISTERS[at]).await,
             Work::Delete(at) => self.delete(REGISTERS[at]).await,
             Work::DeleteTree => self.delete_tree().await,
+            Work::DeleteLock => self.delete_lock().await,
             Work::Append => self.append().await,
             Work::ReadLists => self.read_lists().await,
             Work::Count { hold_ms } => self.count(hold_ms).await,
@@ -191,6 +194,13 @@ impl Client<'_> {
         let began = self.began();
         let (outcome, _) = self.change(Method::DELETE, &format!("/v1/kv/{key}"), &[], String::new()).await;
         self.note(began, outcome, Act::Write { key: key.to_owned(), value: None });
+    }
+
+    async fn delete_lock(&self) {
+        if let Some(Some(shown)) = self.get(LOCK, "?consistent").await {
+            let target = format!("/v1/kv/{LOCK}?cas={}", shown.index);
+            let _ = self.ask(Method::DELETE, &target, &[], String::new()).await;
+        }
     }
 
     async fn delete_tree(&self) {

@@ -4,7 +4,12 @@
 mod peers;
 mod store;
 
-pub(crate) use self::{peers::MutantPeers, store::MutantStore};
+mod tests;
+
+pub(crate) use self::{
+    peers::{MutantPeers, Watermark},
+    store::MutantStore,
+};
 
 /// Which fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,8 +19,6 @@ pub(crate) enum Mutant {
     None,
     /// No transaction checks whether its session still holds the duty or the lock.
     NoSessionCheck,
-    /// Holding a duty is having one's name in the value of its key.
-    OwnerByValue,
     /// Of a snapshot only what is newer than the newest index seen before is taken.
     Watermark,
     /// A list that is filtered away counts as one without keys.

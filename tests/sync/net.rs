@@ -16,10 +16,13 @@ use std::{
 
 use causeway::{
     lifecycle,
-    model::name::{Datacenter, NodeName},
+    model::{
+        name::{Datacenter, NodeName},
+        session::SessionId,
+    },
 };
 use tokio::{
-    sync::watch,
+    sync::Notify,
     time::{Instant, sleep, sleep_until},
 };
 
@@ -27,7 +30,10 @@ pub(crate) use self::{
     peers::{Door, SimPeers},
     store::SimStore,
 };
-use crate::sync::consul_model::{Model, Shared};
+use crate::sync::{
+    consul_model::{Model, Shared},
+    history::Violation,
+};
 
 /// How bad the network is, in percent of messages and in ms.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,18 +66,25 @@ pub(crate) struct Faults {
 }
 
 struct Inner {
-    rng: fastrand::Rng,
+    seed: u64,
+    /// How often each lane drew: what happens on one does not depend on who else drew before.
+    lanes: BTreeMap<String, u64>,
+    faults: Faults,
     weather: Weather,
     doors: BTreeMap<NodeName, (Datacenter, u64, Arc<dyn Door>)>,
     /// How often each agent was started: what an earlier one asked is answered to nobody.
     lives: BTreeMap<NodeName, u64>,
+    /// Who made each session.
+    sessions: BTreeMap<(Datacenter, SessionId), NodeName>,
+    found: Vec<Violation>,
 }
 
 /// All of it. Clones are the same one.
 #[derive(Clone)]
 pub(crate) struct Net {
     inner: Arc<Mutex<Inner>>,
-    faults: watch::Sender<Faults>,
+    /// Wakes whoever waits for the end of a fault, in the order in which they came.
+    changes: Arc<Notify>,
     consuls: Arc<BTreeMap<Datacenter, Shared>>,
     began: Instant,
 }
@@ -84,10 +97,19 @@ impl Net {
             .iter()
             .map(|name| (name.clone(), Shared::new(Model::new().with_slack(rng.u32(0..=100)))))
             .collect();
-        let inner = Inner { rng, weather, doors: BTreeMap::new(), lives: BTreeMap::new() };
+        let inner = Inner {
+            seed,
+            lanes: BTreeMap::new(),
+            faults: Faults::default(),
+            weather,
+            doors: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            found: Vec::new(),
+        };
         Self {
             inner: Arc::new(Mutex::new(inner)),
-            faults: watch::Sender::new(Faults::default()),
+            changes: Arc::default(),
             consuls: Arc::new(consuls),
             began: lifecycle::now(),
         }
@@ -100,14 +122,20 @@ impl Net {
 
     /// Changes what is wrong.
     pub(crate) fn fault(&self, change: impl FnOnce(&mut Faults)) {
-        self.faults.send_modify(change);
+        change(&mut self.lock().faults);
+        self.changes.notify_waiters();
     }
 
     /// Nothing is wrong any more, and nothing is lost.
     pub(crate) fn heal(&self) {
-        self.faults.send_modify(|faults| *faults = Faults::default());
+        self.fault(|faults| *faults = Faults::default());
         let mut inner = self.lock();
         inner.weather = Weather { delay_ms: inner.weather.delay_ms, ..Weather::default() };
+    }
+
+    /// What was found on the way to Consuls.
+    pub(crate) fn found(&self) -> Vec<Violation> {
+        self.lock().found.clone()
     }
 
     /// Since the beginning, in ns.
@@ -115,9 +143,22 @@ impl Net {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap()
     }
 
-    /// A number for who needs one of his own.
-    pub(crate) fn seed(&self) -> u64 {
-        self.lock().rng.u64(..)
+    /// A number for the next life of an agent.
+    pub(crate) fn seed(&self, node: &NodeName) -> u64 {
+        self.rng(node.as_str()).u64(..)
+    }
+
+    /// What is drawn next on a lane.
+    fn rng(&self, lane: &str) -> fastrand::Rng {
+        let mut inner = self.lock();
+        let seed = inner.seed;
+        let count = inner.lanes.entry(lane.to_owned()).or_default();
+        *count += 1;
+        let text = format!("{lane} {count} {seed}");
+        let hash = blake3::hash(text.as_bytes());
+        fastrand::Rng::with_seed(
+            hash.as_bytes().iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte)),
+        )
     }
 
     /// A new life of an agent: what earlier ones of it wait for never comes.
@@ -153,41 +194,44 @@ impl Net {
     }
 
     /// Whether something of so many percent happens now.
-    fn happens(&self, percent: impl FnOnce(&Weather) -> u32) -> bool {
-        let mut inner = self.lock();
-        let percent = percent(&inner.weather);
-        inner.rng.u32(0..100) < percent
+    fn happens(&self, lane: &str, percent: impl FnOnce(&Weather) -> u32) -> bool {
+        let percent = percent(&self.lock().weather);
+        percent > 0 && self.rng(lane).u32(0..100) < percent
     }
 
     /// One of so many.
-    fn pick(&self, count: usize) -> usize {
-        self.lock().rng.usize(0..count)
+    fn pick(&self, lane: &str, count: usize) -> usize {
+        self.rng(lane).usize(0..count)
     }
 
     /// Between an agent and its Consul. Some messages take much longer than others, and are overtaken.
-    async fn near(&self) {
-        self.delay(1).await;
+    async fn near(&self, lane: &str) {
+        self.delay(lane, 1).await;
     }
 
     /// Between datacenters.
-    async fn far(&self) {
-        self.delay(10).await;
+    async fn far(&self, lane: &str) {
+        self.delay(lane, 10).await;
     }
 
-    async fn delay(&self, times: u64) {
-        let micros = {
-            let mut inner = self.lock();
-            let most = inner.weather.delay_ms * 1000 * times;
-            let late = if inner.rng.u32(0..20) == 0 { 8 } else { 1 };
-            inner.rng.u64(0..=most) * late
-        };
+    async fn delay(&self, lane: &str, times: u64) {
+        let most = self.lock().weather.delay_ms * 1000 * times;
+        let mut rng = self.rng(lane);
+        let late = if rng.u32(0..20) == 0 { 8 } else { 1 };
+        let micros = rng.u64(0..=most) * late;
         sleep(Duration::from_micros(micros)).await;
     }
 
     /// Waits until nothing of this kind is wrong.
     async fn until(&self, is_right: impl Fn(&Faults) -> bool) {
-        let mut faults = self.faults.subscribe();
-        let _ = faults.wait_for(|faults| is_right(faults)).await;
+        loop {
+            let mut change = std::pin::pin!(self.changes.notified());
+            change.as_mut().enable();
+            if is_right(&self.lock().faults) {
+                return;
+            }
+            change.await;
+        }
     }
 
     /// Waits until this agent runs.
@@ -196,7 +240,7 @@ impl Net {
     }
 
     fn is_cut(&self, from: &Datacenter, to: &Datacenter) -> bool {
-        self.faults.borrow().cut.contains(&(from.clone(), to.clone()))
+        self.lock().faults.cut.contains(&(from.clone(), to.clone()))
     }
 
     /// Something on its way: nobody who gives up takes it back.

@@ -15,9 +15,10 @@ use std::{
     },
 };
 
-use self::{
-    program::{Kind, Program},
-    run::{Report, run},
+use self::run::Report;
+pub(crate) use self::{
+    program::{Fault, Kind, Program, Timed},
+    run::run,
 };
 use crate::sync::compare::number;
 
@@ -87,6 +88,15 @@ fn registers_lists_and_locks_hold_in_every_weather() {
     println!("{covered:?}");
     for what in ["acknowledged", "read", "granted", "counted", "appended", "open", "refused"] {
         assert!(covered.get(what).is_some_and(|count| *count > 0), "no call was {what}: {covered:?}");
+    }
+}
+
+#[test]
+fn a_seed_gives_the_same_history_again() {
+    for seed in 1..=6 {
+        let history = || crate::sync::history::shown(&run(&Program::of(seed, Kind::Faults)).calls);
+        let (first, second) = (history(), history());
+        assert!(first == second, "SYNC_SEED={seed}\n{first}\nand then\n{second}");
     }
 }
 

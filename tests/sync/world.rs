@@ -16,6 +16,7 @@ use causeway::{
     sync::{
         endpoint::{Request, Response},
         engine::{Engine, EngineSettings, Limits, Times},
+        replica::machine::Stage,
     },
 };
 use http::Method;
@@ -24,7 +25,7 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::sync::{
     consul_model::Snapshot,
     history::{Side, Violation, Witness},
-    mutants::{Mutant, MutantPeers, MutantStore},
+    mutants::{Mutant, MutantPeers, MutantStore, Watermark},
     net::{Net, SimPeers, SimStore, Weather},
 };
 
@@ -63,6 +64,7 @@ pub(crate) struct World {
     agents: Mutex<BTreeMap<NodeName, Running>>,
     witnesses: Arc<Mutex<Vec<Witness>>>,
     saved: Mutex<BTreeMap<Datacenter, Snapshot>>,
+    marks: Mutex<BTreeMap<Datacenter, Watermark>>,
 }
 
 /// The name of a datacenter by its number, from 0.
@@ -73,6 +75,16 @@ pub(crate) fn datacenter(number: usize) -> Datacenter {
 /// The name of an agent.
 pub(crate) fn node(datacenter: usize, agent: usize) -> NodeName {
     NodeName::from(format!("dc{}-a{}", datacenter + 1, agent + 1))
+}
+
+/// A replica that has not what its home has.
+#[derive(Clone, Debug)]
+pub(crate) struct Behind {
+    pub(crate) prefix: &'static str,
+    /// The number of its datacenter.
+    pub(crate) at: usize,
+    pub(crate) position: Option<Position>,
+    pub(crate) end: Option<Position>,
 }
 
 /// What came of a client's request.
@@ -101,6 +113,7 @@ impl World {
             agents: Mutex::default(),
             witnesses: Arc::new(Mutex::new(witnesses)),
             saved: Mutex::default(),
+            marks: Mutex::default(),
             plan,
         });
         names.iter().for_each(|name| world.watch(name));
@@ -137,14 +150,19 @@ impl World {
             sessions_home: datacenter(0),
             limits: Limits::default(),
             times: Times::default(),
-            seed: self.net.seed(),
+            seed: self.net.seed(&node),
         };
         let store = SimStore::new(&self.net, &datacenter_name, &node, life);
         let peers = SimPeers::new(&self.net, &datacenter_name, &node, life);
         let mutant = self.plan.mutant;
+        let mark = self.marks.lock().unwrap().entry(datacenter_name.clone()).or_default().clone();
         let (source, stop) = Stop::pair();
-        let (engine, task) =
-            Engine::start(settings, MutantStore::new(store, mutant), MutantPeers::new(peers, mutant), stop);
+        let (engine, task) = Engine::start(
+            settings,
+            MutantStore::new(store, mutant),
+            MutantPeers::new(peers, mutant, mark),
+            stop,
+        );
         self.net.open(&node, &datacenter_name, life, Arc::new(engine.clone()));
         self.lock_agents().insert(node, Running { engine, _task: task, _stop: source });
     }
@@ -166,13 +184,16 @@ impl World {
     /// Restores what was kept.
     pub(crate) fn restore(&self, at: usize, is_fresh: bool, waits: crate::sync::consul_model::Waits) {
         if let Some(snapshot) = self.saved.lock().unwrap().get(&datacenter(at)).cloned() {
+            self.witnesses.lock().unwrap().iter_mut().for_each(|witness| witness.forget(&datacenter(at)));
             self.net.consul(&datacenter(at)).with(|model| model.restore(snapshot, is_fresh, waits));
         }
     }
 
     /// What witnesses found.
     pub(crate) fn found(&self) -> Vec<Violation> {
-        self.witnesses.lock().unwrap().iter().flat_map(|witness| witness.found().to_vec()).collect()
+        let mut found = self.net.found();
+        found.extend(self.witnesses.lock().unwrap().iter().flat_map(|witness| witness.found().to_vec()));
+        found
     }
 
     /// Whether home ever had this value at this index, as was shown.
@@ -190,20 +211,30 @@ impl World {
         home.map(|(_, home)| *home).unwrap()
     }
 
-    /// Where each replica is that has not what its home has.
-    pub(crate) fn behind(&self) -> Vec<String> {
+    /// Replicas that have not what their home has: the prefix and the number of the datacenter.
+    pub(crate) fn behind(&self) -> Vec<Behind> {
         let witnesses = self.witnesses.lock().unwrap();
         let mut behind = Vec::new();
         for (witness, (text, home)) in witnesses.iter().zip(&self.plan.prefixes) {
             let end: Option<Position> = witness.end();
             for at in (0..self.plan.datacenters).filter(|at| at != home) {
                 let position = witness.position(&datacenter(at));
-                if end.is_none() || position != end {
-                    behind.push(format!("{text} in {} is at {position:?} of {end:?}", datacenter(at)));
+                if !witness.is_equal(&datacenter(at)) {
+                    behind.push(Behind { prefix: text, at, position, end });
                 }
             }
         }
         behind
+    }
+
+    /// How a replica stands, as its agents say.
+    pub(crate) fn stages(&self, behind: &Behind) -> Vec<(Stage, Option<String>)> {
+        let agents = self.lock_agents();
+        let running = (0..AGENTS).filter_map(|agent| agents.get(&node(behind.at, agent)));
+        let statuses = running.flat_map(|running| running.engine.status().prefixes);
+        let replicas =
+            statuses.filter(|status| status.prefix == behind.prefix).filter_map(|status| status.as_replica);
+        replicas.map(|replica| (replica.stage, replica.reason)).collect()
     }
 
     /// A client's request to an agent.

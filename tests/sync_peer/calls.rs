@@ -106,6 +106,36 @@ async fn nothing_was_executed_where_nobody_was_reached() {
 }
 
 #[tokio::test]
+async fn callers_of_one_that_says_nothing_share_one_attempt() {
+    let ca = Ca::new();
+    let (near, far) = pair(&ca).await;
+    let relay = Relay::start(far.address).await;
+    relay.fall_silent();
+    near.route("primary", &[relay.address]);
+    let began = causeway::lifecycle::now();
+    let calls = (0..50).map(|_| near.ask("primary", "/echo", PATIENCE));
+    for outcome in futures_util::future::join_all(calls).await {
+        assert!(matches!(outcome, Err(PeerError::Unreached(_))), "{outcome:?}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    assert_eq!(relay.count(), 1);
+}
+
+#[tokio::test]
+async fn a_stop_lets_what_is_under_way_end() {
+    let ca = Ca::new();
+    let (near, far) = pair(&ca).await;
+    near.ask("primary", "/echo", PATIENCE).await.unwrap();
+    let (answer, ()) = tokio::join!(near.ask("primary", "/soon", PATIENCE), async {
+        eventually("it is begun", async || far.double.begun() == 2).await;
+        far.stop.stop();
+    });
+    assert_eq!(answer.unwrap().status, 200);
+    let late = near.ask("primary", "/echo", PATIENCE).await;
+    assert!(matches!(late, Err(PeerError::Unreached(_))), "{late:?}");
+}
+
+#[tokio::test]
 async fn what_was_begun_and_has_no_answer_is_open() {
     let ca = Ca::new();
     let (near, far) = pair(&ca).await;

@@ -64,7 +64,7 @@ async fn leaves_and_roots_change_without_a_failed_call() {
             }
         }
     };
-    let answered = asking(&near, rotate).await.unwrap();
+    let answered = Box::pin(asking(&near, rotate)).await.unwrap();
     assert!(answered > 8, "{answered}");
     // What was open stays open, though its certificates are of a root that nobody lists any more.
     near.ask("primary", "/echo", PATIENCE).await.unwrap();

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use causeway::{
@@ -16,6 +17,9 @@ use causeway::{
     },
 };
 use tokio::sync::{mpsc, watch};
+
+/// How long `/soon` takes.
+const SOON: Duration = Duration::from_millis(500);
 
 /// Answers for one agent. Clones count into the same counters.
 #[derive(Clone)]
@@ -71,6 +75,10 @@ impl Served for Double {
         let why = || "because".to_owned();
         let body = match request.path_and_query.as_str() {
             "/hang" => std::future::pending().await,
+            "/soon" => {
+                tokio::time::sleep(SOON).await;
+                request.body
+            }
             "/unreached" => return Err(PeerError::Unreached(why())),
             "/unknown" => return Err(PeerError::Unknown(why())),
             "/refused" => return Err(PeerError::Refused(why())),

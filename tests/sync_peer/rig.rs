@@ -115,7 +115,7 @@ pub(super) struct Agent {
     pub(super) address: SocketAddr,
     pub(super) double: Double,
     pub(super) peers: GrpcPeers<Tcp>,
-    _stop: StopSource,
+    pub(super) stop: StopSource,
     _server: Task<()>,
 }
 
@@ -136,7 +136,7 @@ impl Agent {
         let (stop, stopped) = Stop::pair();
         let server = spawn("test.serve", serve(listener, facts.clone(), double.clone(), stopped));
         let peers = GrpcPeers::new(facts, me, Tcp);
-        Self { identity, routes, verdicts, address, double, peers, _stop: stop, _server: server }
+        Self { identity, routes, verdicts, address, double, peers, stop, _server: server }
     }
 
     /// Says how others are reached.
@@ -241,8 +241,7 @@ async fn pass(mut stream: TcpStream, to: SocketAddr, mut mode: watch::Receiver<M
         if *mode.borrow() == Mode::Pass {
             let _ = mode.wait_for(|mode| *mode != Mode::Pass).await;
         }
-        let mode = *mode.borrow();
-        mode
+        *mode.borrow()
     };
     let turned = tokio::select! {
         turned = now => turned,

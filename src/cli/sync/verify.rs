@@ -33,14 +33,17 @@ const MOST: usize = 10_000;
 /// Pages of one list that wait for the other.
 const PAGES: usize = 2;
 
+/// What a replica's own answers have. Of trees with locks, and while it is not complete, the home answers instead.
+const OF_REPLICA: &str = "x-sync-home";
+
 pub(crate) const VERIFY_HELP: &str = "\
 Examples:
   causeway sync verify --with dc2
   causeway sync verify --with dc2 config/ features/
 
 Keys that differ are looked at again for a few seconds, so that writes on their way count as no
-difference. Where a prefix holds locks, its home answers for the replica as well. Exit codes: 0 all is
-the same; 1 something differs; 2 for a wrong command line; 69 a datacenter cannot be asked.";
+difference. Locks live at home only: what is above one cannot be compared. Exit codes: 0 all is the
+same; 1 something differs; 2 for a wrong command line; 69 it could not be compared.";
 
 pub(crate) const DIFF_HELP: &str = "\
 Examples:
@@ -48,8 +51,8 @@ Examples:
   causeway sync diff --datacenter dc2 --with dc3 --json
 
 A line per key: < only the first datacenter has it, > only the second, ! values differ, ~ flags differ.
-Exit codes: 0 all is the same; 1 something differs; 2 for a wrong command line; 69 a datacenter cannot
-be asked.";
+Exit codes: 0 all is the same; 1 something differs; 2 for a wrong command line; 69 it could not be
+compared.";
 
 /// What to compare.
 #[derive(Args, Clone, Debug)]
@@ -82,6 +85,7 @@ pub(crate) enum Detail {
 /// One prefix and the datacenters that are compared.
 struct Pairing {
     prefix: String,
+    home: String,
     first: String,
     second: String,
 }
@@ -108,14 +112,6 @@ pub(crate) async fn run(
 }
 
 async fn pairings(endpoint: &Endpoint, args: &VerifyArgs) -> anyhow::Result<Vec<Pairing>> {
-    if let (Some(first), Some(second), false) = (&args.datacenter, &args.with, args.prefixes.is_empty()) {
-        let pairing = |prefix: &String| Pairing {
-            prefix: prefix.clone(),
-            first: first.clone(),
-            second: second.clone(),
-        };
-        return Ok(args.prefixes.iter().map(pairing).collect());
-    }
     let document = ask(endpoint).await?.1;
     let prefixes = match args.prefixes.is_empty() {
         true => document.prefixes.iter().map(|prefix| prefix.prefix.clone()).collect(),
@@ -124,25 +120,28 @@ async fn pairings(endpoint: &Endpoint, args: &VerifyArgs) -> anyhow::Result<Vec<
     let first = args.datacenter.as_ref().unwrap_or(&document.datacenter);
     let mut pairings = Vec::new();
     for prefix in prefixes {
-        let home =
-            document.prefixes.iter().find(|known| prefix.starts_with(&known.prefix)).map(|known| &known.home);
-        let seconds: Vec<&String> = match (&args.with, home) {
-            (Some(with), _) => vec![with],
-            (None, Some(home)) if home != first => vec![home],
-            (None, Some(_)) => document.datacenters.iter().map(|other| &other.datacenter).collect(),
-            (None, None) => {
-                bail!("`{prefix}` belongs to no replicated prefix; name the other datacenter with `--with`")
-            }
+        let home = document
+            .prefixes
+            .iter()
+            .find(|known| prefix.starts_with(&known.prefix))
+            .map(|known| &known.home)
+            .with_context(|| {
+                format!("`{prefix}` belongs to no replicated prefix; see `causeway sync status`")
+            })?;
+        let seconds: Vec<&String> = match &args.with {
+            Some(with) => vec![with],
+            None if home != first => vec![home],
+            None => document.datacenters.iter().map(|other| &other.datacenter).collect(),
         };
         if seconds.is_empty() || seconds.contains(&first) {
             bail!("there is nothing to compare {first} with; name another datacenter with `--with`");
         }
-        let pairing = |second: &String| Pairing {
+        pairings.extend(seconds.into_iter().map(|second| Pairing {
             prefix: prefix.clone(),
+            home: home.clone(),
             first: first.clone(),
             second: second.clone(),
-        };
-        pairings.extend(seconds.into_iter().map(pairing));
+        }));
     }
     Ok(pairings)
 }
@@ -177,7 +176,16 @@ async fn lists(endpoint: &Endpoint, pairing: &Pairing) -> anyhow::Result<Compari
     };
     let list = async |dc: &String, pages| {
         let told = endpoint.scan(&pairing.prefix, &[("dc", Some(dc.as_str()))], DEADLINE, pages).await;
-        told.with_context(|| format!("list `{}` in {dc}", pairing.prefix))
+        let headers = told.with_context(|| format!("list `{}` in {dc}", pairing.prefix))?;
+        if *dc != pairing.home && !headers.contains_key(OF_REPLICA) {
+            bail!(
+                "the home {} answered for the replica of `{}` in {dc}, which has locks there or is not complete: nothing \
+                 was compared; name what has no locks, or see `causeway sync status`",
+                pairing.home,
+                pairing.prefix
+            );
+        }
+        Ok(())
     };
     let (_, _, comparison) =
         tokio::try_join!(list(&pairing.first, first_pages), list(&pairing.second, second_pages), compare)?;
@@ -212,7 +220,7 @@ async fn read(endpoint: &Endpoint, key: &str, dc: &str) -> anyhow::Result<Option
 }
 
 fn told(pairing: &Pairing, found: &Comparison, is_json: bool, detail: Detail) -> String {
-    let Pairing { prefix, first, second } = pairing;
+    let Pairing { prefix, first, second, .. } = pairing;
     let (equal, differ) = (found.equal, found.differences.len());
     if is_json {
         let mut document =

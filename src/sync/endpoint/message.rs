@@ -21,6 +21,9 @@ const HOP_BY_HOP: &[&str] = &[
     "upgrade",
 ];
 
+/// Consul says so of every answer, since it compresses those that may be.
+const VARY: &str = "Accept-Encoding";
+
 /// A request. Its `Debug` shows neither body nor token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Request {
@@ -161,11 +164,14 @@ impl Response {
     pub fn text(status: u16, text: impl Into<String>) -> Self {
         Self { status, headers: Vec::new(), body: Bytes::from(text.into()) }
             .with("content-type", "text/plain; charset=utf-8")
+            .with("vary", VARY)
     }
 
     /// An answer in JSON.
     pub fn json(status: u16, body: impl Into<Bytes>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into() }.with("content-type", "application/json")
+        Self { status, headers: Vec::new(), body: body.into() }
+            .with("content-type", "application/json")
+            .with("vary", VARY)
     }
 
     /// The same with this header, instead of another of its name.

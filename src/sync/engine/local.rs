@@ -1,6 +1,6 @@
 //! Reads of a replica: what the local Consul holds, shown as the home would show it.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use crate::{
     lifecycle,
@@ -10,7 +10,7 @@ use crate::{
     },
     sync::{
         endpoint::{
-            Raw, Response,
+            Raw, Request, Response,
             ask::{Ask, What},
             translate::{self, Shown, Translated},
         },
@@ -36,14 +36,14 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         };
         self.recent_enough(asked, prefix, replica).await?;
         if is_held(replica, &asked.ask) {
-            return self.from_home(asked, prefix, replica).await;
+            return self.ask_home(asked, prefix, replica).await;
         }
         // Known before the read, so that what is read is at least this old.
         let at = replica.known().map(|known| known.position);
-        let response = self.pass(&asked.request.clone().without_header("accept-encoding")).await?;
+        let response = self.read_here(&asked.request.clone().without_header("accept-encoding")).await?;
         // It may have become a lock while the query waited.
         if is_held(replica, &asked.ask) {
-            return self.from_home(asked, prefix, replica).await;
+            return self.ask_home(asked, prefix, replica).await;
         }
         let Some(translated) = self.translated(asked, replica, &response).await? else {
             return Ok(marked(response, prefix, replica, at));
@@ -52,7 +52,20 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             let response = Response { body: translated.body.into(), ..response };
             return Ok(marked(response, prefix, replica, at));
         }
-        self.from_home(asked, prefix, replica).await
+        self.ask_home(asked, prefix, replica).await
+    }
+
+    /// Has the local Consul answer, waiting only for an index of its own. One that the home gave, as for a lock or while
+    /// the applier changed, is beyond all that this Consul will reach, and a query that waits for it would see nothing
+    /// until its time is over.
+    async fn read_here(&self, request: &Request) -> Result<Response, Refusal> {
+        let waits_for = request.param("index").and_then(|index| index.parse::<u64>().ok());
+        let Some(index) = waits_for.filter(|index| *index > self.0.seen_index.load(Ordering::Relaxed)) else {
+            return self.pass(request).await;
+        };
+        let now = self.pass(&request.clone().without_param("index").without_param("wait")).await?;
+        let reached = now.header("x-consul-index").and_then(|index| index.parse::<u64>().ok());
+        if reached.is_some_and(|reached| reached < index) { Ok(now) } else { self.pass(request).await }
     }
 
     /// `X-Sync-Min-Seq` and the configured staleness.
@@ -90,7 +103,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
     }
 
     /// From the home; when that cannot be reached, what is here, marked as stale, if it is whole.
-    async fn from_home(
+    async fn ask_home(
         &self,
         asked: &Asked<'_>,
         prefix: &Prefix,

@@ -1,6 +1,6 @@
 //! The way of a request: what is asked, where that is executed, and a second look when nobody could be asked right now.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::time::Instant;
 
@@ -70,6 +70,10 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         let asked = Asked { request: &request, ask, wishes, request_id, arrived };
         match &asked.ask {
             Ask::Session(session) => self.session(&asked, session).await,
+            // Another agent's word is good for what replication is about, and opens nothing else of Consul's.
+            Ask::Other if request.origin.is_some() => {
+                Response::text(403, "another agent passes on keys, sessions and locks only")
+            }
             Ask::Other => self.pass(&request).await.unwrap_or_else(|refusal| answer::refusal(&refusal)),
             _ => self.routed(&asked).await,
         }
@@ -149,7 +153,13 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             }
         };
         let is_read = request.method.is_safe();
-        self.0.store.ask(request).await.or_else(|error| match error {
+        let answered = self.0.store.ask(request).await;
+        if let Ok(response) = &answered
+            && let Some(index) = response.header("x-consul-index").and_then(|index| index.parse().ok())
+        {
+            self.0.seen_index.fetch_max(index, Ordering::Relaxed);
+        }
+        answered.or_else(|error| match error {
             StoreError::Refused { status, reason } => Ok(Response::text(status, reason)),
             StoreError::NotSent(reason) => Err(Refusal::NotServing(reason)),
             StoreError::Unknown(reason) | StoreError::Unusable(reason) if is_read => {

@@ -93,10 +93,16 @@ impl<S: Store + Raw, P: Peers> Served for Engine<S, P> {
                 let _ = items.send(Err(error)).await;
             }
             Ok(mut passed) => {
-                while let Some(item) = passed.recv().await {
-                    if items.send(item).await.is_err() {
-                        return;
+                let pass_on = async {
+                    while let Some(item) = passed.recv().await {
+                        if items.send(item).await.is_err() {
+                            return;
+                        }
                     }
+                };
+                tokio::select! {
+                    () = pass_on => {}
+                    () = items.closed() => {}
                 }
             }
         }

@@ -320,3 +320,6 @@ fn journal(entry: Entry, behind: &Behind<'_>, ops: &mut Vec<Op>) -> Journaled {
     });
     Journaled { entry, bytes, hash }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,13 +17,14 @@ use crate::{
             batch::{Behind, Budget},
             journal,
             memory::{Fences, Seen},
-            not_serving,
             pending::Pending,
+            refusal,
             takeover::{self, Taken},
             upkeep::Upkeep,
         },
         peer::Known,
         record::{Epochs, Head},
+        refusal::Refusal,
         store::Store,
     },
 };
@@ -46,7 +47,7 @@ pub(crate) struct Commit<S, O> {
     pub(crate) incoming: mpsc::Receiver<Pending>,
     doubts: mpsc::Receiver<Known>,
     rng: fastrand::Rng,
-    stop: Stop,
+    pub(crate) stop: Stop,
     pub(crate) queue: VecDeque<Pending>,
     pub(crate) seen: Seen,
     pub(crate) fences: Fences,
@@ -129,28 +130,56 @@ impl<S: Store, O: Others> Commit<S, O> {
     pub(crate) async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         while let Some(session) = self.campaign().await {
-            let end = match self.fence(&session).await {
+            let (end, has_served) = match self.fence(&session).await {
                 Ok(taken) => {
-                    pause = FIRST_PAUSE;
-                    let reign = self.begin(session, taken);
-                    self.serve(reign).await
+                    let reign = self.begin(session.clone(), taken);
+                    (self.serve(reign).await, true)
                 }
-                Err(end) => end,
+                Err(end) => (end, false),
             };
-            self.shared.tip.send_replace(None);
-            self.shared.known.send_replace(None);
-            let prefix = &self.shared.settings.prefix.text;
-            match end {
-                End::Stopped => break,
-                End::DutyLost => tracing::info!(prefix, "duty of home lost"),
-                End::Doubt(reason) => {
-                    tracing::warn!(prefix, reason, "prefix not served");
-                    self.shared.stage.send_replace(Stage::TakingOver(Some(reason)));
-                    let wait = pause.mul_f64(self.rng.f64());
-                    pause = (pause * 2).min(LAST_PAUSE);
-                    tokio::select! { biased; () = self.stop.wait() => break, () = tokio::time::sleep(wait) => {} }
-                }
+            if has_served {
+                pause = FIRST_PAUSE;
             }
+            if end == End::Stopped {
+                break;
+            }
+            self.cease(end, has_served);
+            let wait = pause.mul_f64(self.rng.f64());
+            pause = (pause * 2).min(LAST_PAUSE);
+            tokio::select! { biased;
+                () = self.stop.wait() => break,
+                () = lost(&mut self.duty, &session) => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        let holding = self.duty.borrow().clone();
+        self.shared.stage.send_replace(Stage::Standby(holding));
+        self.hide();
+        self.drain();
+    }
+
+    fn hide(&self) {
+        self.shared.tip.send_replace(None);
+        self.shared.known.send_replace(None);
+    }
+
+    /// Stops serving. What waits is kept only when it can go on at once.
+    fn cease(&mut self, end: End, has_served: bool) {
+        let prefix = &self.shared.settings.prefix.text;
+        let stage = match end {
+            End::Stopped | End::DutyLost => {
+                tracing::info!(prefix, "duty of home lost");
+                Stage::TakingOver(Some("another session holds the duty's lock".into()))
+            }
+            End::Doubt(reason) => {
+                tracing::warn!(prefix, reason, "prefix not served");
+                Stage::TakingOver((!has_served).then_some(reason))
+            }
+        };
+        self.shared.stage.send_replace(stage);
+        self.hide();
+        if matches!(&*self.shared.stage.borrow(), Stage::TakingOver(None)) {
+            return;
         }
         self.drain();
     }
@@ -181,7 +210,10 @@ impl<S: Store, O: Others> Commit<S, O> {
         while let Ok(pending) = self.incoming.try_recv() {
             self.queue.push_back(pending);
         }
-        let refusal = Err(not_serving(&self.shared.settings.prefix.text, &self.duty.borrow()));
+        let stage = self.shared.stage.borrow().clone();
+        let refusal = refusal(&self.shared.settings.prefix.text, &stage);
+        let refusal =
+            Err(refusal.unwrap_or_else(|| Refusal::NotServing("this agent stops; send it again".into())));
         for pending in self.queue.drain(..) {
             pending.answer(&refusal);
         }
@@ -194,7 +226,7 @@ impl<S: Store, O: Others> Commit<S, O> {
         tokio::select! { biased;
             () = stop.wait() => Err(End::Stopped),
             () = lost(&mut duty, session) => Err(End::DutyLost),
-            taken = taking => taken.map_err(End::Doubt),
+            taken = taking => taken,
         }
     }
 
@@ -267,7 +299,8 @@ impl<S: Store, O: Others> Commit<S, O> {
     }
 
     async fn look(&mut self, reign: &Reign) -> Result<(), End> {
-        match journal::record::<S, Head>(&self.shared.store, &self.shared.layout.head()).await {
+        let read = journal::record::<S, Head>(&self.shared.store, &self.shared.layout.head()).await;
+        match read {
             Ok(Some(found)) if found.index == reign.head_index && found.record == reign.head => Ok(()),
             Ok(_) => Err(End::Doubt("the journal's head was replaced by somebody else".into())),
             // That nothing can be read now says nothing about what stands there.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::{
+    lifecycle::Stop,
     model::kv::{Pair, TxnError, TxnReply},
     sync::{
         duty::Holding,
@@ -35,7 +36,7 @@ pub(crate) enum Executed {
     /// It was not executed and cannot be any more: this moved the head.
     Undone { barrier: Journaled, index: u64 },
     /// It was not executed.
-    NotExecuted(String),
+    Refused(String),
     /// Somebody else's entry stands in its place: it was not executed and cannot be any more.
     Overtaken,
     /// Nobody can say, and we no longer have the say.
@@ -48,20 +49,21 @@ pub(crate) async fn execute<S: Store>(
     transaction: &Transaction,
     behind: &Behind<'_>,
     duty: &watch::Receiver<Holding>,
+    stop: &Stop,
 ) -> Executed {
     match send(shared, transaction).await {
         Sent::Answered(reply) => answered(transaction, reply),
-        Sent::NotExecuted(reason) => Executed::NotExecuted(reason),
+        Sent::Refused(reason) => Executed::Refused(reason),
         Sent::Unknown(reason) => match &transaction.written {
-            Some(journaled) => look(shared, journaled, behind, duty, reason).await,
-            None => Executed::NotExecuted(reason),
+            Some(journaled) => look(shared, journaled, behind, duty, stop, reason).await,
+            None => Executed::Refused(reason),
         },
     }
 }
 
 enum Sent {
     Answered(TxnReply),
-    NotExecuted(String),
+    Refused(String),
     Unknown(String),
 }
 
@@ -70,9 +72,7 @@ async fn send<S: Store>(shared: &Shared<S>, transaction: &Transaction) -> Sent {
         .await
     {
         Ok(Ok(reply)) => Sent::Answered(reply),
-        Ok(Err(StoreError::NotSent(reason) | StoreError::Refused { reason, .. })) => {
-            Sent::NotExecuted(reason)
-        }
+        Ok(Err(StoreError::NotSent(reason) | StoreError::Refused { reason, .. })) => Sent::Refused(reason),
         Ok(Err(StoreError::Unknown(reason) | StoreError::Unusable(reason))) => Sent::Unknown(reason),
         Err(_) => Sent::Unknown("Consul did not answer in time".into()),
     }
@@ -115,13 +115,14 @@ async fn look<S: Store>(
     journaled: &Journaled,
     behind: &Behind<'_>,
     duty: &watch::Receiver<Holding>,
+    stop: &Stop,
     mut reason: String,
 ) -> Executed {
     shared.counts.unknown.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let barrier = batch::barrier(behind);
     let mut pause = FIRST_PAUSE;
     loop {
-        let has_duty = duty.borrow().session.as_ref() == Some(behind.session);
+        let has_duty = !stop.is_set() && duty.borrow().session.as_ref() == Some(behind.session);
         match place(shared, journaled).await {
             Ok(Place::Ours(index)) => return Executed::Committed { pairs: None, index },
             Ok(Place::Others) => return overtaken(shared, &barrier).await,
@@ -133,7 +134,7 @@ async fn look<S: Store>(
                 Sent::Answered(TxnReply::RolledBack(errors)) => {
                     return after_all(shared, journaled, &barrier, &errors, reason).await;
                 }
-                Sent::NotExecuted(why) | Sent::Unknown(why) => reason = why,
+                Sent::Refused(why) | Sent::Unknown(why) => reason = why,
             },
             Ok(Place::Empty) => {}
             Err(why) => reason = why,

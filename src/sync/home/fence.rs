@@ -171,3 +171,6 @@ fn problem(
         )
     })
 }
+
+#[cfg(test)]
+mod tests;

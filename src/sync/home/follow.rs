@@ -16,7 +16,7 @@ use crate::{
             fence::Sentinel,
             history::{self, Logged, Standing},
             journal::{self, JournalError},
-            not_serving, snapshot,
+            refusal, snapshot,
         },
         peer::{FollowItem, FollowStart, Known, PeerError},
         record::{Epochs, Hash, Head},
@@ -69,9 +69,8 @@ pub(crate) async fn follow<S: Store>(
 async fn ended<S>(shared: &Shared<S>, stage: &mut watch::Receiver<Stage>) -> End {
     let prefix = &shared.settings.prefix.text;
     let reason = match &*stage.borrow_and_update() {
-        Stage::Serving(_) => None,
-        Stage::Standby(holding) => Some(not_serving(prefix, holding).to_string()),
-        Stage::TakingOver(_) => Some(format!("this agent is just taking {prefix} over")),
+        Stage::TakingOver(None) => Some(format!("this agent is just taking {prefix} over")),
+        stage => refusal(prefix, stage).map(|refusal| refusal.to_string()),
     };
     if let Some(reason) = reason {
         return End::Failed(PeerError::Unreached(reason));

@@ -78,3 +78,6 @@ pub fn standing(epochs: &Epochs, head: &Head, at: (Position, &Hash), entry: Opti
         None => Standing::Trimmed,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Reading the journal and its records from Consul. What should be there and is not is an error, never an empty answer.
 
+use std::{future::Future, time::Duration};
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
@@ -12,7 +14,7 @@ use crate::{
         },
         layout::Layout,
         record::{self, Entry, Hash, RecordError, Value},
-        store::{Read, Store, StoreError},
+        store::{Answer, Read, Store, StoreError},
     },
 };
 
@@ -33,10 +35,13 @@ pub(crate) struct Recorded<T> {
     pub(crate) index: u64,
 }
 
+/// How long one read may take. A list of a large prefix takes seconds.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+const LIST_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// Reads a key as it is now.
 pub(crate) async fn key<S: Store>(store: &S, key: &str) -> Result<Option<Pair>, JournalError> {
-    let answer = store.get(key, Read::Consistent).await;
-    answer.map(|answer| answer.value).map_err(|error| JournalError::Store { key: key.to_owned(), error })
+    in_time(key, READ_TIMEOUT, store.get(key, Read::Consistent)).await
 }
 
 /// Reads a record as it is now.
@@ -58,8 +63,17 @@ pub(crate) async fn expected<S: Store, T: DeserializeOwned>(
 
 /// Reads all keys that begin so.
 pub(crate) async fn list<S: Store>(store: &S, prefix: &str) -> Result<Vec<Pair>, JournalError> {
-    let answer = store.list(prefix, Read::Consistent).await;
-    answer.map(|answer| answer.value).map_err(|error| JournalError::Store { key: prefix.to_owned(), error })
+    in_time(prefix, LIST_TIMEOUT, store.list(prefix, Read::Consistent)).await
+}
+
+async fn in_time<T>(
+    at: &str,
+    limit: Duration,
+    read: impl Future<Output = Result<Answer<T>, StoreError>>,
+) -> Result<T, JournalError> {
+    let late = || StoreError::Unknown(format!("Consul did not answer within {} s", limit.as_secs()));
+    let answer = tokio::time::timeout(limit, read).await.unwrap_or_else(|_| Err(late()));
+    answer.map(|answer| answer.value).map_err(|error| JournalError::Store { key: at.to_owned(), error })
 }
 
 /// Reads the entries from `from` to the end of its ten, and none after `last`: at least one, without a gap.
@@ -70,7 +84,8 @@ pub(crate) async fn some_entries<S: Store>(
     last: u64,
 ) -> Result<Vec<Logged>, JournalError> {
     let ten = from / TEN;
-    let pairs = list(store, &ten_prefix(layout, ten)).await?;
+    let prefix = ten_prefix(layout, ten);
+    let pairs = in_time(&prefix, READ_TIMEOUT, store.list(&prefix, Read::Consistent)).await?;
     let until = last.min(ten * TEN + (TEN - 1));
     let mut entries = Vec::new();
     let mut wanted = from;

@@ -205,3 +205,6 @@ impl Fences {
         self.0.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -360,3 +360,6 @@ impl Holders<'_> {
         pair.session.as_ref().is_some_and(|session| Some(session.as_str()) == name)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -71,7 +71,7 @@ impl<S: Store, O: Others> Commit<S, O> {
         let behind = reign.behind(&shared);
         let transaction =
             batch::compose(taking.iter().map(|(pending, prepared)| (&pending.request, prepared)), &behind);
-        let executed = execute::execute(&shared, &transaction, &behind, &self.duty).await;
+        let executed = execute::execute(&shared, &transaction, &behind, &self.duty, &self.stop).await;
         self.settle(reign, transaction, taking, executed)
     }
 
@@ -257,7 +257,7 @@ impl<S: Store, O: Others> Commit<S, O> {
                 self.give_back(taking);
                 Ok(())
             }
-            Executed::NotExecuted(reason) => {
+            Executed::Refused(reason) => {
                 let refusal =
                     Err(Refusal::NotServing(format!("Consul of the home did not execute it: {reason}")));
                 taking.into_iter().for_each(|(pending, _)| pending.answer(&refusal));

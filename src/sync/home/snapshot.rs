@@ -153,3 +153,6 @@ fn as_sent(shot: Shot, compare: bool) -> SnapshotPair {
         Shot::Data(pair) => SnapshotPair::Data(pair),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,11 +14,13 @@ use crate::{
         home::{
             Others, Shared,
             batch::{self, Behind},
+            commit::End,
             fence::{self, Decision, Found, Sentinel},
             history::Logged,
             journal::{self, JournalError, Recorded},
             memory::Locks,
         },
+        layout::Duty,
         peer::Known,
         record::{self, Epochs, Head},
         store::Store,
@@ -59,19 +61,21 @@ pub(crate) async fn take_over<S: Store, O: Others>(
     session: &SessionId,
     remembered: Option<&Known>,
     contested: Option<&Known>,
-) -> Result<Taken, String> {
+) -> Result<Taken, End> {
     let prefix = &shared.settings.prefix;
-    let records = read(shared).await.map_err(|error| error.to_string())?;
+    has_duty(shared, session).await?;
+    let doubt = |error: JournalError| End::Doubt(error.to_string());
+    let records = read(shared).await.map_err(doubt)?;
     let mut known = tokio::time::timeout(ASK_TIMEOUT, others.known(&prefix.text)).await.unwrap_or_default();
     known.retain(|known| known.prefix == prefix.text);
     known.extend(remembered.cloned());
     let epoch = contested.map(|contested| contested.position.epoch);
     let (epochs, head, ts_ms) = match fence::decide(&records.found, &known, epoch, prefix) {
         Decision::Serve => {
-            let (Some(epochs), Some(head)) = (records.found.epochs, records.found.head) else {
-                return Err("the records are incomplete".into());
+            let Found { epochs: Some(epochs), head: Some(head), .. } = records.found else {
+                return Err(End::Doubt("the records are incomplete".into()));
             };
-            return finish(shared, epochs, head, records.head_index, records.ts_ms).await;
+            return finish(shared, epochs, head, records.head_index, records.ts_ms).await.map_err(doubt);
         }
         Decision::Begin { epochs, head } => {
             tracing::info!(prefix = prefix.text, epoch = epochs.epoch, "journal begun");
@@ -87,10 +91,20 @@ pub(crate) async fn take_over<S: Store, O: Others>(
             );
             (epochs, head, records.ts_ms)
         }
-        Decision::Refuse(reason) => return Err(reason),
+        Decision::Refuse(reason) => return Err(End::Doubt(reason)),
     };
-    let head_index = write(shared, session, &epochs, &head, &records).await?;
-    finish(shared, epochs, head, head_index, ts_ms).await
+    let written = write(shared, session, &epochs, &head, &records).await;
+    let head_index =
+        written.map_err(|reason| End::Doubt(format!("begin epoch {}: {reason}", epochs.epoch)))?;
+    finish(shared, epochs, head, head_index, ts_ms).await.map_err(doubt)
+}
+
+/// Whether Consul says so too. Nobody else's transaction can be executed from then on.
+async fn has_duty<S: Store>(shared: &Shared<S>, session: &SessionId) -> Result<(), End> {
+    let lock = shared.layout.duty(Duty::Home);
+    let held = journal::key(&shared.store, &lock).await.map_err(|error| End::Doubt(error.to_string()))?;
+    let is_ours = held.is_some_and(|pair| pair.session.as_ref() == Some(session));
+    if is_ours { Ok(()) } else { Err(End::DutyLost) }
 }
 
 async fn read<S: Store>(shared: &Shared<S>) -> Result<Records, JournalError> {
@@ -138,10 +152,10 @@ async fn write<S: Store>(
         Ok(Ok(TxnReply::Committed(_))) => {}
         Ok(Ok(TxnReply::RolledBack(errors))) => {
             let what = errors.first().map_or("", |error| error.what.as_str());
-            return Err(format!("begin epoch {}: {what}", epochs.epoch));
+            return Err(what.to_owned());
         }
-        Ok(Err(error)) => return Err(format!("begin epoch {}: {error}", epochs.epoch)),
-        Err(_) => return Err(format!("begin epoch {}: Consul did not answer in time", epochs.epoch)),
+        Ok(Err(error)) => return Err(error.to_string()),
+        Err(_) => return Err("Consul did not answer in time".into()),
     }
     let written: Recorded<Head> =
         journal::expected(&shared.store, &layout.head()).await.map_err(|error| error.to_string())?;
@@ -159,18 +173,14 @@ async fn finish<S: Store>(
     head: Head,
     head_index: u64,
     ts_ms: u64,
-) -> Result<Taken, String> {
+) -> Result<Taken, JournalError> {
     let (store, layout) = (&shared.store, &shared.layout);
-    let read = async {
-        let mut locks = Locks::default();
-        for pair in &journal::list(store, &shared.settings.prefix.text).await? {
-            locks.learn(pair);
-        }
-        let last = head.position.seq;
-        let from = head.first.max((last + 1).saturating_sub(shared.settings.keep.always));
-        let newest = journal::entries(store, layout, from.max(1), last).await?;
-        Ok::<_, JournalError>((locks, newest))
-    };
-    let (locks, newest) = read.await.map_err(|error| error.to_string())?;
+    let mut locks = Locks::default();
+    for pair in &journal::list(store, &shared.settings.prefix.text).await? {
+        locks.learn(pair);
+    }
+    let last = head.position.seq;
+    let from = head.first.max((last + 1).saturating_sub(shared.settings.keep.always));
+    let newest = journal::entries(store, layout, from.max(1), last).await?;
     Ok(Taken { epochs, head, head_index, ts_ms, locks, newest })
 }

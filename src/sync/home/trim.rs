@@ -83,3 +83,6 @@ pub fn orphans(blobs: &[Pair], first: u64) -> Vec<Op> {
     let delete = |pair: &Pair| Op::DeleteCas { key: pair.key.clone(), index: pair.modify_index };
     blobs.iter().filter(is_orphan).map(delete).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,21 +75,21 @@ impl Judge {
     /// Until the stop.
     pub(super) async fn run(self, mut catalog: watch::Receiver<Arc<Catalog>>, stop: Stop) {
         let mut seen = Arc::<Catalog>::default();
-        let mut settle = SETTLE.iter();
+        let (mut settle, mut trouble) = (SETTLE.iter(), None);
         loop {
             let now = catalog.borrow_and_update().clone();
             if has_changed(&now, &seen) {
                 settle = SETTLE.iter();
             }
             seen = now;
-            let is_told = match seen.roots().known() {
-                Some(roots) => self.ask_all(&roots.trust_domain).await,
-                None => false,
-            };
-            let pause = match is_told {
-                true => settle.next().copied().unwrap_or(REGULARLY),
-                false => AGAIN,
-            };
+            let mut pause = AGAIN;
+            if let Some(roots) = seen.roots().known() {
+                let outcome = self.ask_all(&roots.trust_domain).await;
+                if outcome.is_ok() {
+                    pause = settle.next().copied().unwrap_or(REGULARLY);
+                }
+                trouble = told(trouble, outcome.err());
+            }
             tokio::select! {
                 biased;
                 () = stop.wait() => return,
@@ -99,20 +99,17 @@ impl Judge {
         }
     }
 
-    /// Whether all were answered.
-    async fn ask_all(&self, trust_domain: &TrustDomain) -> bool {
+    /// Asks about every datacenter. The error is the last of those that came up.
+    async fn ask_all(&self, trust_domain: &TrustDomain) -> Result<(), String> {
         let names = Names { trust_domain: trust_domain.clone(), datacenters: self.datacenters.clone() };
-        let mut is_told = true;
+        let mut outcome = Ok(());
         for dc in &self.datacenters {
             match self.ask(&names.id(dc)).await {
                 Ok(verdict) => self.tell(dc, verdict),
-                Err(error) => {
-                    warn!(%dc, %error, "intentions of the peer service not known; the last verdict stays");
-                    is_told = false;
-                }
+                Err(error) => outcome = Err(error.to_string()),
             }
         }
-        is_told
+        outcome
     }
 
     async fn ask(&self, id: &str) -> Result<Verdict, ClientError> {
@@ -141,6 +138,18 @@ impl Judge {
             true
         });
     }
+}
+
+/// Tells the log of trouble that is new, and of its end. Gives the trouble to compare the next with.
+fn told(before: Option<String>, now: Option<String>) -> Option<String> {
+    match (&before, &now) {
+        (_, Some(error)) if before != now => {
+            warn!(error, "intentions of the peer service not known; the last verdicts stay");
+        }
+        (Some(_), None) => info!("intentions of the peer service are known again"),
+        _ => {}
+    }
+    now
 }
 
 fn has_changed(now: &Catalog, seen: &Catalog) -> bool {

@@ -72,36 +72,57 @@ impl Registered {
     }
 }
 
+/// What Consul knows of the registration.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It was not told yet.
+    New,
+    /// It was told.
+    Registered,
+    /// It did not take the last registration or sign of life.
+    Lost,
+}
+
 /// Keeps the service registered until `stop`, then removes it. A Consul that is away or has forgotten it is told again.
 pub async fn run(registered: Registered, client: Client, stop: Stop) {
-    let mut is_registered = false;
+    let mut standing = Standing::New;
     loop {
-        let outcome = match is_registered {
-            true => renew(&registered, &client).await,
-            false => client.register_service(registered.definition()).await,
-        };
-        match outcome {
-            Ok(()) => {
-                if !is_registered {
-                    info!(id = registered.id(), address = %registered.address, "peer service registered");
-                }
-                is_registered = true;
-            }
-            Err(error) => {
-                warn!(%error, "peer service not registered, or not renewed; tried again");
-                is_registered = false;
-            }
-        }
+        standing = keep(&registered, &client, standing).await;
         tokio::select! {
             biased;
             () = stop.wait() => break,
             () = tokio::time::sleep(RENEW_EVERY) => {}
         }
     }
-    match tokio::time::timeout(FAREWELL, client.deregister_service(&registered.id())).await {
-        Ok(Ok(())) => info!(id = registered.id(), "peer service deregistered"),
-        Ok(Err(error)) => warn!(%error, "peer service not deregistered; its check turns critical"),
-        Err(_) => warn!("peer service not deregistered: no answer from Consul; its check turns critical"),
+    let id = registered.id();
+    let farewell = tokio::time::timeout(FAREWELL, client.deregister_service(&id)).await;
+    match farewell
+        .map_or_else(|_| Err("no answer in time".to_owned()), |done| done.map_err(|e| e.to_string()))
+    {
+        Ok(()) => info!(id, "peer service deregistered"),
+        Err(error) => warn!(id, error, "peer service not deregistered; its check turns critical"),
+    }
+}
+
+/// One registration or sign of life. Each turn of events is told once.
+async fn keep(registered: &Registered, client: &Client, before: Standing) -> Standing {
+    let outcome = match before {
+        Standing::Registered => renew(registered, client).await,
+        Standing::New | Standing::Lost => client.register_service(registered.definition()).await,
+    };
+    match outcome {
+        Ok(()) => {
+            if before != Standing::Registered {
+                info!(id = registered.id(), address = %registered.address, "peer service registered");
+            }
+            Standing::Registered
+        }
+        Err(error) => {
+            if before != Standing::Lost {
+                warn!(%error, "peer service not registered with Consul; it is told again");
+            }
+            Standing::Lost
+        }
     }
 }
 

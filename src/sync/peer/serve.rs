@@ -10,7 +10,7 @@ mod service;
 use std::{
     convert::Infallible,
     io,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -21,15 +21,15 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::{Status, body::Body};
 use tower_service::Service as _;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
-    lifecycle::Stop,
+    lifecycle::{self, Stop},
     model::name::Datacenter,
     sync::peer::{
         Served, convert,
@@ -49,6 +49,8 @@ const HANDSHAKES: usize = 64;
 const CONNECTIONS: usize = 1024;
 /// Without descriptors left, accepting at once again would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Anybody can connect, and must not fill the log: of strangers one line in so long, the others only for debugging.
+const STRANGERS_EVERY: Duration = Duration::from_secs(10);
 /// At the stop, for answers that are under way.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -60,6 +62,7 @@ pub async fn serve<S: Served>(listener: TcpListener, facts: Facts, served: S, st
             .max_decoding_message_size(convert::MAX_MESSAGE_BYTES)
             .max_encoding_message_size(convert::MAX_MESSAGE_BYTES),
         connections: Arc::new(Semaphore::new(CONNECTIONS)),
+        told_of_stranger: Arc::default(),
         stop: stop.clone(),
     };
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
@@ -106,6 +109,7 @@ struct Server<S> {
     facts: Facts,
     service: SyncServer<SyncService<S>>,
     connections: Arc<Semaphore>,
+    told_of_stranger: Arc<Mutex<Option<Instant>>>,
     stop: Stop,
 }
 
@@ -115,6 +119,7 @@ impl<S> Clone for Server<S> {
             facts: self.facts.clone(),
             service: self.service.clone(),
             connections: self.connections.clone(),
+            told_of_stranger: self.told_of_stranger.clone(),
             stop: self.stop.clone(),
         }
     }
@@ -135,13 +140,23 @@ impl<S: Served> Server<S> {
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return debug!(from, %error, "connection ended before its handshake did");
             }
-            Ok(Err(error)) => return warn!(from, %error, "connection of a stranger refused"),
+            Ok(Err(error)) => return self.tell_of_stranger(&from, &error),
             Err(_) => return debug!(from, "connection without a handshake closed"),
         };
         let Ok(_place) = self.connections.clone().try_acquire_owned() else {
-            return warn!(from, %dc, limit = CONNECTIONS, "connection of a peer closed: there are too many already");
+            return warn!(from, %dc, limit = CONNECTIONS, "connection of a peer closed: too many are open already");
         };
         self.talk(stream, dc, &from).await;
+    }
+
+    fn tell_of_stranger(&self, from: &str, error: &io::Error) {
+        let mut told = self.told_of_stranger.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = lifecycle::now();
+        if told.is_some_and(|at| now < at + STRANGERS_EVERY) {
+            return debug!(from, %error, "connection of a stranger refused");
+        }
+        *told = Some(now);
+        warn!(from, %error, "connection of a stranger refused");
     }
 
     async fn shake_hands(&self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, Datacenter)> {
@@ -177,7 +192,7 @@ impl<S: Served> Server<S> {
                 return debug!(from, %dc, ?ended, "connection of a peer closed");
             }
             () = denied(facts.verdicts, &dc) => {
-                return warn!(from, %dc, "connection of a peer closed: an intention denies it now");
+                return info!(from, %dc, "connection of a peer closed: an intention denies it now");
             }
             () = stop.wait() => {}
         }

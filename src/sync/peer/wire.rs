@@ -2,7 +2,6 @@
 
 #[expect(
     missing_docs,
-    clippy::wildcard_imports,
     reason = "generated: the messages are documented in proto/causeway/sync/v1/sync.proto"
 )]
 mod generated {

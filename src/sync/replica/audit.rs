@@ -22,35 +22,60 @@ pub enum Verdict {
     Edited,
 }
 
-/// Keys of which a local list, in the order of keys, does not show what is remembered. `since` is the greatest local
-/// index that was remembered when the list was asked for: what was applied after that is no suspect.
-pub fn suspects(list: &[Pair], memory: &Memory, since: u64) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut records = memory.records().peekable();
-    for pair in list {
-        missing(&mut records, Some(&pair.key), since, &mut found);
-        match records.next_if(|(key, _)| **key == *pair.key) {
-            Some((_, record)) if record.local == pair.modify_index || record.local > since => {}
-            _ => found.push(pair.key.clone()),
-        }
-        if found.len() >= MOST_SUSPECTS {
-            return found;
-        }
-    }
-    missing(&mut records, None, since, &mut found);
-    found
+/// A local list beside the memory, page by page.
+#[derive(Debug)]
+pub struct Look {
+    /// The greatest local index that was remembered when the list was asked for: what was applied after that is no
+    /// suspect.
+    since: u64,
+    last: Option<String>,
+    suspects: Vec<String>,
 }
 
-/// Records before this key, which the list lacks.
-fn missing<'m>(
-    records: &mut Peekable<impl Iterator<Item = (&'m str, &'m Record)>>,
-    before: Option<&str>,
-    since: u64,
-    found: &mut Vec<String>,
-) {
-    while let Some((key, record)) = records.next_if(|(key, _)| before.is_none_or(|before| *key < before)) {
-        if record.local <= since && found.len() < MOST_SUSPECTS {
-            found.push(key.to_owned());
+impl Look {
+    /// Begins.
+    pub fn new(since: u64) -> Self {
+        Self { since, last: None, suspects: Vec::new() }
+    }
+
+    /// Takes the next keys of the list, in their order.
+    pub fn take(&mut self, page: &[Pair], memory: &Memory) {
+        let last = self.last.take();
+        let mut records = memory.records(last.as_deref()).peekable();
+        for pair in page {
+            self.missing(&mut records, Some(&pair.key));
+            match records.next_if(|(key, _)| **key == *pair.key) {
+                Some((_, record)) if record.local == pair.modify_index || record.local > self.since => {}
+                _ => self.suspect(&pair.key),
+            }
+        }
+        self.last = page.last().map(|pair| pair.key.clone()).or_else(|| last.clone());
+    }
+
+    /// Ends the list: keys of which it does not show what is remembered.
+    pub fn end(mut self, memory: &Memory) -> Vec<String> {
+        let last = self.last.take();
+        self.missing(&mut memory.records(last.as_deref()).peekable(), None);
+        self.suspects
+    }
+
+    /// Records before this key, which the list lacks.
+    fn missing<'m>(
+        &mut self,
+        records: &mut Peekable<impl Iterator<Item = (&'m str, &'m Record)>>,
+        before: Option<&str>,
+    ) {
+        while let Some((key, record)) = records.next_if(|(key, _)| before.is_none_or(|before| *key < before))
+        {
+            if record.local <= self.since {
+                self.suspect(key);
+            }
+        }
+    }
+
+    fn suspect(&mut self, key: &str) {
+        if self.suspects.len() < MOST_SUSPECTS {
+            self.suspects.push(key.to_owned());
         }
     }
 }

@@ -6,12 +6,9 @@
 
 use std::{collections::BTreeSet, ops::Bound};
 
-use crate::{
-    model::kv::Pair,
-    sync::replica::{
-        indexes::Memory,
-        snapshot::{Finding, Hashed, Listed, Merge, Unusable},
-    },
+use crate::sync::replica::{
+    indexes::Memory,
+    snapshot::{Finding, Hashed, Listed, Merge, Unusable},
 };
 
 /// Beyond so many differences they are not kept one by one: all data is taken anew.
@@ -72,13 +69,18 @@ pub struct Compare {
 }
 
 impl Compare {
-    /// Begins with the local keys, in their order, and those of them that are marked as locks.
-    pub fn new(prefix: String, local: Vec<Pair>, marked: BTreeSet<String>) -> Self {
+    /// Begins with the keys that are marked as locks here.
+    pub fn new(prefix: String, marked: BTreeSet<String>) -> Self {
         let mut memory = Memory::default();
         for key in &marked {
             memory.hold(key, None);
         }
-        Self { merge: Merge::new(prefix, local, marked), memory, differences: Differences::default() }
+        Self { merge: Merge::new(prefix, marked), memory, differences: Differences::default() }
+    }
+
+    /// The merge of both lists, which is to be fed with the local one.
+    pub fn merge(&mut self) -> &mut Merge {
+        &mut self.merge
     }
 
     /// Takes the next key of the home's list.

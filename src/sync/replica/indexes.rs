@@ -125,9 +125,10 @@ impl Memory {
         self.records.get(key)
     }
 
-    /// All records, in the order of their keys.
-    pub fn records(&self) -> impl Iterator<Item = (&str, &Record)> {
-        self.records.iter().map(|(key, record)| (&**key, record))
+    /// The records behind this key, in the order of their keys.
+    pub fn records<'m>(&'m self, after: Option<&'m str>) -> impl Iterator<Item = (&'m str, &'m Record)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.records.range::<str, _>((from, Bound::Unbounded)).map(|(key, record)| (&**key, record))
     }
 
     /// The home's indexes of what the local Consul holds under this `ModifyIndex`.

@@ -1,10 +1,10 @@
-//! The home's list of keys beside the local one, both in the order of keys, merged while the home's comes in. Pure.
+//! The home's list of keys beside the local one, both in the order of keys, merged while both come in. Pure.
 //!
 //! What differs is set at once. What only the local list has is deleted when the home's list is known to be whole, and
 //! not at all when that is more than the guard lets pass: no list that ends early and no mistake at home empties a
 //! replica.
 
-use std::{collections::BTreeSet, iter::Peekable, vec};
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::{model::kv::Pair, sync::replica::indexes::Print};
 
@@ -94,6 +94,16 @@ pub enum Finding<D> {
     },
 }
 
+impl<D: Content> Finding<D> {
+    /// The key.
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Same { home, .. } | Self::Differs { home, .. } => home.key(),
+            Self::Held { key, .. } => key,
+        }
+    }
+}
+
 /// A list of the home that is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
@@ -142,21 +152,43 @@ impl Rest {
     }
 }
 
-/// The merge of two lists. It holds what is left of the local one.
+/// The merge of two lists. It holds what has come of the local one and is not reached yet.
 #[derive(Debug)]
 pub struct Merge {
     prefix: String,
-    local: Peekable<vec::IntoIter<Pair>>,
+    local: VecDeque<Pair>,
+    local_is_whole: bool,
     marked: BTreeSet<String>,
     last: Option<String>,
     rest: Rest,
 }
 
 impl Merge {
-    /// Begins with the local keys, in their order, and those of them that are marked as locks.
-    pub fn new(prefix: String, local: Vec<Pair>, marked: BTreeSet<String>) -> Self {
-        let rest = Rest { local: local.len(), ..Rest::default() };
-        Self { prefix, local: local.into_iter().peekable(), marked, last: None, rest }
+    /// Begins with the keys that are marked as locks here.
+    pub fn new(prefix: String, marked: BTreeSet<String>) -> Self {
+        let (local, rest) = (VecDeque::new(), Rest::default());
+        Self { prefix, local, local_is_whole: false, marked, last: None, rest }
+    }
+
+    /// Takes the next local keys, in their order.
+    pub fn feed(&mut self, page: Vec<Pair>) {
+        self.rest.local += page.len();
+        self.local.extend(page);
+    }
+
+    /// There are no further local keys.
+    pub fn end_local(&mut self) {
+        self.local_is_whole = true;
+    }
+
+    /// Whether more local keys must come before this key of the home's list can be judged.
+    pub fn needs(&self, key: &str) -> bool {
+        !self.local_is_whole && self.local.back().is_none_or(|pair| *pair.key < *key)
+    }
+
+    /// The home's list has no further keys: local ones that still come are in no list but theirs.
+    pub fn drain(&mut self) {
+        self.rest.deletes.extend(self.local.drain(..).map(|pair| pair.key));
     }
 
     /// Takes the next key of the home's list.
@@ -171,10 +203,10 @@ impl Merge {
         if !key.starts_with(&self.prefix) || self.last.as_deref().is_some_and(|last| last >= key) {
             return Err(Unusable::Order);
         }
-        while let Some(alone) = self.local.next_if(|pair| *pair.key < *key) {
+        while let Some(alone) = self.local.pop_front_if(|pair| *pair.key < *key) {
             self.rest.deletes.push(alone.key);
         }
-        let local = self.local.next_if(|pair| pair.key == key);
+        let local = self.local.pop_front_if(|pair| pair.key == key);
         let is_marked = self.marked.remove(key);
         self.last = Some(key.to_owned());
         self.rest.home += 1;
@@ -194,12 +226,12 @@ impl Merge {
     /// Ends with the number of keys that the home says it sent.
     ///
     /// # Errors
-    /// Another number came, so that nothing can be said of what is missing.
+    /// Another number came, or the local list is not whole: nothing can be said of what is missing.
     pub fn end(mut self, told: u64) -> Result<Rest, Unusable> {
-        if self.rest.home != told {
+        if !self.local_is_whole || self.rest.home != told {
             return Err(Unusable::Short { got: self.rest.home, told });
         }
-        self.rest.deletes.extend(self.local.map(|pair| pair.key));
+        self.drain();
         self.rest.unmarks = self.marked.into_iter().collect();
         Ok(self.rest)
     }

@@ -3,6 +3,7 @@
 mod audit;
 mod compare;
 mod copy;
+mod scan;
 mod stream;
 mod transaction;
 
@@ -31,14 +32,14 @@ use crate::{
             machine::{Event, Machine, Opening, Reason, Stage},
             shared::Shared,
         },
-        store::{Read, Store, StoreError},
+        store::{Read, Store},
     },
 };
 
 /// How often an agent without the duty looks how far its datacenter is, so that it can tell others.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// A list of a million keys takes some seconds; one that takes longer than this is not coming.
+/// A list of a million keys takes some seconds to begin; one that takes longer than this is not coming.
 const LIST: Duration = Duration::from_secs(120);
 
 /// Between the announcement of a snapshot and its first keys the home lists them, and says nothing.
@@ -360,7 +361,11 @@ impl<S: Store, P: Peers> Worker<S, P> {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<Pair>, End> {
-        listed(prefix, timeout(LIST, self.store.list(prefix, Read::Consistent)).await)
+        match timeout(LIST, self.store.list(prefix, Read::Consistent)).await {
+            Ok(Ok(answer)) => Ok(answer.value),
+            Ok(Err(error)) => Err(End::Failed(format!("list {prefix}: {error}"))),
+            Err(_) => Err(End::Failed(format!("list {prefix}: no answer in {LIST:?}"))),
+        }
     }
 
     /// Asks the home whether it knows this position, and takes nothing.
@@ -479,16 +484,6 @@ fn unexpected(item: &FollowItem) -> End {
     End::Failed(format!(
         "the home sent {name} where it does not belong; both agents should be of one release"
     ))
-}
-
-type Listed = Result<crate::sync::store::Answer<Vec<Pair>>, StoreError>;
-
-fn listed(prefix: &str, answer: Result<Listed, tokio::time::error::Elapsed>) -> Result<Vec<Pair>, End> {
-    match answer {
-        Ok(Ok(answer)) => Ok(answer.value),
-        Ok(Err(error)) => Err(End::Failed(format!("list {prefix}: {error}"))),
-        Err(_) => Err(End::Failed(format!("list {prefix}: no answer in {LIST:?}"))),
-    }
 }
 
 /// How long ago that was.

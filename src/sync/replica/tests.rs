@@ -399,10 +399,10 @@ async fn a_record_that_cannot_be_used_puts_the_replica_on_hold() {
 /// Whatever list fails or says too little: nothing is deleted.
 #[tokio::test(start_paused = true)]
 async fn no_read_that_fails_deletes_anything() {
-    type Harm = fn(&Rig);
+    type Harm = Box<dyn Fn(&Rig)>;
     let unusable =
         |error: StoreError| move |rig: &Rig| *rig.consul.unusable.lock().unwrap() = Some(error.clone());
-    let harms: Vec<(&str, Box<dyn Fn(&Rig)>)> = vec![
+    let harms: Vec<(&str, Harm)> = vec![
         ("a filtered local list", Box::new(unusable(StoreError::Unusable("filtered by ACLs".into())))),
         (
             "a refused local list",
@@ -416,9 +416,10 @@ async fn no_read_that_fails_deletes_anything() {
             Box::new(|rig| rig.home.trouble(|trouble| trouble.list_ends_after = Some(3))),
         ),
         ("an empty home list", Box::new(|rig| rig.home.trouble(|trouble| trouble.list_ends_after = Some(0)))),
-        ("an empty home list that claims to be whole", {
-            Box::new((|rig| rig.home.trouble(|trouble| trouble.list_lies_after = Some(0))) as Harm)
-        }),
+        (
+            "an empty home list that claims to be whole",
+            Box::new(|rig| rig.home.trouble(|trouble| trouble.list_lies_after = Some(0))),
+        ),
         ("a home that is cut off", Box::new(|rig| rig.home.trouble(|trouble| trouble.is_cut = true))),
     ];
     for (what, harm) in harms {

@@ -15,7 +15,7 @@ use causeway::{
     sync::store::{Answer, Read, Right, Store, StoreError},
 };
 use tokio::{
-    sync::watch,
+    sync::Notify,
     time::{Instant, sleep_until},
 };
 
@@ -26,8 +26,8 @@ use super::{Ask, Model, Told};
 pub(crate) struct Shared {
     model: Arc<Mutex<Model>>,
     began: Instant,
-    /// One more whenever something may have changed.
-    changes: watch::Sender<u64>,
+    /// Whoever waits is woken in the order in which they came, so that a seed gives the same again.
+    changes: Arc<Notify>,
 }
 
 /// What becomes of blocking queries when a snapshot is restored.
@@ -42,13 +42,13 @@ pub(crate) enum Waits {
 impl Shared {
     /// The model's time begins now.
     pub(crate) fn new(model: Model) -> Self {
-        Self { model: Arc::new(Mutex::new(model)), began: lifecycle::now(), changes: watch::Sender::new(0) }
+        Self { model: Arc::new(Mutex::new(model)), began: lifecycle::now(), changes: Arc::default() }
     }
 
     /// Looks at the model or changes it, at the time that it is.
     pub(crate) fn with<T>(&self, act: impl FnOnce(&mut Model) -> T) -> T {
         let result = act(&mut self.at_now());
-        self.changes.send_modify(|changes| *changes += 1);
+        self.changes.notify_waiters();
         result
     }
 
@@ -81,10 +81,10 @@ impl Shared {
         wait: Duration,
     ) -> T {
         let end = lifecycle::now() + wait;
-        let mut changes = self.changes.subscribe();
         let dropped = self.look(|model| model.dropped_waits);
         loop {
-            changes.borrow_and_update();
+            let mut change = std::pin::pin!(self.changes.notified());
+            change.as_mut().enable();
             let (seen, expiry, is_dropped) = {
                 let mut model = self.at_now();
                 (look(&mut model), model.next_expiry(), model.dropped_waits != dropped)
@@ -96,7 +96,7 @@ impl Shared {
             let next = expiry.map_or(end, |at| end.min(self.began + at));
             tokio::select! {
                 biased;
-                _ = changes.changed() => {}
+                () = change => {}
                 () = sleep_until(next) => {}
             }
         }

@@ -61,9 +61,12 @@ fn steps(call: &Call) -> Vec<(&str, Step)> {
 
 fn key_problem(key: &str, mut entries: Vec<Entry>, calls: &[Call]) -> Option<Violation> {
     entries.sort_by_key(|entry| (entry.began, entry.ended));
-    // What cannot have been seen by anybody needs no place: an open write of a number that no read and no comparison names.
+    // What cannot have been noticed by anybody needs no place: an open write of a number that no read and no comparison
+    // names, unless something missed what it compared with.
+    let has_missed = entries.iter().any(|entry| matches!(entry.step, Step::Missed { .. }));
     let named: BTreeSet<Option<Number>> = entries.iter().flat_map(|entry| named(entry.step)).collect();
-    entries.retain(|entry| !entry.is_open || written(entry.step).is_some_and(|value| named.contains(&value)));
+    let is_named = |entry: &Entry| written(entry.step).is_some_and(|value| named.contains(&value));
+    entries.retain(|entry| !entry.is_open || has_missed || is_named(entry));
     let told = |reason: &str, entries: &[Entry]| {
         let calls: Vec<Call> = entries.iter().map(|entry| calls[entry.call].clone()).collect();
         Some(Violation(format!("I1: key {key} {reason}:\n{}", shown(&calls))))

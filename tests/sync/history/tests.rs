@@ -60,6 +60,8 @@ fn a_compare_and_set_compares() {
     ]);
     finds(&[done(0, 1, cas(None, 1, true)), done(2, 3, cas(None, 2, true))], "I1");
     finds(&[done(0, 1, cas(None, 1, true)), done(2, 3, cas(Some(1), 2, false))], "I1");
+    let open = call(2, 3, Outcome::Open, cas(Some(1), 2, false));
+    finds_nothing(&[done(0, 1, cas(None, 1, true)), open, done(4, 5, cas(Some(1), 3, false))]);
 }
 
 #[test]

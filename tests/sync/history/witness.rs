@@ -15,7 +15,7 @@ use causeway::{
     },
     sync::{
         layout::Layout,
-        record::{self, Change, Entry, Head, Phase, State, Value},
+        record::{self, Change, Entry, Hash, Head, Phase, State, Value},
     },
 };
 
@@ -34,6 +34,9 @@ pub(crate) enum Side {
     Replica,
 }
 
+/// A place in one history.
+type Place = (Position, Hash);
+
 /// What the journal gave up to some position.
 #[derive(Clone, Default)]
 struct Folded {
@@ -44,7 +47,7 @@ struct Folded {
 /// What a replica was found to be.
 #[derive(Default)]
 struct Seen {
-    position: Option<Position>,
+    place: Option<Place>,
     keys: BTreeSet<String>,
 }
 
@@ -52,8 +55,9 @@ struct Seen {
 pub(crate) struct Witness {
     prefix: String,
     layout: Layout,
-    at: Option<Position>,
-    folds: BTreeMap<Position, Folded>,
+    at: Option<Place>,
+    /// By position and hash: a restored home may come to a position again.
+    folds: BTreeMap<Place, Folded>,
     /// What each key held at each of its indexes, at home.
     indexes: BTreeMap<(String, u64), Bytes>,
     /// What each key held at home while no session held it.
@@ -92,12 +96,24 @@ impl Witness {
 
     /// Where the journal ends.
     pub(crate) fn end(&self) -> Option<Position> {
-        self.at
+        self.at.as_ref().map(|(position, _)| *position)
     }
 
     /// How far a replica is.
     pub(crate) fn position(&self, datacenter: &Datacenter) -> Option<Position> {
-        self.replicas.get(datacenter)?.position
+        self.replicas.get(datacenter)?.place.as_ref().map(|(position, _)| *position)
+    }
+
+    /// Whether a replica is where the journal ends. A new epoch without an entry changes nothing.
+    pub(crate) fn is_equal(&self, datacenter: &Datacenter) -> bool {
+        let place = self.replicas.get(datacenter).and_then(|seen| seen.place.as_ref());
+        let bare = |(position, hash): &Place| (position.seq, hash.clone());
+        self.at.is_some() && place.map(bare) == self.at.as_ref().map(bare)
+    }
+
+    /// A datacenter's Consul was restored: what its replica was is forgotten.
+    pub(crate) fn forget(&mut self, datacenter: &Datacenter) {
+        self.replicas.remove(datacenter);
     }
 
     /// Whether home ever showed this value of this key at this index.
@@ -133,10 +149,11 @@ impl Witness {
             }
         }
         let Some(head) = read::<Head>(pairs, &self.layout.head()) else { return };
-        if self.at != Some(head.position) {
-            self.follow(head.position, pairs);
+        let place = (head.position, head.hash);
+        if self.at.as_ref() != Some(&place) {
+            self.follow(place.clone(), pairs);
         }
-        let Some(folded) = self.folds.get(&head.position).cloned() else { return };
+        let Some(folded) = self.folds.get(&place).cloned() else { return };
         let mut data = self.data(pairs);
         data.retain(|key, _| !folded.held.contains(key));
         if data != *folded.data {
@@ -145,19 +162,20 @@ impl Witness {
         }
     }
 
-    fn follow(&mut self, to: Position, pairs: &Pairs) {
-        let from = self.at.replace(to);
-        if self.folds.contains_key(&to) {
+    fn follow(&mut self, place: Place, pairs: &Pairs) {
+        let from = self.at.replace(place.clone());
+        if self.folds.contains_key(&place) {
             return; // restored
         }
-        let base = from.and_then(|from| self.folds.get(&from)).cloned();
+        let base = from.as_ref().and_then(|from| self.folds.get(from)).cloned();
+        let (to, from) = (place.0, from.map(|(position, _)| position));
         let folded = match (base, from) {
             (Some(base), Some(from)) if to.seq == from.seq => base,
             (Some(base), Some(from)) if to.seq == from.seq + 1 => self.step(&base, to, pairs),
             (None, None) => Folded { data: Arc::new(self.data(pairs)), held: Arc::default() },
             _ => return self.tell(format!("I3: the journal jumped from {from:?} to {to}")),
         };
-        self.folds.insert(to, folded);
+        self.folds.insert(place, folded);
     }
 
     fn step(&mut self, base: &Folded, to: Position, pairs: &Pairs) -> Folded {
@@ -206,16 +224,18 @@ impl Witness {
         let mut seen = self.replicas.remove(datacenter).unwrap_or_default();
         let keys: BTreeSet<String> = data.keys().cloned().collect();
         for gone in seen.keys.difference(&keys) {
-            self.check_gone(datacenter, gone, seen.position);
+            self.check_gone(datacenter, gone, seen.place.as_ref());
         }
         seen.keys = keys;
         if let Some(state) = state {
-            if let Some(before) = seen.position.filter(|before| *before > state.position) {
+            let before = seen.place.as_ref().map(|(position, _)| *position);
+            if let Some(before) = before.filter(|before| *before > state.position) {
                 self.tell(format!("I4: {datacenter} went back from {before} to {}", state.position));
             }
-            seen.position = Some(state.position);
+            let place = (state.position, state.hash);
+            seen.place = Some(place.clone());
             if state.phase == Phase::Stream {
-                self.check_data(datacenter, state.position, &data);
+                self.check_data(datacenter, &place, &data);
             }
         }
         self.replicas.insert(datacenter.clone(), seen);
@@ -223,8 +243,9 @@ impl Witness {
 
     /// A lock whose session ended is free without an entry in the journal: then a replica may hold what it held at
     /// home, or nothing.
-    fn check_data(&mut self, datacenter: &Datacenter, at: Position, data: &Data) {
-        let Some(folded) = self.folds.get(&at).cloned() else {
+    fn check_data(&mut self, datacenter: &Datacenter, place: &Place, data: &Data) {
+        let at = place.0;
+        let Some(folded) = self.folds.get(place).cloned() else {
             return self.tell(format!("I3: {datacenter} is at {at}, where home never was"));
         };
         let mut data = data.clone();
@@ -238,9 +259,9 @@ impl Witness {
     }
 
     /// I8: some state of the journal from the replica's position on lacks the key.
-    fn check_gone(&mut self, datacenter: &Datacenter, key: &str, from: Option<Position>) {
+    fn check_gone(&mut self, datacenter: &Datacenter, key: &str, from: Option<&Place>) {
         let lacks = |folded: &Folded| !folded.data.contains_key(key);
-        if !self.folds.range(from.unwrap_or_default()..).any(|(_, folded)| lacks(folded)) {
+        if !self.folds.range(from.cloned().unwrap_or_default()..).any(|(_, folded)| lacks(folded)) {
             self.tell(format!("I8: {datacenter} lost {key}, which home never deleted"));
         }
     }

@@ -19,18 +19,20 @@ use tokio::sync::{mpsc, watch};
 
 use super::Mutant;
 
+/// The newest index that came to a datacenter.
+pub(crate) type Watermark = Arc<AtomicU64>;
+
 /// Peers with a fault.
 #[derive(Clone)]
 pub(crate) struct MutantPeers<P> {
     inner: P,
     mutant: Mutant,
-    /// The newest index that came.
-    newest: Arc<AtomicU64>,
+    newest: Watermark,
 }
 
 impl<P: Peers> MutantPeers<P> {
-    pub(crate) fn new(inner: P, mutant: Mutant) -> Self {
-        Self { inner, mutant, newest: Arc::default() }
+    pub(crate) fn new(inner: P, mutant: Mutant, newest: Watermark) -> Self {
+        Self { inner, mutant, newest }
     }
 }
 
@@ -87,8 +89,10 @@ fn filtered(item: FollowItem, newest: &AtomicU64, dropped: &mut u64) -> FollowIt
         FollowItem::SnapshotEnd { position, hash, pairs } => {
             FollowItem::SnapshotEnd { position, hash, pairs: pairs - *dropped }
         }
-        FollowItem::Entry { entry, hash, modify_index, blobs } => {
-            newest.fetch_max(modify_index, Ordering::Relaxed);
+        FollowItem::Entry { mut entry, hash, modify_index, blobs } => {
+            if newest.fetch_max(modify_index, Ordering::Relaxed) >= modify_index {
+                entry.ops.clear();
+            }
             FollowItem::Entry { entry, hash, modify_index, blobs }
         }
         other => other,

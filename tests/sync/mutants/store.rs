@@ -52,14 +52,6 @@ impl<S: Store> MutantStore<S> {
         })
     }
 
-    /// Checks who stands in the value instead of who holds the key.
-    async fn by_value(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
-        let Some(Op::CheckSession { key, .. }) = ops.first() else { return self.inner.txn(ops).await };
-        let before = self.inner.get(key, Read::Consistent).await?;
-        let is_there = before.value.is_some();
-        if is_there { self.unchecked(ops).await } else { self.inner.txn(ops).await }
-    }
-
     /// Data first, progress after that.
     async fn split(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
         let is_progress = |op: &Op| matches!(op, Op::Cas { key, .. } if key.ends_with("/state"));
@@ -131,7 +123,6 @@ impl<S: Store> Store for MutantStore<S> {
     async fn txn(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
         match self.mutant {
             Mutant::NoSessionCheck => self.unchecked(ops).await,
-            Mutant::OwnerByValue => self.by_value(ops).await,
             Mutant::SplitProgress => self.split(ops).await,
             Mutant::EarlyAck => self.early(ops).await,
             _ => self.inner.txn(ops).await,

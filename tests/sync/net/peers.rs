@@ -123,16 +123,20 @@ impl SimPeers {
         if found.is_empty() {
             return unreached("nobody listens");
         }
-        let at = self.net.pick(found.len());
+        let at = self.net.pick(&self.lane(to), found.len());
         let Some(other) = found.into_iter().nth(at) else { return unreached("nobody listens") };
         if self.is_cut_from(&other) || self.is_cut_to(&other) {
             tokio::time::sleep(CONNECT).await;
             return unreached("no answer to a connection");
         }
-        if self.net.happens(|weather| weather.refused) {
+        if self.net.happens(&self.lane(to), |weather| weather.refused) {
             return unreached("connection reset");
         }
         Ok(other)
+    }
+
+    fn lane(&self, to: impl std::fmt::Debug) -> String {
+        format!("{} {to:?}", self.node)
     }
 
     fn is_cut_to(&self, other: &Other) -> bool {
@@ -144,7 +148,12 @@ impl SimPeers {
     }
 
     async fn way(&self, other: &Other) {
-        if other.datacenter == self.datacenter { self.net.near().await } else { self.net.far().await }
+        let lane = self.lane(&other.node);
+        if other.datacenter == self.datacenter {
+            self.net.near(&lane).await
+        } else {
+            self.net.far(&lane).await
+        }
     }
 
     /// One call, on both ways at the mercy of the network. None when no answer arrives.
@@ -155,7 +164,9 @@ impl SimPeers {
         }
         self.net.running(&other.node).await;
         let result = act.await;
-        if !self.net.is_alive(&other.node, other.life) || self.net.happens(|weather| weather.unanswered) {
+        if !self.net.is_alive(&other.node, other.life)
+            || self.net.happens(&self.lane(&other.node), |weather| weather.unanswered)
+        {
             return None;
         }
         self.way(&other).await;
@@ -176,7 +187,7 @@ impl SimPeers {
         let end = lifecycle::now() + within;
         let unknown = || PeerError::Unknown("no answer in time".to_owned());
         let other = timeout(within, self.find(to)).await.map_err(|_| unknown())??;
-        if self.net.happens(|weather| weather.doubled) {
+        if self.net.happens(&self.lane(to), |weather| weather.doubled) {
             let again = act(other.door.clone(), self.datacenter.clone());
             let (peers, other) = (
                 self.clone(),
@@ -200,7 +211,7 @@ impl SimPeers {
         self.unless_dead().await;
         answer.unwrap_or_else(|| {
             // Who gives up resets the stream: the other end may hear of it in the middle of its work.
-            if self.net.happens(|_| 50) {
+            if self.net.happens(&self.lane(to), |_| 50) {
                 flight.abort();
             }
             Err(unknown())
@@ -233,7 +244,7 @@ impl SimPeers {
             };
             let is_dead = timeout(DEAD, is_open()).await.is_err()
                 || !net.is_alive(&other.node, other.life)
-                || net.happens(|weather| weather.broken);
+                || net.happens(&self.lane(&other.node), |weather| weather.broken);
             if is_dead {
                 let _ = to.send(broken()).await;
                 return;

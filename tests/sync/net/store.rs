@@ -18,7 +18,10 @@ use causeway::{
 use tokio::sync::oneshot;
 
 use super::{Net, answer_until};
-use crate::sync::consul_model::{Ask, Shared};
+use crate::sync::{
+    consul_model::{Ask, Model, Shared},
+    history::Violation,
+};
 
 /// As long as a client waits for an answer that should come at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,7 +51,7 @@ impl SimStore {
     async fn call<T, F>(
         &self,
         wait: Duration,
-        is_list: bool,
+        what: &str,
         act: impl FnOnce(Shared) -> F + Send + 'static,
     ) -> Result<T, StoreError>
     where
@@ -57,9 +60,10 @@ impl SimStore {
     {
         let (answer, answered) = oneshot::channel();
         let to = self.clone();
+        let lane = format!("{} {what}", self.node);
         let end = lifecycle::now() + wait + PATIENCE;
         self.net.send(async move {
-            if let Some(result) = to.carry(is_list, act).await {
+            if let Some(result) = to.carry(&lane, act).await {
                 let _ = answer.send(result);
             }
         });
@@ -70,30 +74,53 @@ impl SimStore {
         answer.unwrap_or_else(|| Err(StoreError::Unknown("no answer in time".to_owned())))
     }
 
+    /// What moves a journal or a replica on is done by whoever has the duty at that moment.
+    fn commit(&self, model: &mut Model, ops: &[Op]) -> Result<TxnReply, StoreError> {
+        let duty = ops.iter().filter(|op| op.is_write()).find_map(|op| {
+            let duty = |root: &str, name: &str| format!("{root}/duty/{name}");
+            let key = op.key();
+            let home = key.strip_suffix("/head").map(|root| duty(root, "home"));
+            home.or_else(|| key.strip_suffix("/state").map(|root| duty(root, "applier")))
+        });
+        let holder = duty.as_ref().and_then(|duty| model.get(duty).1).and_then(|pair| pair.session);
+        let reply = model.txn(ops)?;
+        if let (Some(duty), TxnReply::Committed(_)) = (duty, &reply) {
+            let mut inner = self.net.lock();
+            let maker = holder.and_then(|id| inner.sessions.get(&(self.datacenter.clone(), id)).cloned());
+            if maker.as_ref() != Some(&self.node) {
+                let text = format!("duty: {} committed without {duty}, which {maker:?} has", self.node);
+                inner.found.push(Violation(text));
+            }
+        }
+        Ok(reply)
+    }
+
     /// None when the answer never arrives.
-    async fn carry<T, F>(self, is_list: bool, act: impl FnOnce(Shared) -> F) -> Option<Result<T, StoreError>>
+    async fn carry<T, F>(self, lane: &str, act: impl FnOnce(Shared) -> F) -> Option<Result<T, StoreError>>
     where
         F: Future<Output = Result<T, StoreError>>,
     {
         let net = &self.net;
         net.running(&self.node).await;
-        if net.happens(|weather| weather.refused) {
+        if net.happens(lane, |weather| weather.refused) {
             return Some(Err(StoreError::NotSent("connection refused".to_owned())));
         }
-        net.near().await;
+        net.near(lane).await;
         net.until(|faults| !faults.frozen.contains(&self.datacenter)).await;
-        if net.faults.borrow().leaderless.contains(&self.datacenter) {
+        if net.lock().faults.leaderless.contains(&self.datacenter) {
             return Some(Err(StoreError::Unknown("500: No cluster leader".to_owned())));
         }
-        if is_list && net.faults.borrow().filtered.contains(&self.datacenter) {
+        if lane.contains(" list ") && net.lock().faults.filtered.contains(&self.datacenter) {
             return Some(Err(StoreError::Unusable("X-Consul-Results-Filtered-By-ACLs".to_owned())));
         }
         let result = act(self.consul.clone()).await;
-        if net.happens(|weather| weather.unanswered) {
+        if net.happens(lane, |weather| weather.unanswered) {
             // Half of the connections that break are noticed.
-            return net.happens(|_| 50).then(|| Err(StoreError::Unknown("connection reset".to_owned())));
+            return net
+                .happens(lane, |_| 50)
+                .then(|| Err(StoreError::Unknown("connection reset".to_owned())));
         }
-        net.near().await;
+        net.near(lane).await;
         net.running(&self.node).await;
         Some(result)
     }
@@ -108,33 +135,45 @@ fn wait_of(read: Read) -> Duration {
 
 impl Store for SimStore {
     async fn txn(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
-        self.call(Duration::ZERO, false, |consul| async move { consul.txn(ops).await }).await
+        let me = self.clone();
+        let what = format!("txn {}", ops.first().map_or("", Op::key));
+        let act = |consul: Shared| async move { consul.with(|model| me.commit(model, &ops)) };
+        self.call(Duration::ZERO, &what, act).await
     }
 
     async fn get(&self, key: &str, read: Read) -> Result<Answer<Option<Pair>>, StoreError> {
         let key = key.to_owned();
-        self.call(wait_of(read), false, move |consul| async move { consul.get(&key, read).await }).await
+        let what = format!("get {key}");
+        self.call(wait_of(read), &what, move |consul| async move { consul.get(&key, read).await }).await
     }
 
     async fn list(&self, prefix: &str, read: Read) -> Result<Answer<Vec<Pair>>, StoreError> {
         let prefix = prefix.to_owned();
-        self.call(wait_of(read), true, move |consul| async move { consul.list(&prefix, read).await }).await
+        let what = format!("list {prefix}");
+        self.call(wait_of(read), &what, move |consul| async move { consul.list(&prefix, read).await }).await
     }
 
     async fn create_session(&self, spec: &SessionSpec) -> Result<SessionId, StoreError> {
         let spec = spec.clone();
-        let act = |consul: Shared| async move { consul.create_session(&spec).await };
-        self.call(Duration::ZERO, false, act).await
+        let me = self.clone();
+        let act = |consul: Shared| async move {
+            let id = consul.create_session(&spec).await?;
+            me.net.lock().sessions.insert((me.datacenter.clone(), id.clone()), me.node.clone());
+            Ok(id)
+        };
+        self.call(Duration::ZERO, "create session", act).await
     }
 
     async fn renew_session(&self, id: &SessionId) -> Result<bool, StoreError> {
         let id = id.clone();
-        self.call(Duration::ZERO, false, |consul| async move { consul.renew_session(&id).await }).await
+        let what = format!("renew {id}");
+        self.call(Duration::ZERO, &what, |consul| async move { consul.renew_session(&id).await }).await
     }
 
     async fn destroy_session(&self, id: &SessionId) -> Result<(), StoreError> {
         let id = id.clone();
-        self.call(Duration::ZERO, false, |consul| async move { consul.destroy_session(&id).await }).await
+        let what = format!("destroy {id}");
+        self.call(Duration::ZERO, &what, |consul| async move { consul.destroy_session(&id).await }).await
     }
 
     async fn authorize(
@@ -143,7 +182,7 @@ impl Store for SimStore {
         rights: &[Right],
     ) -> Result<Vec<bool>, StoreError> {
         let count = rights.len();
-        self.call(Duration::ZERO, false, move |_| async move { Ok(vec![true; count]) }).await
+        self.call(Duration::ZERO, "authorize", move |_| async move { Ok(vec![true; count]) }).await
     }
 }
 
@@ -156,7 +195,8 @@ impl Raw for SimStore {
             body: request.body.clone(),
         };
         let wait = ask.wait().map_or(Duration::ZERO, |(_, wait)| wait + wait / 16);
-        let told = self.call(wait, false, |consul| async move { Ok(consul.ask(&ask).await) }).await?;
+        let what = format!("{} {}", request.method, request.target);
+        let told = self.call(wait, &what, |consul| async move { Ok(consul.ask(&ask).await) }).await?;
         let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
         if let Some(index) = told.index {
             headers.push(("x-consul-index".to_owned(), index.to_string()));

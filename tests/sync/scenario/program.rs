@@ -158,7 +158,8 @@ fn work(rng: &mut fastrand::Rng) -> Work {
         66..70 => Work::DeleteTree,
         70..78 => Work::Append,
         78..82 => Work::ReadLists,
-        82..92 => Work::Count { hold_ms },
+        82..91 => Work::Count { hold_ms },
+        91 => Work::DeleteLock,
         _ => Work::Session { hold_ms },
     }
 }

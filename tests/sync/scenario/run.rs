@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
-use causeway::lifecycle;
+use causeway::{lifecycle, sync::replica::machine::Stage};
 use futures_util::future::join_all;
+use http::Method;
 use tokio::time::{sleep, sleep_until};
 
 use super::program::{Fault, Kind, Program, Timed, WARM_UP};
@@ -15,7 +16,7 @@ use crate::sync::{
     client::{self, Record, Task},
     history::{self, Act, Call, Outcome, Violation},
     net::Faults,
-    world::{World, after, datacenter, node, simulate},
+    world::{Behind, World, after, datacenter, node, simulate},
 };
 
 /// How long after the last fault everything must be equal: two ends of a session, a connection that is noticed as dead,
@@ -78,28 +79,53 @@ async fn live(program: &Program) -> Report {
 /// What a restore takes back was acknowledged and is gone: then only tokens are judged, and what replicas hold.
 fn judged(calls: &[Call], kind: Kind) -> Vec<Violation> {
     if kind == Kind::Restore {
-        let found = history::locks(calls);
-        return found.into_iter().filter(|violation| !violation.0.starts_with("I7")).collect();
+        let grants: Vec<Call> =
+            calls.iter().filter(|call| matches!(call.act, Act::Grant { .. })).cloned().collect();
+        return history::locks(&grants);
     }
     history::judge(calls)
 }
 
 /// I9, and what was read at the end.
 async fn settle(world: &Arc<World>, record: &Record, kind: Kind) -> Vec<Violation> {
-    let end = after(CALM_AFTER);
     let mut found = Vec::new();
-    if kind == Kind::Restore {
-        sleep(Duration::from_secs(60)).await;
-        return found;
+    until_equal(world).await;
+    for behind in world.behind() {
+        approve(world, kind, &behind, &mut found).await;
     }
-    while !world.behind().is_empty() && lifecycle::now() < end {
-        sleep(Duration::from_secs(1)).await;
+    until_equal(world).await;
+    for behind in world.behind() {
+        found.push(Violation(format!("I9: {behind:?}: {:?}", world.stages(&behind))));
     }
-    found.extend(world.behind().into_iter().map(|behind| Violation(format!("I9: {behind}"))));
     if let Err(reason) = client::read_all(world, record, after(CALM_AFTER)).await {
         found.push(Violation(format!("I9: {reason}")));
     }
     found
+}
+
+async fn until_equal(world: &World) {
+    let end = after(CALM_AFTER);
+    while !world.behind().is_empty() && lifecycle::now() < end {
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Whoever is not where its home is is on hold, says why and what to do, and goes on when people say so. Where nothing was
+/// restored the only reason for a hold is the guard of deletes.
+async fn approve(world: &World, kind: Kind, behind: &Behind, found: &mut Vec<Violation>) {
+    let stages = world.stages(behind);
+    let hold = stages.iter().find(|(stage, _)| *stage == Stage::Hold);
+    let Some(reason) = hold.map(|(_, reason)| reason.clone().unwrap_or_default()) else {
+        return found.push(Violation(format!("hold: {behind:?} is not on hold: {stages:?}")));
+    };
+    if !reason.contains("causeway sync approve") {
+        found.push(Violation(format!("hold: without a remedy: {reason}")));
+    }
+    if kind != Kind::Restore && !reason.contains("would be deleted") {
+        found.push(Violation(format!("hold: {behind:?}, though nothing was restored: {reason}")));
+    }
+    let target = format!("/v1/sync/approve?prefix={}", behind.prefix);
+    let _ = world.ask(behind.at, 0, Method::POST, &target, &[], "").await;
 }
 
 async fn schedule(world: &Arc<World>, faults: &[Timed]) {

@@ -7,7 +7,8 @@ fn request(target: &str, headers: &[(&str, &str)]) -> Request {
 
 #[test]
 fn a_token_is_taken_from_where_consul_looks_and_goes_nowhere_else() {
-    let cases: &[(&str, &[(&str, &str)], Option<&str>)] = &[
+    type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Option<&'a str>);
+    let cases: &[Case<'_>] = &[
         ("/v1/kv/a?token=q&raw", &[("X-Consul-Token", "h")], Some("q")),
         ("/v1/kv/a?raw", &[("X-Consul-Token", "h"), ("Authorization", "Bearer b")], Some("h")),
         ("/v1/kv/a?raw", &[("Authorization", "bearer b")], Some("b")),
@@ -44,4 +45,11 @@ fn escapes_are_decoded_once() {
         of("/?a=1+2&b&c=%26&&a=3").1,
         [pair("a", "1 2"), pair("b", ""), pair("c", "&"), pair("a", "3")]
     );
+}
+
+#[test]
+fn a_parameter_is_left_out() {
+    let request = request("/v1/kv/a?raw&index=7&wait=1s&index=9", &[]).without_param("index");
+    assert_eq!((request.target.as_str(), request.param("index")), ("/v1/kv/a?raw&wait=1s", None));
+    assert_eq!(request.without_param("raw").without_param("wait").target, "/v1/kv/a");
 }

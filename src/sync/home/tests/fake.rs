@@ -33,7 +33,7 @@ pub(crate) struct State {
     pub(crate) keys: BTreeMap<String, Pair>,
     pub(crate) index: u64,
     pub(crate) sessions: BTreeSet<String>,
-    /// Goes by the key's beginning that is written; the first that fits is used up.
+    /// One for each of the next transactions.
     pub(crate) faults: VecDeque<Fault>,
     /// How many verbs each executed transaction had.
     pub(crate) transactions: Vec<usize>,

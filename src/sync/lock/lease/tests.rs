@@ -205,12 +205,20 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+/// A request on its way to the home.
+struct Sent {
+    client: usize,
+    action: Action,
+    token: Option<u64>,
+    sent: Instant,
+    fate: Fate,
+}
+
 struct World {
     now: Instant,
     home: Home,
     clients: Vec<Client>,
-    /// Requests on their way to the home.
-    requests: BTreeMap<(Instant, u64), (usize, Action, Option<u64>, Instant, Fate)>,
+    requests: BTreeMap<(Instant, u64), Sent>,
     fates: Vec<Fate>,
     count: u64,
     grants: u64,
@@ -244,8 +252,8 @@ impl World {
         while let (Some(at), false) = (self.next_at(), self.fates.is_empty()) {
             self.now = at.max(self.now);
             while let Some(entry) = self.requests.first_entry().filter(|entry| entry.key().0 <= self.now) {
-                let (_, (client, action, token, sent, fate)) = entry.remove_entry();
-                self.serve(client, &action, token, sent, &fate);
+                let request = entry.remove();
+                self.serve(&request);
             }
             for n in 0..self.clients.len() {
                 self.wake(n);
@@ -290,7 +298,8 @@ impl World {
                 let token = self.clients[n].token;
                 self.clients[n].paused_until = self.now + ms(fate.pause_ms);
                 let at = self.now + ms(fate.there_ms);
-                self.requests.insert((at, self.count), (n, action, token, self.now, fate));
+                let request = Sent { client: n, action, token, sent: self.now, fate };
+                self.requests.insert((at, self.count), request);
             }
             Action::Hold => {
                 self.grants += 1;
@@ -306,7 +315,9 @@ impl World {
         }
     }
 
-    fn serve(&mut self, n: usize, action: &Action, token: Option<u64>, sent: Instant, fate: &Fate) {
+    fn serve(&mut self, request: &Sent) {
+        let Sent { client, action, token, sent, fate } = request;
+        let (token, sent) = (*token, *sent);
         let ends = self.now + TTL + TTL.mul_f64(fate.extra);
         let (event, token) = match action {
             Action::Ask { .. } => match self.home.acquire(self.now, ends) {
@@ -327,7 +338,7 @@ impl World {
         let in_line = if matches!(event, Event::Asked { answer: Answer::Held, .. }) { s(4) } else { s(0) };
         self.count += 1;
         let at = self.now + in_line + ms(fate.back_ms);
-        self.clients[n].mail.insert((at, self.count), (event, token));
+        self.clients[*client].mail.insert((at, self.count), (event, token));
     }
 
     /// At no moment may two of them act on the belief that they hold it, even while they are paused: their leases, as

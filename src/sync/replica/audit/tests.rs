@@ -20,6 +20,12 @@ fn memory(keys: &[(&str, u64)]) -> Memory {
     memory
 }
 
+fn suspects(list: &[Pair], memory: &Memory, since: u64) -> Vec<String> {
+    let mut look = Look::new(since);
+    list.chunks(2).for_each(|page| look.take(page, memory));
+    look.end(memory)
+}
+
 #[test]
 fn what_differs_from_the_memory_is_a_suspect() {
     let memory = memory(&[("c/a", 7), ("c/b", 8), ("c/gone", 9), ("c/z", 10)]);

@@ -1,5 +1,5 @@
 use super::*;
-use crate::sync::replica::indexes::Indexes;
+use crate::{model::kv::Pair, sync::replica::indexes::Indexes};
 
 fn pair(key: &str, value: &str, modify_index: u64) -> Pair {
     Pair {
@@ -13,6 +13,13 @@ fn pair(key: &str, value: &str, modify_index: u64) -> Pair {
     }
 }
 
+fn compare(local: Vec<Pair>, marked: &[&str]) -> Compare {
+    let mut compare = Compare::new("c/".into(), marked.iter().map(|key| (*key).to_owned()).collect());
+    compare.merge().feed(local);
+    compare.merge().end_local();
+    compare
+}
+
 fn hashed(key: &str, value: &str) -> Listed<Hashed> {
     let hash = *blake3::hash(value.as_bytes()).as_bytes();
     Listed::Data(Hashed { pair: pair(key, "", 500), hash })
@@ -21,7 +28,7 @@ fn hashed(key: &str, value: &str) -> Listed<Hashed> {
 #[test]
 fn what_is_equal_is_known_and_the_rest_may_still_be_told() {
     let local = vec![pair("c/a", "1", 7), pair("c/b", "1", 8), pair("c/d/x", "1", 9)];
-    let mut compare = Compare::new("c/".into(), local, BTreeSet::from(["c/l".to_owned()]));
+    let mut compare = compare(local, &["c/l"]);
     for listed in [hashed("c/a", "1"), hashed("c/b", "2"), hashed("c/new", "1"), Listed::Held("c/nl".into())]
     {
         // In the order of keys, as lists are.
@@ -40,7 +47,7 @@ fn what_is_equal_is_known_and_the_rest_may_still_be_told() {
 
 #[test]
 fn a_list_that_is_not_whole_says_nothing() {
-    let mut compare = Compare::new("c/".into(), vec![pair("c/a", "1", 7)], BTreeSet::new());
+    let mut compare = compare(vec![pair("c/a", "1", 7)], &[]);
     compare.take(hashed("c/a", "1")).unwrap();
     assert_eq!(compare.end(2).unwrap_err(), Unusable::Short { got: 1, told: 2 });
 }

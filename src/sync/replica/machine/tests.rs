@@ -1,6 +1,10 @@
 use super::*;
 use crate::model::name::{Datacenter, NodeName};
 
+fn now() -> Instant {
+    crate::lifecycle::now().into_std()
+}
+
 const AT: Position = Position { epoch: 1, seq: 9 };
 
 fn state(position: Position, phase: Phase) -> State {
@@ -14,7 +18,7 @@ fn at() -> (Position, Hash) {
 
 #[test]
 fn each_change_of_stage_is_told_once() {
-    let (mut machine, now) = (Machine::default(), Instant::now());
+    let (mut machine, now) = (Machine::default(), now());
     let mut told = Vec::new();
     let events = [
         Event::Taken,
@@ -38,7 +42,7 @@ fn each_change_of_stage_is_told_once() {
 
 #[test]
 fn the_reason_is_shown_until_the_work_goes_well() {
-    let (mut machine, now) = (Machine::default(), Instant::now());
+    let (mut machine, now) = (Machine::default(), now());
     machine.step(Event::Failed("cut".into()), now);
     assert_eq!(machine.why(), Some("cut"));
     machine.step(Event::Reached(Stage::Compare), now);
@@ -51,7 +55,7 @@ fn the_reason_is_shown_until_the_work_goes_well() {
 
 #[test]
 fn pauses_double_up_to_a_limit_and_begin_anew_after_a_healthy_stream() {
-    let (mut machine, now) = (Machine::default(), Instant::now());
+    let (mut machine, now) = (Machine::default(), now());
     let mut pauses = Vec::new();
     for _ in 0..10 {
         machine.step(Event::Failed("cut".into()), now);
@@ -79,15 +83,15 @@ fn how_to_begin_follows_from_the_record_and_the_memory() {
     assert_eq!(machine.opening(Some(&snapshot), true), anew(Some(at())));
     let first = state(Position::default(), Phase::Snapshot);
     assert_eq!(machine.opening(Some(&first), false), anew(None), "there is no position to ask about");
-    machine.step(Event::Anew("asked for"), Instant::now());
+    machine.step(Event::Anew("asked for"), now());
     assert_eq!(machine.opening(Some(&stream), true), anew(Some(at())));
-    machine.step(Event::Copied, Instant::now());
+    machine.step(Event::Copied, now());
     assert_eq!(machine.opening(Some(&stream), true), Opening::Continue(at().0, at().1));
-    machine.step(Event::Approved, Instant::now());
+    machine.step(Event::Approved, now());
     assert_eq!(machine.opening(Some(&stream), true), anew(None), "a person took that decision");
     assert!(machine.is_approved());
-    machine.step(Event::Failed("cut".into()), Instant::now());
+    machine.step(Event::Failed("cut".into()), now());
     assert!(machine.is_approved(), "an approval holds until it is carried out");
-    machine.step(Event::Copied, Instant::now());
+    machine.step(Event::Copied, now());
     assert!(!machine.is_approved());
 }

@@ -15,7 +15,10 @@ fn pair(key: &str, value: &str, modify_index: u64) -> Pair {
 }
 
 fn merge(local: &[Pair], marked: &[&str]) -> Merge {
-    Merge::new("c/".into(), local.to_vec(), marked.iter().map(|key| (*key).to_owned()).collect())
+    let mut merge = Merge::new("c/".into(), marked.iter().map(|key| (*key).to_owned()).collect());
+    local.chunks(2).for_each(|page| merge.feed(page.to_vec()));
+    merge.end_local();
+    merge
 }
 
 fn data(key: &str, value: &str) -> Listed<Pair> {
@@ -45,6 +48,30 @@ fn each_key_is_judged_by_both_lists() {
     let rest = merge.end(5).unwrap();
     assert_eq!((rest.deletes, rest.unmarks), (vec!["c/x".to_owned()], vec!["c/old".to_owned()]));
     assert_eq!((rest.local, rest.home), (4, 5));
+}
+
+#[test]
+fn a_key_is_judged_when_the_local_list_has_come_as_far() {
+    let mut merge = Merge::new("c/".into(), BTreeSet::new());
+    assert!(merge.needs("c/a"));
+    merge.feed(vec![pair("c/a", "1", 7), pair("c/c", "1", 8)]);
+    assert!(!merge.needs("c/a") && !merge.needs("c/c") && merge.needs("c/d"));
+    assert!(matches!(merge.take(data("c/c", "1")), Ok(Finding::Same { .. })));
+    merge.drain();
+    merge.feed(vec![pair("c/z", "1", 9)]);
+    merge.drain();
+    assert!(merge.needs("c/zz"));
+    merge.end_local();
+    assert!(!merge.needs("c/zz"));
+    let rest = merge.end(1).unwrap();
+    assert_eq!((rest.deletes, rest.local), (vec!["c/a".to_owned(), "c/z".to_owned()], 3));
+}
+
+#[test]
+fn a_local_list_that_is_not_whole_deletes_nothing() {
+    let mut merge = Merge::new("c/".into(), BTreeSet::new());
+    merge.feed(vec![pair("c/a", "1", 7)]);
+    assert!(merge.end(0).is_err());
 }
 
 #[test]
@@ -115,7 +142,7 @@ proptest! {
     #[test]
     fn merging_makes_both_sides_equal(home in side(), local in side(), held in prop::collection::btree_set("c/[a-d]{0,2}", 0..4)) {
         let pairs: Vec<Pair> = local.iter().map(|(key, value)| pair(key, value, 7)).collect();
-        let mut merge = Merge::new("c/".into(), pairs, BTreeSet::new());
+        let mut merge = merge(&pairs, &[]);
         let (mut after, mut marks) = (local.clone(), BTreeSet::new());
         let keys: BTreeSet<&String> = home.keys().chain(&held).collect();
         for key in &keys {

@@ -1,7 +1,6 @@
 //! The audit: a local list beside the memory while the stream goes on, and a second look at what seems wrong in it.
 
-use futures_util::future::BoxFuture;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::info;
 
 use crate::{
@@ -10,15 +9,15 @@ use crate::{
     sync::{
         peer::Peers,
         replica::{
-            audit::{self, Verdict},
-            task::{End, LIST, Worker, listed, since},
+            audit::{self, Look, Verdict},
+            task::{End, Worker, scan::Scan, since},
         },
         store::{Read, Store},
     },
 };
 
-/// The next audit comes after so many times as long as the list of this one took, at the least: a list of a million keys
-/// costs Consul seconds.
+/// The next audit comes after so many times as long as this one took, at the least: a list of a million keys costs
+/// Consul seconds.
 const REST: u32 = 20;
 
 /// An audit that is due, or under way.
@@ -26,9 +25,7 @@ pub(super) struct Audit {
     /// When the next one is due.
     pub(super) due: Instant,
     began: Instant,
-    /// The greatest local index known when the list was asked for.
-    known: u64,
-    list: Option<BoxFuture<'static, Result<Vec<Pair>, End>>>,
+    list: Option<(Scan, Look)>,
     suspects: Vec<String>,
 }
 
@@ -38,14 +35,10 @@ impl Audit {
         self.list.is_none() && self.suspects.is_empty()
     }
 
-    /// The list. Cancel-safe.
-    pub(super) async fn listed(&mut self) -> Result<Vec<Pair>, End> {
+    /// The next page of the list; none behind the last. Cancel-safe.
+    pub(super) async fn page(&mut self) -> Result<Option<Vec<Pair>>, End> {
         match &mut self.list {
-            Some(list) => {
-                let answer = list.await;
-                self.list = None;
-                answer
-            }
+            Some((scan, _)) => scan.next().await,
             None => std::future::pending().await,
         }
     }
@@ -55,32 +48,33 @@ impl<S: Store, P: Peers> Worker<S, P> {
     pub(super) fn next_audit(&mut self) -> Audit {
         let began = lifecycle::now();
         let due = began + self.settings.audit.max(std::mem::take(&mut self.audit_rest));
-        Audit { due, began, known: 0, list: None, suspects: Vec::new() }
+        Audit { due, began, list: None, suspects: Vec::new() }
     }
 
     pub(super) fn begin_audit(&self, audit: &mut Audit) -> Result<(), End> {
-        (audit.began, audit.known) = (lifecycle::now(), self.progress()?.index);
-        let (store, prefix) = (self.store.clone(), self.settings.prefix.text.clone());
-        audit.list = Some(Box::pin(async move {
-            listed(&prefix, timeout(LIST, store.list(&prefix, Read::Default)).await)
-        }));
+        audit.began = lifecycle::now();
+        let scan = Scan::begin(&self.store, &self.settings.prefix.text, Read::Default);
+        audit.list = Some((scan, Look::new(self.progress()?.index)));
         Ok(())
     }
 
-    /// A list that failed says nothing about any key.
-    pub(super) fn audited(&self, audit: &mut Audit, list: Result<Vec<Pair>, End>) {
-        audit.due = lifecycle::now() + self.settings.audit.max(since(audit.began) * REST);
-        match list {
-            Ok(list) => {
-                if let Some(memory) = self.shared.memory().as_ref() {
-                    audit.suspects = audit::suspects(&list, memory, audit.known);
-                }
+    /// Takes a page. A list that failed says nothing about any key.
+    pub(super) fn audited(&self, audit: &mut Audit, page: Result<Option<Vec<Pair>>, End>) {
+        let memory = self.shared.memory();
+        let (Some((scan, mut look)), Some(memory)) = (audit.list.take(), memory.as_ref()) else { return };
+        match page {
+            Ok(Some(page)) => {
+                look.take(&page, memory);
+                audit.list = Some((scan, look));
+                return;
             }
+            Ok(None) => audit.suspects = look.end(memory),
             Err(End::Failed(error)) => {
                 info!(prefix = self.settings.prefix.text, error, "no audit: the keys cannot be listed now");
             }
             Err(_) => {}
         }
+        audit.due = lifecycle::now() + self.settings.audit.max(since(audit.began) * REST);
     }
 
     /// Reads each suspect, while nothing is out.

@@ -9,9 +9,9 @@ use crate::{
             compare::Compare,
             machine::{Event, Stage},
             snapshot::{Hashed, Listed},
-            task::{End, Settling, Worker, unexpected},
+            task::{End, Settling, Worker, copy, scan::Scan, unexpected},
         },
-        store::Store,
+        store::{Read, Store},
     },
 };
 
@@ -27,13 +27,16 @@ impl<S: Store, P: Peers> Worker<S, P> {
             }
         }
         let prefix = self.settings.prefix.text.clone();
-        let (local, marks) = (self.list(&prefix).await?, self.marks().await?);
-        let mut compare = Compare::new(prefix, local, marks);
+        let mut compare = Compare::new(prefix.clone(), self.marks().await?);
+        let mut scan = Scan::begin(&self.store, &prefix, Read::Consistent);
         let mut has_begun = false;
         let told = loop {
             match self.next_within(&mut connection, self.patience(has_begun)).await? {
                 FollowItem::SnapshotPairs(pairs) => {
                     has_begun = true;
+                    if let Some(last) = pairs.last() {
+                        scan.feed(compare.merge(), copy::key(last)).await?;
+                    }
                     for pair in pairs {
                         compare.take(hashed(pair)).map_err(|error| End::Failed(error.to_string()))?;
                     }
@@ -43,6 +46,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
                 other => return Err(unexpected(&other)),
             }
         };
+        scan.finish(compare.merge()).await?;
         let (memory, differences) = compare.end(told).map_err(|error| End::Failed(error.to_string()))?;
         *self.shared.memory_mut() = Some(memory);
         self.shared.view().counts.compares += 1;

@@ -23,12 +23,14 @@ use crate::{
             machine::{Event, Reason, Stage},
             snapshot::{Finding, Listed, Merge, Rest},
             task::{
-                Connection, End, PREPARE, Progress, Settling, Worker, since,
+                Connection, End, PREPARE, Progress, Settling, Worker,
+                scan::Scan,
+                since,
                 transaction::{Fault, Indexes, Terms},
                 unexpected,
             },
         },
-        store::Store,
+        store::{Read, Store},
     },
 };
 
@@ -53,6 +55,7 @@ struct Flight {
 struct Copying<S> {
     terms: Terms<S>,
     merge: Merge,
+    scan: Scan,
     last: Option<String>,
     queue: VecDeque<Unit>,
     flight: Option<Flight>,
@@ -71,14 +74,15 @@ impl<S: Store, P: Peers> Worker<S, P> {
         let terms = self.terms(guarded);
         self.enter(&terms).await?;
         let prefix = self.settings.prefix.text.clone();
-        let (local, marks) = (self.list(&prefix).await?, self.marks().await?);
-        let merge = Merge::new(prefix, local, marks);
-        let mut copying = Copying { terms, merge, last: None, queue: VecDeque::new(), flight: None };
+        let merge = Merge::new(prefix.clone(), self.marks().await?);
+        let scan = Scan::begin(&self.store, &prefix, Read::Consistent);
+        let mut copying = Copying { terms, merge, scan, last: None, queue: VecDeque::new(), flight: None };
         let ended = self.receive(connection, &mut copying).await?;
         while self.launch(&mut copying, true)? {
             let done = landing(&mut copying.flight).await;
             self.copied(&mut copying, done)?;
         }
+        copying.scan.finish(&mut copying.merge).await?;
         let (terms, last) = (copying.terms, copying.last);
         let rest = copying.merge.end(ended.told).map_err(|error| End::Failed(error.to_string()))?;
         self.judge(&ended, &rest)?;
@@ -133,7 +137,12 @@ impl<S: Store, P: Peers> Worker<S, P> {
                 item = self.next_within(connection, patience), if has_room => item?,
             };
             match item {
-                FollowItem::SnapshotPairs(pairs) => self.merge(copying, pairs)?,
+                FollowItem::SnapshotPairs(pairs) => {
+                    if let Some(last) = pairs.last() {
+                        copying.scan.feed(&mut copying.merge, key(last)).await?;
+                    }
+                    self.merge(copying, pairs)?;
+                }
                 FollowItem::SnapshotEnd { position, hash, pairs: told } => {
                     return Ok(Ended { position, hash, told });
                 }
@@ -157,11 +166,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
                 }
             };
             let finding = copying.merge.take(listed).map_err(|error| End::Failed(error.to_string()))?;
-            let key = match &finding {
-                Finding::Same { home, .. } | Finding::Differs { home, .. } => &home.key,
-                Finding::Held { key, .. } => key,
-            };
-            let key = key.clone();
+            let key = finding.key().to_owned();
             memory.forget_between(copying.last.as_deref(), Some(&key));
             match &finding {
                 Finding::Same { home, local, print, .. } => memory.know(home, *local, *print),
@@ -280,6 +285,14 @@ impl<S: Store, P: Peers> Worker<S, P> {
         let mut view = self.shared.view();
         view.counts.transactions += 1;
         view.counts.ops += ops as u64;
+    }
+}
+
+/// The key of a pair of the home's list.
+pub(super) fn key(pair: &SnapshotPair) -> &str {
+    match pair {
+        SnapshotPair::Data(pair) | SnapshotPair::Hashed { pair, .. } => &pair.key,
+        SnapshotPair::Held(key) => key,
     }
 }
 

@@ -84,7 +84,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
                     let item = self.heard(item)?;
                     self.take(&mut work, item)?;
                 }
-                list = work.audit.listed() => self.audited(&mut work.audit, list),
+                page = work.audit.page() => self.audited(&mut work.audit, page),
                 () = sleep_until(silent_at), if has_room => return Err(self.silent(self.settings.silence)),
                 () = sleep_until(audit_at), if may_audit => self.begin_audit(&mut work.audit)?,
             }

@@ -1,0 +1,107 @@
+//! Each mutant is caught, by the checker that is for it, within a few seeds.
+
+use super::Mutant;
+use crate::sync::{
+    client::{Strategy, Task, Work},
+    scenario::{Fault, Kind, Program, Timed, run},
+};
+
+/// Seeds to try at most: a mutant that survives these is not caught.
+const SEEDS: u64 = 80;
+
+/// Runs programs of this kind, changed, until one of these invariants is found broken.
+fn is_caught(kind: Kind, invariants: &[&str], change: impl Fn(&mut Program)) {
+    let mut seen = Vec::new();
+    for seed in 1..=SEEDS {
+        let mut program = Program::of(seed, kind);
+        change(&mut program);
+        let report = run(&program);
+        let is_about = |text: &str| invariants.iter().any(|invariant| text.starts_with(invariant));
+        if let Some(violation) = report.violations.iter().find(|violation| is_about(&violation.0)) {
+            println!("caught at seed {seed}: {}", violation.0);
+            return;
+        }
+        seen.extend(report.violations.into_iter().map(|violation| violation.0));
+    }
+    panic!("not caught in {SEEDS} seeds; other violations: {seen:#?}");
+}
+
+fn with(mutant: Mutant) -> impl Fn(&mut Program) {
+    move |program| program.plan.mutant = mutant
+}
+
+/// Instead of its own faults.
+fn faults(program: &mut Program, faults: &[(u64, u64, Fault)]) {
+    let timed =
+        |(at_ms, for_ms, fault): &(u64, u64, Fault)| Timed { at_ms: *at_ms, for_ms: *for_ms, fault: *fault };
+    program.faults = faults.iter().map(timed).collect();
+}
+
+/// Instead of its own work: clients that do the same again and again, one at a time.
+fn work(program: &mut Program, clients: usize, each: usize, after_ms: u64, work: &Work) {
+    let datacenters = program.plan.datacenters;
+    let task = |number: usize| Task {
+        client: number % clients,
+        after_ms,
+        datacenter: number % datacenters,
+        agent: number / datacenters % 2,
+        number: number as u64 + 1,
+        work: work.clone(),
+    };
+    program.tasks = (0..clients * each).map(task).collect();
+}
+
+#[test]
+fn commits_without_session_check_are_caught() {
+    is_caught(Kind::Faults, &["duty"], with(Mutant::NoSessionCheck));
+}
+
+#[test]
+fn ownership_of_a_lock_by_value_is_caught() {
+    is_caught(Kind::Calm, &["I6", "I7"], |program| {
+        program.strategy = Strategy::OwnValue;
+        work(program, 4, 8, 7_000, &Work::Session { hold_ms: 25_000 });
+    });
+}
+
+#[test]
+fn lock_index_as_token_is_caught() {
+    is_caught(Kind::Faults, &["I5"], |program| {
+        program.strategy = Strategy::LockIndex;
+        work(program, 3, 5, 500, &Work::Session { hold_ms: 50 });
+        program.tasks.iter_mut().step_by(3).for_each(|task| task.work = Work::DeleteLock);
+    });
+}
+
+#[test]
+fn a_watermark_on_modify_index_is_caught() {
+    is_caught(Kind::Restore, &["I3", "I8"], with(Mutant::Watermark));
+}
+
+#[test]
+fn deletes_by_an_empty_list_are_caught() {
+    is_caught(Kind::Faults, &["I3", "I8"], |program| {
+        program.plan.mutant = Mutant::EmptyList;
+        let crash = |agent| Fault::Crash { at: 1, agent };
+        let filter = Fault::Filter { at: 0 };
+        faults(program, &[(15_000, 1_000, crash(0)), (15_000, 1_000, crash(1)), (14_000, 40_000, filter)]);
+    });
+}
+
+#[test]
+fn progress_outside_the_transaction_is_caught() {
+    is_caught(Kind::Faults, &["I3"], with(Mutant::SplitProgress));
+}
+
+#[test]
+fn cas_on_a_replica_s_own_index_is_caught() {
+    is_caught(Kind::Calm, &["I1"], |program| {
+        program.strategy = Strategy::OwnIndex;
+        work(program, 4, 12, 10, &Work::Cas(0));
+    });
+}
+
+#[test]
+fn acknowledging_before_it_is_durable_is_caught() {
+    is_caught(Kind::Faults, &["I1", "I2", "I7"], with(Mutant::EarlyAck));
+}

@@ -1,0 +1,246 @@
+//! Two datacenters in one process: a real Consul and an engine in each, and calls from engine to engine.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use bytes::Bytes;
+use causeway::{
+    config::consul::{ConsulAddress, ConsulSettings},
+    consul::client::Client,
+    lifecycle::{Stop, StopSource, Task, spawn},
+    model::{
+        name::Datacenter,
+        secret::SecretText,
+        sync::{Mode, Position, Prefix, PrefixTable},
+    },
+    sync::{
+        endpoint::{Request, Response},
+        engine::{Engine, EngineSettings, Limits, Times},
+        peer::{
+            FOLLOW_QUEUE, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError, Peers,
+            Served, Target,
+        },
+        store::consul::ConsulStore,
+    },
+};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::rig::parts::{Consul, PATIENCE, http};
+
+pub(super) const HOME: usize = 0;
+pub(super) const REPLICA: usize = 1;
+
+const NAMES: [&str; 2] = ["home", "replica"];
+
+type Host = Engine<ConsulStore, Direct>;
+
+/// One call of another agent.
+enum Call {
+    Hello(Datacenter, Hello, oneshot::Sender<Result<HelloReply, PeerError>>),
+    Forward(Datacenter, Forward, oneshot::Sender<Result<Forwarded, PeerError>>),
+    Follow(Datacenter, FollowStart, watch::Receiver<Position>, mpsc::Sender<Result<FollowItem, PeerError>>),
+}
+
+/// Ways from one engine to the other.
+#[derive(Clone)]
+pub(super) struct Direct {
+    own: Datacenter,
+    doors: [mpsc::Sender<Call>; 2],
+    is_cut: watch::Receiver<bool>,
+}
+
+impl Direct {
+    async fn call(&self, to: &Target, call: Call) -> Result<(), PeerError> {
+        let name = match to {
+            Target::Datacenter(name) => name.as_str(),
+            Target::Doer(doer) => doer.address.as_str(),
+        };
+        let at = NAMES.iter().position(|known| *known == name);
+        let nobody = || PeerError::Unreached("nobody is there".into());
+        if *self.is_cut.borrow() {
+            return Err(PeerError::Unreached("the way is cut".into()));
+        }
+        self.doors[at.ok_or_else(nobody)?].send(call).await.map_err(|_| nobody())
+    }
+}
+
+fn lost<E>(_: E) -> PeerError {
+    PeerError::Unknown("the way was lost".into())
+}
+
+impl Peers for Direct {
+    async fn hello(&self, to: &Target, hello: Hello) -> Result<HelloReply, PeerError> {
+        let (told, answer) = oneshot::channel();
+        self.call(to, Call::Hello(self.own.clone(), hello, told)).await?;
+        answer.await.map_err(lost)?
+    }
+
+    async fn forward(
+        &self,
+        to: &Target,
+        request: Forward,
+        deadline: Duration,
+    ) -> Result<Forwarded, PeerError> {
+        let (told, answer) = oneshot::channel();
+        self.call(to, Call::Forward(self.own.clone(), request, told)).await?;
+        tokio::time::timeout(deadline, answer).await.map_err(lost)?.map_err(lost)?
+    }
+
+    async fn follow(
+        &self,
+        to: &Target,
+        start: FollowStart,
+        acks: watch::Receiver<Position>,
+    ) -> Result<mpsc::Receiver<Result<FollowItem, PeerError>>, PeerError> {
+        let (items, coming) = mpsc::channel(FOLLOW_QUEUE);
+        self.call(to, Call::Follow(self.own.clone(), start, acks, items)).await?;
+        Ok(coming)
+    }
+}
+
+/// The other end of the calls. A cut ends what is under way.
+async fn answer(engine: Host, mut calls: mpsc::Receiver<Call>, is_cut: watch::Receiver<bool>) {
+    let mut under_way = Vec::new();
+    while let Some(call) = calls.recv().await {
+        let (engine, mut is_cut) = (engine.clone(), is_cut.clone());
+        under_way.push(spawn("test.answer", async move {
+            let answering = async {
+                match call {
+                    Call::Hello(from, hello, told) => {
+                        let _ = told.send(engine.hello(&from, hello).await);
+                    }
+                    Call::Forward(from, request, told) => {
+                        let _ = told.send(engine.forward(&from, request).await);
+                    }
+                    Call::Follow(from, start, acks, items) => engine.follow(&from, start, acks, items).await,
+                }
+            };
+            tokio::select! {
+                () = answering => {}
+                _ = is_cut.wait_for(|is_cut| *is_cut) => {}
+            }
+        }));
+    }
+}
+
+/// Both datacenters. Dropping it ends them.
+pub(super) struct World {
+    consuls: Vec<Consul>,
+    engines: Vec<Host>,
+    is_cut: watch::Sender<bool>,
+    _tasks: Vec<Task<()>>,
+    _stop: StopSource,
+}
+
+impl World {
+    /// Starts them with these Consul settings on top, and waits until both serve.
+    pub(super) async fn start(more: Value) -> Self {
+        let (source, stop) = Stop::pair();
+        let (is_cut, see_cut) = watch::channel(false);
+        let [(first, at_home), (second, at_replica)] = [(); 2].map(|()| mpsc::channel(64));
+        let mut calls = [Some(at_home), Some(at_replica)];
+        let (mut consuls, mut engines, mut tasks) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, name) in NAMES.iter().enumerate() {
+            let mut settings = json!({"datacenter": name, "node_name": format!("{name}-1")});
+            settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let consul = Consul::start(Ipv4Addr::new(127, 61, 0, 1), settings);
+            let token = more.pointer("/acl/tokens/master").and_then(Value::as_str).map(SecretText::from);
+            let settings = ConsulSettings {
+                address: ConsulAddress::parse(&consul.address()).unwrap(),
+                token,
+                ..ConsulSettings::default()
+            };
+            let store = ConsulStore::new(Client::new(settings).unwrap());
+            let doors = [first.clone(), second.clone()];
+            let peers = Direct { own: (*name).into(), doors, is_cut: see_cut.clone() };
+            let (engine, task) = Engine::start(engine_settings(at), store, peers, stop.clone());
+            let calls = calls[at].take().unwrap();
+            tasks.extend([task, spawn("test.calls", answer(engine.clone(), calls, see_cut.clone()))]);
+            engines.push(engine);
+            consuls.push(consul);
+        }
+        let world = Self { consuls, engines, is_cut, _tasks: tasks, _stop: source };
+        world.until_serving().await;
+        world
+    }
+
+    async fn until_serving(&self) {
+        let serving = async {
+            for at in [HOME, REPLICA] {
+                loop {
+                    let status = self.engines[at].status();
+                    let is_ready =
+                        status.prefixes.iter().all(|prefix| match (&prefix.as_home, &prefix.as_replica) {
+                            (Some(home), _) => home.state == "serving",
+                            (_, Some(replica)) => replica.position.is_some() && replica.lag.is_connected,
+                            _ => false,
+                        });
+                    if is_ready {
+                        break;
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(PATIENCE, serving).await;
+        let status = || self.engines.iter().map(Engine::status).collect::<Vec<_>>();
+        assert!(in_time.is_ok(), "not serving: {:#?}", status());
+    }
+
+    pub(super) async fn ask(&self, at: usize, method: &str, target: &str, body: &str) -> Response {
+        self.ask_as(at, None, method, target, body).await
+    }
+
+    /// The same with a token.
+    pub(super) async fn ask_as(
+        &self,
+        at: usize,
+        token: Option<&str>,
+        method: &str,
+        target: &str,
+        body: &str,
+    ) -> Response {
+        let headers = token.map(|token| ("X-Consul-Token".to_owned(), token.to_owned()));
+        let body = Bytes::from(body.to_owned());
+        let request = Request::new(method.parse().unwrap(), target, headers.into_iter().collect(), body);
+        let engine = self.engines[at].clone();
+        engine.serve(request).await
+    }
+
+    /// What a Consul itself answers.
+    pub(super) async fn raw(&self, at: usize, path: &str) -> String {
+        let (to, path) = (self.consuls[at].http, path.to_owned());
+        tokio::task::spawn_blocking(move || http(to, "GET", &path, "").unwrap().body).await.unwrap()
+    }
+
+    pub(super) fn consul(&self, at: usize) -> &Consul {
+        &self.consuls[at]
+    }
+
+    /// Cuts the way between the two, or mends it.
+    pub(super) fn cut(&self, is_cut: bool) {
+        self.is_cut.send_replace(is_cut);
+    }
+}
+
+pub(super) fn text(response: &Response) -> String {
+    String::from_utf8_lossy(&response.body).into_owned()
+}
+
+fn engine_settings(at: usize) -> EngineSettings {
+    let mut prefixes = PrefixTable::default();
+    for (text, home) in [("config/", NAMES[HOME]), ("far/", NAMES[HOME]), ("shared/", NAMES[REPLICA])] {
+        prefixes.add(Prefix { text: text.into(), home: home.into(), mode: Mode::Journaled }).unwrap();
+    }
+    EngineSettings {
+        datacenter: NAMES[at].into(),
+        datacenters: NAMES.iter().map(Datacenter::from).collect(),
+        node: format!("{}-1", NAMES[at]).as_str().into(),
+        address: NAMES[at].to_owned(),
+        prefixes,
+        sessions_home: NAMES[HOME].into(),
+        limits: Limits::default(),
+        times: Times::default(),
+        seed: 7 + at as u64,
+    }
+}
