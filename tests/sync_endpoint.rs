@@ -174,3 +174,20 @@ async fn a_cut_is_told_in_time_and_reads_go_on() {
     world.cut(false);
     assert_eq!(text(&world.ask(world::REPLICA, "PUT", "/v1/kv/config/a", "y").await), "true");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prefix_with_two_homes_is_refused_and_the_rest_goes_on() {
+    let theirs = [
+        &[("config/", world::HOME), ("far/", world::HOME)][..],
+        &[("config/", world::REPLICA), ("far/", world::HOME)],
+    ];
+    let world = World::start_with(serde_json::json!({}), theirs).await;
+    for at in [world::HOME, world::REPLICA] {
+        let refused = world.ask(at, "PUT", "/v1/kv/config/a", "v").await;
+        assert_eq!(refused.status, 503, "{}", text(&refused));
+        for part in ["`config/`", "in home", "in replica", "same prefixes"] {
+            assert!(text(&refused).contains(part), "{}", text(&refused));
+        }
+        assert_eq!(text(&world.ask(at, "PUT", "/v1/kv/far/a", "v").await), "true");
+    }
+}

@@ -288,7 +288,7 @@ impl EngineSettings {
         home.max_txn_ops = self.limits.max_txn_ops;
         home.max_value_bytes = self.limits.max_value_bytes;
         home.commit_timeout = self.times.commit;
-        home.keep = self.limits.keep.clone();
+        home.keep = self.limits.keep;
         home
     }
 

@@ -32,6 +32,11 @@ pub(super) const REPLICA: usize = 1;
 
 const NAMES: [&str; 2] = ["home", "replica"];
 
+/// Prefixes and their homes.
+pub(super) type Prefixes = &'static [(&'static str, usize)];
+
+const PREFIXES: Prefixes = &[("config/", HOME), ("far/", HOME), ("shared/", REPLICA)];
+
 type Host = Engine<ConsulStore, Direct>;
 
 /// One call of another agent.
@@ -135,6 +140,11 @@ pub(super) struct World {
 impl World {
     /// Starts them with these Consul settings on top, and waits until both serve.
     pub(super) async fn start(more: Value) -> Self {
+        Self::start_with(more, [PREFIXES, PREFIXES]).await
+    }
+
+    /// The same with prefixes and homes for each of the two.
+    pub(super) async fn start_with(more: Value, prefixes: [Prefixes; 2]) -> Self {
         let (source, stop) = Stop::pair();
         let (is_cut, see_cut) = watch::channel(false);
         let [(first, at_home), (second, at_replica)] = [(); 2].map(|()| mpsc::channel(64));
@@ -153,7 +163,7 @@ impl World {
             let store = ConsulStore::new(Client::new(settings).unwrap());
             let doors = [first.clone(), second.clone()];
             let peers = Direct { own: (*name).into(), doors, is_cut: see_cut.clone() };
-            let (engine, task) = Engine::start(engine_settings(at), store, peers, stop.clone());
+            let (engine, task) = Engine::start(engine_settings(at, prefixes[at]), store, peers, stop.clone());
             let calls = calls[at].take().unwrap();
             tasks.extend([task, spawn("test.calls", answer(engine.clone(), calls, see_cut.clone()))]);
             engines.push(engine);
@@ -227,10 +237,12 @@ pub(super) fn text(response: &Response) -> String {
     String::from_utf8_lossy(&response.body).into_owned()
 }
 
-fn engine_settings(at: usize) -> EngineSettings {
+fn engine_settings(at: usize, texts: Prefixes) -> EngineSettings {
     let mut prefixes = PrefixTable::default();
-    for (text, home) in [("config/", NAMES[HOME]), ("far/", NAMES[HOME]), ("shared/", NAMES[REPLICA])] {
-        prefixes.add(Prefix { text: text.into(), home: home.into(), mode: Mode::Journaled }).unwrap();
+    for (text, home) in texts {
+        prefixes
+            .add(Prefix { text: (*text).into(), home: NAMES[*home].into(), mode: Mode::Journaled })
+            .unwrap();
     }
     EngineSettings {
         datacenter: NAMES[at].into(),
