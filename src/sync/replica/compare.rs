@@ -89,10 +89,11 @@ impl Compare {
     /// It cannot be the next one.
     pub fn take(&mut self, listed: Listed<Hashed>) -> Result<(), Unusable> {
         match self.merge.take(listed)? {
-            Finding::Same { home, local, print, unmark: false } => self.memory.know(&home.pair, local, print),
-            Finding::Same { home, unmark: true, .. } => self.differences.add(home.pair.key),
-            Finding::Differs { home, local, unmark } => {
-                if let (Some((local, print)), false) = (local, unmark) {
+            // The session of a lock may end without an entry. The mark stays: readers are sent home, which is right.
+            Finding::Same { unmark: true, .. } | Finding::Differs { unmark: true, .. } => {}
+            Finding::Same { home, local, print, .. } => self.memory.know(&home.pair, local, print),
+            Finding::Differs { home, local, .. } => {
+                if let Some((local, print)) = local {
                     self.memory.see(&home.pair, local, print);
                 }
                 self.differences.add(home.pair.key);
@@ -112,7 +113,7 @@ impl Compare {
     /// Another number came.
     pub fn end(mut self, told: u64) -> Result<(Memory, Differences), Unusable> {
         let rest = self.merge.end(told)?;
-        rest.deletes.into_iter().chain(rest.unmarks).for_each(|key| self.differences.add(key));
+        rest.deletes.into_iter().for_each(|key| self.differences.add(key));
         Ok((self.memory, self.differences))
     }
 }

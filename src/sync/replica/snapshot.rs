@@ -203,10 +203,10 @@ impl Merge {
         if !key.starts_with(&self.prefix) || self.last.as_deref().is_some_and(|last| last >= key) {
             return Err(Unusable::Order);
         }
-        while let Some(alone) = self.local.pop_front_if(|pair| *pair.key < *key) {
+        while let Some(alone) = self.next_local(|local| local < key) {
             self.rest.deletes.push(alone.key);
         }
-        let local = self.local.pop_front_if(|pair| pair.key == key);
+        let local = self.next_local(|local| local == key);
         let is_marked = self.marked.remove(key);
         self.last = Some(key.to_owned());
         self.rest.home += 1;
@@ -221,6 +221,11 @@ impl Merge {
                 Finding::Differs { home, local, unmark: is_marked }
             }
         })
+    }
+
+    fn next_local(&mut self, is_next: impl Fn(&str) -> bool) -> Option<Pair> {
+        self.local.front().filter(|pair| is_next(&pair.key))?;
+        self.local.pop_front()
     }
 
     /// Ends with the number of keys that the home says it sent.

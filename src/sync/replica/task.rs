@@ -2,33 +2,33 @@
 
 mod audit;
 mod compare;
+mod connection;
 mod copy;
+mod progress;
 mod scan;
 mod stream;
 mod transaction;
 
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep, timeout},
 };
 use tracing::{info, warn};
 
+use self::{connection::unexpected, progress::Progress};
 use crate::{
     lifecycle::{self, Stop},
-    model::{kv::Pair, session::SessionId, sync::Position},
+    model::{session::SessionId, sync::Position},
     sync::{
         duty::Holding,
         layout::{Duty, Layout},
-        peer::{FollowItem, FollowStart, PeerError, Peers, Target},
-        record::{self, Hash, Phase, State},
+        peer::{FollowItem, Peers},
         replica::{
             ReplicaSettings,
             apply::{Batch, Budget, Guarded},
             compare::Differences,
-            indexes::Memory,
             machine::{Event, Machine, Opening, Reason, Stage},
             shared::Shared,
         },
@@ -66,16 +66,6 @@ enum End {
     Anew(&'static str),
 }
 
-/// The state record that this agent wrote or read last. The memory belongs to it.
-#[derive(Clone, Debug)]
-struct Progress {
-    position: Position,
-    hash: Hash,
-    phase: Phase,
-    /// Its `ModifyIndex`; 0 while there is none.
-    index: u64,
-}
-
 /// Whether the data is of one position already. The home's list is of several moments: it is whole when the journal was
 /// applied up to where it ended after the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,12 +76,6 @@ enum Settling {
     Unheard,
     /// There.
     At(Position),
-}
-
-/// A stream from home.
-struct Connection {
-    items: mpsc::Receiver<Result<FollowItem, PeerError>>,
-    acks: watch::Sender<Position>,
 }
 
 pub(super) struct Worker<S, P> {
@@ -289,145 +273,6 @@ impl<S: Store, P: Peers> Worker<S, P> {
         self.stream(connection, guarded).await
     }
 
-    /// Reads the progress. The second value says whether the memory belongs to it.
-    async fn load(&mut self) -> Result<(Option<State>, bool), End> {
-        let key = self.layout.state();
-        let pair = self.read(&key).await?;
-        let index = pair.as_ref().map_or(0, |pair| pair.modify_index);
-        let mut state = match pair.as_ref().map(|pair| self.readable(pair)) {
-            Some(Err(reason)) if !self.machine.is_approved() => return Err(End::Held(reason)),
-            Some(Err(_)) | None => None,
-            Some(Ok(state)) => Some(state),
-        };
-        let mut is_known = index != 0 && self.progress.as_ref().is_some_and(|own| own.index == index);
-        if let (false, Some(state), Some(batch)) = (is_known, &state, self.pending.take()) {
-            is_known = self.settle(state, index, batch).await?;
-        }
-        if !is_known {
-            self.begin(state.as_ref(), index).await?;
-        }
-        self.pending = None;
-        // What was copied and cut before it settled needs no second copy.
-        if let Some(state) = state.as_mut().filter(|_| is_known && self.is_copied) {
-            state.phase = Phase::Stream;
-        }
-        self.publish();
-        Ok((state, is_known))
-    }
-
-    /// Begins with an empty memory.
-    async fn begin(&mut self, state: Option<&State>, index: u64) -> Result<(), End> {
-        (self.is_copied, self.differences) = (false, Differences::default());
-        let mut memory = Memory::default();
-        for key in self.marks().await? {
-            memory.hold(&key, None);
-        }
-        *self.shared.memory_mut() = Some(memory);
-        self.progress = Some(match state {
-            Some(State { position, hash, phase, .. }) => {
-                Progress { position: *position, hash: hash.clone(), phase: *phase, index }
-            }
-            None => Progress {
-                position: Position::default(),
-                hash: Hash::default(),
-                phase: Phase::Snapshot,
-                index,
-            },
-        });
-        Ok(())
-    }
-
-    fn readable(&self, pair: &Pair) -> Result<State, Reason> {
-        let state: State = record::decode(&pair.key, &pair.value)?;
-        if state.home != self.settings.prefix.home || state.prefix != self.settings.prefix.text {
-            return Err(Reason::Moved { prefix: state.prefix, home: state.home.to_string() });
-        }
-        Ok(state)
-    }
-
-    /// The keys that are marked as locks.
-    async fn marks(&self) -> Result<BTreeSet<String>, End> {
-        let root = self.layout.all_held();
-        let list = self.list(&root).await?;
-        Ok(list.iter().filter_map(|pair| self.layout.is_held(&pair.key)).map(str::to_owned).collect())
-    }
-
-    async fn read(&self, key: &str) -> Result<Option<Pair>, End> {
-        match timeout(self.settings.commit, self.store.get(key, Read::Consistent)).await {
-            Ok(Ok(answer)) => Ok(answer.value),
-            Ok(Err(error)) => Err(End::Failed(format!("read {key}: {error}"))),
-            Err(_) => Err(End::Failed(format!("read {key}: no answer in {:?}", self.settings.commit))),
-        }
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<Pair>, End> {
-        match timeout(LIST, self.store.list(prefix, Read::Consistent)).await {
-            Ok(Ok(answer)) => Ok(answer.value),
-            Ok(Err(error)) => Err(End::Failed(format!("list {prefix}: {error}"))),
-            Err(_) => Err(End::Failed(format!("list {prefix}: no answer in {LIST:?}"))),
-        }
-    }
-
-    /// Asks the home whether it knows this position, and takes nothing.
-    async fn check(&mut self, at: (Position, Hash)) -> Result<(), End> {
-        let mut connection = self.follow(Some(at), true).await?;
-        match self.next(&mut connection).await? {
-            FollowItem::Continues | FollowItem::SnapshotBegin => Ok(()),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    async fn follow(&self, at: Option<(Position, Hash)>, compare: bool) -> Result<Connection, End> {
-        let home = &self.settings.prefix.home;
-        let position = at.as_ref().map(|(position, _)| *position).unwrap_or_default();
-        let (acks, acked) = watch::channel(position);
-        let start = FollowStart { prefix: self.settings.prefix.text.clone(), at, compare };
-        let to = Target::Datacenter(home.clone());
-        match timeout(self.settings.silence, self.peers.follow(&to, start, acked)).await {
-            Ok(Ok(items)) => {
-                self.shared.view().is_connected = true;
-                Ok(Connection { items, acks })
-            }
-            Ok(Err(error)) => Err(End::Failed(format!("follow {home}: {error}"))),
-            Err(_) => Err(End::Failed(format!("follow {home}: no answer in {:?}", self.settings.silence))),
-        }
-    }
-
-    /// The next item. A home that does not know our position puts us on hold whenever it says so.
-    async fn next(&self, connection: &mut Connection) -> Result<FollowItem, End> {
-        self.next_within(connection, self.settings.silence).await
-    }
-
-    async fn next_within(&self, connection: &mut Connection, patience: Duration) -> Result<FollowItem, End> {
-        match timeout(patience, connection.items.recv()).await {
-            Ok(item) => self.heard(item),
-            Err(_) => Err(self.silent(patience)),
-        }
-    }
-
-    fn heard(&self, item: Option<Result<FollowItem, PeerError>>) -> Result<FollowItem, End> {
-        let home = &self.settings.prefix.home;
-        match item {
-            None => Err(End::Failed(format!("the stream from {home} ended"))),
-            Some(Err(error)) => Err(End::Failed(format!("the stream from {home} ended: {error}"))),
-            Some(Ok(FollowItem::Forked { home, reason })) => {
-                // Its indexes count anew: none of those remembered means anything now.
-                if let Some(memory) = self.shared.memory_mut().as_mut() {
-                    memory.forget_home();
-                }
-                Err(End::Held(Reason::Forked { home, reason }))
-            }
-            Some(Ok(item)) => {
-                self.shared.view().heard_at = Some(lifecycle::now());
-                Ok(item)
-            }
-        }
-    }
-
-    fn silent(&self, patience: Duration) -> End {
-        End::Failed(format!("{} has said nothing for {patience:?}", self.settings.prefix.home))
-    }
-
     fn budget(&self) -> Budget {
         Budget {
             ops: self.settings.max_txn_ops.saturating_sub(OWN_OPS).max(1),
@@ -435,55 +280,9 @@ impl<S: Store, P: Peers> Worker<S, P> {
         }
     }
 
-    /// The bytes of a state record. No two are equal: an equal one would keep its index, and what was sent under the
-    /// one before could still come in.
-    fn state(&mut self, position: Position, hash: &Hash, phase: Phase) -> Bytes {
-        let since_1970 = lifecycle::wall_clock().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let now_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-        self.last_ts_ms = now_ms.max(self.last_ts_ms.saturating_add(1));
-        record::encode(&State {
-            home: self.settings.prefix.home.clone(),
-            prefix: self.settings.prefix.text.clone(),
-            position,
-            hash: hash.clone(),
-            phase,
-            node: self.settings.node.clone(),
-            ts_ms: self.last_ts_ms,
-        })
-    }
-
     fn progress(&self) -> Result<&Progress, End> {
         self.progress.as_ref().ok_or_else(|| End::Failed("the progress is not known".to_owned()))
     }
-
-    /// Tells the rest of the engine how far the data is.
-    fn publish(&self) {
-        let Some(progress) = &self.progress else { return };
-        let is_whole = progress.position != Position::default();
-        let mut view = self.shared.view();
-        view.at = is_whole.then(|| (progress.position, progress.hash.clone()));
-        if view.is_connected && view.tip.is_some_and(|tip| progress.position >= tip) {
-            view.level_at = Some(lifecycle::now());
-        }
-        view.differences = self.differences.len();
-        drop(view);
-        self.shared.set_applied(is_whole.then_some(progress.position));
-    }
-}
-
-fn unexpected(item: &FollowItem) -> End {
-    let name = match item {
-        FollowItem::Continues => "a second `continues`",
-        FollowItem::Forked { .. } => "`forked`",
-        FollowItem::SnapshotBegin => "a second snapshot",
-        FollowItem::SnapshotPairs(_) => "keys",
-        FollowItem::SnapshotEnd { .. } => "the end of a snapshot",
-        FollowItem::Entry { .. } => "an entry",
-        FollowItem::Tip { .. } => "the journal's end",
-    };
-    End::Failed(format!(
-        "the home sent {name} where it does not belong; both agents should be of one release"
-    ))
 }
 
 /// How long ago that was.

@@ -9,7 +9,7 @@ use crate::{
             compare::Compare,
             machine::{Event, Stage},
             snapshot::{Hashed, Listed},
-            task::{End, Settling, Worker, copy, scan::Scan, unexpected},
+            task::{End, Settling, Worker, connection::unexpected, copy, scan::Scan},
         },
         store::{Read, Store},
     },

@@ -18,10 +18,11 @@ use crate::{
             indexes::Fate,
             machine::{Event, Stage},
             task::{
-                Connection, End, Progress, Settling, Worker,
+                End, Settling, Worker,
                 audit::Audit,
+                connection::{Connection, unexpected},
+                progress::Progress,
                 transaction::{Fault, Indexes, Parts, Terms},
-                unexpected,
             },
         },
         store::Store,
