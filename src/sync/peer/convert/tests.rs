@@ -1,7 +1,16 @@
 use proptest::prelude::*;
 
+use bytes::Bytes;
+use prost::Message;
+
 use super::*;
-use crate::sync::record::{Change, Entry, Value};
+use crate::{
+    model::kv::Pair,
+    sync::{
+        peer::{FollowItem, FollowStart, SnapshotPair},
+        record::{self, Change, Entry, Value},
+    },
+};
 
 fn hello() -> Hello {
     Hello {
