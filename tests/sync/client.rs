@@ -1,5 +1,7 @@
 //! What clients do, and how they record what came of it.
 
+mod shown;
+
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
@@ -11,6 +13,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use self::shown::{Shown, items, json_of, number, shown};
 use crate::sync::{
     history::{Act, Call, Moment, Number, Outcome},
     world::{Reply, World},
@@ -98,13 +101,6 @@ pub(crate) enum Strategy {
     OwnIndex,
     /// Holds the lock while the key's value is its own number, and guards nothing.
     OwnValue,
-}
-
-/// A key as it was shown.
-struct Shown {
-    value: Vec<u8>,
-    index: u64,
-    lock_index: u64,
 }
 
 impl Client<'_> {
@@ -336,36 +332,26 @@ impl Client<'_> {
     }
 }
 
-fn json_of(response: &Response) -> Option<Value> {
-    serde_json::from_slice(&response.body).ok()
-}
-
-fn shown(response: &Response) -> Option<Shown> {
-    let body = json_of(response)?;
-    let pair = body.get(0)?;
-    Some(Shown {
-        value: BASE64_STANDARD.decode(pair["Value"].as_str().unwrap_or_default()).ok()?,
-        index: pair["ModifyIndex"].as_u64()?,
-        lock_index: pair["LockIndex"].as_u64()?,
-    })
-}
-
-/// The number that a value begins with; one that none of ours begins with, where it is none.
-fn number(value: &[u8]) -> Number {
-    let text = String::from_utf8_lossy(value);
-    text.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or(Number::MAX)
-}
-
-fn items(value: &[u8]) -> Vec<Number> {
-    serde_json::from_slice(value)
-        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(value)))
-}
-
 /// Does the work of one client, one after the other.
 pub(crate) async fn run(world: &World, record: Record, tasks: Vec<Task>, strategy: Strategy) {
     for task in tasks {
         sleep(Duration::from_millis(task.after_ms)).await;
         Client { world, record: record.clone(), task, strategy }.work().await;
+    }
+}
+
+/// Writes something below each prefix until it is done.
+pub(crate) async fn touch(world: &World) {
+    for (at, key) in ["config/touched", "locks/touched"].into_iter().enumerate() {
+        let is_done = |reply| matches!(reply, Reply::Answer(Response { status: 200, .. }));
+        let value = format!("{at}");
+        let target = format!("/v1/kv/{key}");
+        let end = lifecycle::now() + Duration::from_secs(60);
+        while lifecycle::now() < end
+            && !is_done(world.ask(world.home_of(key), 0, Method::PUT, &target, &[], value.clone()).await)
+        {
+            sleep(Duration::from_secs(1)).await;
+        }
     }
 }
 

@@ -117,14 +117,10 @@ impl Model {
         (index.unwrap_or_else(|| self.table_index()), pairs)
     }
 
-    /// Forgets the graves up to this index, as Consul does after 15 minutes.
-    pub(crate) fn reap(&mut self, index: u64) {
-        let before = self.data.tombstones.len();
-        self.data.tombstones.retain(|_, at| *at > index);
-        if self.data.tombstones.len() != before {
-            self.data.graveyard = index;
-        }
+    /// Forgets all graves, as Consul does with each after 15 minutes: the index of a list may go back.
+    pub(crate) fn reap(&mut self) {
         self.data.raft += 1;
+        self.data.tombstones.clear();
     }
 
     /// What `consul snapshot save` would write.

@@ -87,6 +87,14 @@ pub(crate) struct Behind {
     pub(crate) end: Option<Position>,
 }
 
+impl std::fmt::Display for Behind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { prefix, at, position, end } = self;
+        let shown = |at: &Option<Position>| at.map_or("nothing".to_owned(), |at| at.to_string());
+        write!(f, "{prefix} in {} is at {} of {}", datacenter(*at), shown(position), shown(end))
+    }
+}
+
 /// What came of a client's request.
 pub(crate) enum Reply {
     Answer(Response),

@@ -61,7 +61,7 @@ fn presence(call: &Call, longest: &BTreeMap<&str, &[Number]>, calls: &[Call], fo
     if counts.iter().any(|count| *count > 1) {
         return tell("was appended more than once");
     }
-    let is_somewhere = counts.iter().any(|count| *count == 1);
+    let is_somewhere = counts.contains(&1);
     // Only what was read after it ended must show it.
     let is_read_after = |key: &String| {
         calls.iter().any(|later| call.is_before(later) && seen(later).iter().any(|(seen, _)| *seen == key))

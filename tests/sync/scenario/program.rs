@@ -56,6 +56,10 @@ pub(crate) enum Fault {
     Lead {
         at: usize,
     },
+    /// Consul forgets what was deleted.
+    Reap {
+        at: usize,
+    },
     /// Consul's lists come filtered.
     Filter {
         at: usize,
@@ -190,6 +194,7 @@ fn fault(rng: &mut fastrand::Rng, datacenters: usize) -> Fault {
         0..2 => Fault::Crash { at, agent },
         2..5 => Fault::Pause { at, agent },
         5..7 => Fault::Cut { from: at, to, is_both: rng.bool() },
+        7 if rng.bool() => Fault::Reap { at },
         7 => Fault::Freeze { at },
         8 if rng.bool() => Fault::Leaderless { at },
         8 => Fault::Filter { at },
