@@ -7,7 +7,7 @@ use crate::sync::{
 };
 
 /// Seeds to try at most: a mutant that survives these is not caught.
-const SEEDS: u64 = 80;
+const SEEDS: u64 = 300;
 
 /// Runs programs of this kind, changed, until one of these invariants is found broken.
 fn is_caught(kind: Kind, invariants: &[&str], change: impl Fn(&mut Program)) {
