@@ -221,7 +221,7 @@ mod tests {
         let mut registry = Metrics::new();
         let metrics = SyncMetrics::register(registry.registry_mut());
         let [_, replica] = Figures::examples();
-        metrics.observe(&[replica.clone()]);
+        metrics.observe(std::slice::from_ref(&replica));
         assert!(registry.encode().contains("causeway_sync_lag_seconds{"));
         metrics.observe(&[Figures { lag_seconds: None, ..replica }]);
         assert!(!registry.encode().contains("causeway_sync_lag_seconds{"));

@@ -223,10 +223,12 @@ fn mode(mode: Mode) -> &'static str {
 
 pub(crate) fn read(document: &mut Document<'_>) -> SyncSettings {
     let mut section = document.section("sync");
-    let mut settings = SyncSettings::default();
-    settings.enabled = section.flag(&ENABLED).unwrap_or(false);
-    settings.datacenters = section.list(&DATACENTERS, datacenter).unwrap_or_default();
-    settings.sessions_home = section.parsed(&SESSIONS_HOME, datacenter);
+    let mut settings = SyncSettings {
+        enabled: section.flag(&ENABLED).unwrap_or(false),
+        datacenters: section.list(&DATACENTERS, datacenter).unwrap_or_default(),
+        sessions_home: section.parsed(&SESSIONS_HOME, datacenter),
+        ..SyncSettings::default()
+    };
     read_ways(&mut section, &mut settings);
     read_times(&mut section, &mut settings);
     read_limits(&mut section, &mut settings);
