@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-vm verify layers goldens dependencies package scripts fix bench deb tools
+.PHONY: help lab test soak test-vm verify layers goldens dependencies package scripts fix bench deb tools
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,9 @@ test: tools ## all tests, real Consul and Envoy included (the layers are read by
 	  { print; fflush() } \
 	  /^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	  END { printf "\n%d tests passed, %d failed, %d ignored\n", passed, failed, ignored }'
+
+soak: tools ## the long runs: thousands of seeds of the simulation, hundreds of random programs against Consul
+	SYNC_SEEDS=$${SYNC_SEEDS:-3000} SYNC_PROGRAMS=$${SYNC_PROGRAMS:-3000} cargo test --locked --test it -- sync:: --nocapture
 
 test-vm: tools ## as root: the units and the package, in a Debian booted in a container
 	cargo build --locked

@@ -44,7 +44,7 @@ fn the_status_is_printed_as_promised() {
     assert_eq!(json["dashboard"], "http://127.1.0.20:9002");
     let server = serde_json::json!({
         "name": "primary-server", "datacenter": "primary", "role": "server", "address": "127.1.0.10",
-        "consul_http": "http://127.1.0.10:8500", "causeway_http": null, "xds": null, "envoy_admin": null,
+        "consul_http": "http://127.1.0.10:8500", "causeway_http": null, "xds": null, "sync": null, "envoy_admin": null,
     });
     assert_eq!(json["nodes"][0], server);
     assert_eq!(json["nodes"][1]["xds"], "unix:/labs/one/primary-gateway/xds.sock");
