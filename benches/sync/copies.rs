@@ -11,7 +11,7 @@ use crate::{
     site::{AWAY, Door, HOME, Site, until},
 };
 
-/// As the comparison in the issue of consul-replicate's loop.
+/// As many keys as the comparison with a loop of one PUT per key.
 const BULK: usize = 20_000;
 const RUNS: usize = 5;
 /// Sets in a client's transaction: what fits beside the journal's own verbs.

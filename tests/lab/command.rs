@@ -57,11 +57,21 @@ fn the_lab_command_starts_tells_and_cleans_up() {
     );
     let mut keys: Vec<_> = nodes[0].as_object().unwrap().keys().map(String::as_str).collect();
     keys.sort_unstable();
-    let mut wanted =
-        ["name", "datacenter", "role", "address", "consul_http", "causeway_http", "xds", "envoy_admin"];
+    let mut wanted = [
+        "name",
+        "datacenter",
+        "role",
+        "address",
+        "consul_http",
+        "causeway_http",
+        "xds",
+        "sync",
+        "envoy_admin",
+    ];
     wanted.sort_unstable();
     assert_eq!(keys, wanted);
     assert!(nodes[0]["xds"].is_null() && nodes[1]["xds"].as_str().unwrap().starts_with("unix:"));
+    assert!(nodes[0]["sync"].is_null() && nodes[1]["sync"].as_str().unwrap().ends_with(":18443"));
 
     let again = lab(dir, &["up", "--detach"]);
     assert_eq!(again.status.code(), Some(1), "{}", text(&again));

@@ -53,6 +53,8 @@ struct Other {
 struct View {
     /// Its answer to our last greeting that it answered.
     reply: Option<HelloReply>,
+    /// The prefixes that it last told of, in an answer or in a greeting of its own.
+    prefixes: Vec<Prefix>,
     greeted_at: Option<Instant>,
     /// When it last answered anything.
     heard_at: Option<Instant>,
@@ -125,13 +127,22 @@ impl<P: Peers> Neighbours<P> {
         let mut view = other.view();
         match answer {
             Ok(reply) => {
-                *view = View { reply: Some(reply), greeted_at: Some(now), heard_at: Some(now), failed: None };
+                let prefixes = reply.prefixes.clone();
+                let (greeted_at, heard_at) = (Some(now), Some(now));
+                *view = View { reply: Some(reply), prefixes, greeted_at, heard_at, failed: None };
                 Ok(())
             }
             Err(error) => {
                 view.failed = Some((now, error.clone()));
                 Err(error)
             }
+        }
+    }
+
+    /// A datacenter greeted us: what it says of its prefixes holds at once, not only when we greet it next.
+    pub(super) fn greeted_by(&self, hello: &Hello) {
+        if let Some(other) = self.0.others.get(&hello.datacenter) {
+            other.view().prefixes.clone_from(&hello.prefixes);
         }
     }
 
@@ -154,7 +165,8 @@ impl<P: Peers> Neighbours<P> {
         let own = &self.0.hello.datacenter;
         self.0.others.iter().find_map(|(datacenter, other)| {
             let view = other.view();
-            disagreement(own, prefix, datacenter, &view.reply.as_ref()?.prefixes)
+            let has_told = view.reply.is_some() || !view.prefixes.is_empty();
+            has_told.then(|| disagreement(own, prefix, datacenter, &view.prefixes)).flatten()
         })
     }
 

@@ -33,6 +33,7 @@ impl<S: Store + Raw, P: Peers> Served for Engine<S, P> {
                 settings.datacenter, hello.datacenter
             )));
         }
+        self.0.neighbours.greeted_by(&hello);
         let mut known = Vec::new();
         for part in self.0.parts.values() {
             known.extend(self.known(part).await);
