@@ -27,7 +27,7 @@ Examples:
   causeway kv get config/greeting
   causeway kv export config/ > config.json
 
-Flags are those of `consul kv`, and files those of `consul kv export`.";
+Flags are those of `consul kv`, with two dashes, and files those of `consul kv export`.";
 
 /// Read, write, watch and copy keys, wherever their home is
 #[derive(Args, Clone, Debug)]

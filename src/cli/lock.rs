@@ -38,6 +38,9 @@ process was paused for so long that another may hold the lock already. SIGTERM, 
 SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to the command. An ACL token is taken from --token-file or
 the CONSUL_HTTP_TOKEN and CONSUL_HTTP_TOKEN_FILE variables.
 
+`consul lock P` holds the key P/.lock: name that key to exclude its holders. Semaphores of the two
+never meet.
+
 Exit codes: that of the command, or 128 and the number of the signal that ended it; 126 when the
 command cannot be started, 127 when it is not there; 75 when the lock was another's for all of
 --wait; 76 when the lock was lost and the command stopped for it; 69 when the agent or the lock's home
@@ -70,7 +73,7 @@ pub struct LockArgs {
     #[arg(long, value_name = "TEXT")]
     id: Option<String>,
     /// The causeway agent's HTTP interface
-    #[arg(long, value_name = "URL", env = "CAUSEWAY_HTTP_ADDR", default_value = "http://127.0.0.1:18500")]
+    #[arg(long, value_name = "URL", env = "CAUSEWAY_HTTP_ADDR", default_value = "http://127.0.0.1:18500", value_parser = agent)]
     http_addr: String,
     /// File that holds the ACL token [env: CONSUL_HTTP_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
@@ -98,7 +101,7 @@ pub async fn run(args: LockArgs, env: &dyn Fn(&str) -> Option<String>) -> anyhow
         value: None,
         holders: (args.n > 1).then_some(args.n),
     };
-    let agent = args.http_addr.trim_end_matches('/').to_owned();
+    let agent = args.http_addr.clone();
     let plan = Plan {
         client: Client { agent, token, name: args.name },
         body,
@@ -126,6 +129,20 @@ fn token(flag: Option<&PathBuf>, env: &dyn Fn(&str) -> Option<String>) -> anyhow
 fn default_id() -> String {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{} {}", host.trim(), std::process::id())
+}
+
+/// The agent's address, as the other commands take it: `http://` may be left out.
+fn agent(text: &str) -> Result<String, String> {
+    let authority = match text.split_once("://") {
+        Some(("http", authority)) => authority,
+        Some(_) => return Err("the agent's interface has no TLS; name it as http://ADDRESS:PORT".into()),
+        None => text,
+    };
+    let authority = authority.trim_end_matches('/');
+    match authority.parse::<http::uri::Authority>() {
+        Ok(_) => Ok(format!("http://{authority}")),
+        Err(_) => Err("name it as http://ADDRESS:PORT".into()),
+    }
 }
 
 fn name(text: &str) -> Result<String, String> {

@@ -96,6 +96,9 @@ struct StatusArgs {
 struct OrderArgs {
     /// The prefix, as it is configured
     prefix: String,
+    /// The datacenter whose replica is meant [default: the agent's own]
+    #[arg(long, value_name = "DC")]
+    datacenter: Option<String>,
     #[command(flatten)]
     endpoint: EndpointFlags,
 }
@@ -140,10 +143,11 @@ async fn order(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> anyhow::Result<ExitCode> {
     let endpoint = args.endpoint.endpoint(env)?;
-    let query = [("prefix", Some(args.prefix.as_str()))];
+    let mut query = vec![("prefix", Some(args.prefix.as_str()))];
+    query.extend(args.datacenter.as_deref().map(|datacenter| ("dc", Some(datacenter))));
     let path = format!("/v1/sync/{act}");
     endpoint.ask(Method::POST, &path, &query, &[], Bytes::new()).await?.ok()?;
-    print(&format!("{act}: {} follows its home; see `causeway sync status`\n", args.prefix))
+    print(&format!("{act}: the order for {} was taken; see `causeway sync status`\n", args.prefix))
         .context("write to standard output")?;
     Ok(ExitCode::SUCCESS)
 }

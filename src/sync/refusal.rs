@@ -66,7 +66,7 @@ pub enum Refusal {
         session: SessionId,
     },
     /// A guarded write whose token is not the lock's present one.
-    #[error("the token {given} of lock {lock} is no longer valid: {}", .current.map_or_else(|| "nobody holds it".into(), |token| format!("the present one is {token}")))]
+    #[error("the token {given} of lock {lock} is no longer valid: {}; acquire the lock again", .current.map_or_else(|| "nobody holds it".into(), |token| format!("the present one is {token}")))]
     StaleToken {
         /// The lock.
         lock: String,
@@ -99,7 +99,9 @@ pub enum Refusal {
     #[error("{0}")]
     Busy(String),
     /// The way to the home is cut.
-    #[error("home_unreachable: {home} cannot be reached: {reason}")]
+    #[error(
+        "home_unreachable: {home} cannot be reached: {reason}; nothing was executed: ask again when the link is back"
+    )]
     HomeUnreachable {
         /// The home.
         home: Datacenter,
@@ -156,8 +158,12 @@ mod tests {
             given: Token { epoch: 1, n: 3 },
             current,
         };
-        assert!(stale(None).to_string().ends_with("nobody holds it"));
-        assert!(stale(Some(Token { epoch: 1, n: 4 })).to_string().ends_with("the present one is 1.4"));
+        assert!(stale(None).to_string().ends_with("nobody holds it; acquire the lock again"));
+        assert!(
+            stale(Some(Token { epoch: 1, n: 4 }))
+                .to_string()
+                .ends_with("the present one is 1.4; acquire the lock again")
+        );
         assert_eq!(stale(None).status(), 409);
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct DeleteArgs {
     #[arg(long, requires = "modify_index")]
     cas: bool,
     /// The index that the key must have, at least 1
-    #[arg(long, value_name = "INDEX", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "INDEX", requires = "cas", value_parser = clap::value_parser!(u64).range(1..))]
     modify_index: Option<u64>,
     /// Print the outcome as JSON
     #[arg(long)]

@@ -47,16 +47,16 @@ pub(crate) struct PutArgs {
     #[arg(long, requires = "modify_index")]
     cas: bool,
     /// The index that the key must have
-    #[arg(long, value_name = "INDEX")]
+    #[arg(long, value_name = "INDEX", requires = "cas")]
     modify_index: Option<u64>,
     /// Take the key as a lock of --session
-    #[arg(long, requires = "session", conflicts_with_all = ["release", "cas"])]
+    #[arg(long, group = "change_of_lock", requires = "session", conflicts_with = "cas")]
     acquire: bool,
     /// Free the key, which --session holds
-    #[arg(long, requires = "session", conflicts_with = "cas")]
+    #[arg(long, group = "change_of_lock", requires = "session", conflicts_with = "cas")]
     release: bool,
     /// The session that takes or frees it
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", requires = "change_of_lock")]
     session: Option<String>,
     /// Print the outcome as JSON
     #[arg(long)]

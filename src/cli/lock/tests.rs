@@ -228,3 +228,14 @@ fn a_token_comes_from_flag_then_variables() {
     assert_eq!(token(None, &file).unwrap(), Some("of-file".into()));
     assert_eq!(token(None, &|_| None).unwrap(), None);
 }
+
+#[test]
+fn the_agent_is_named_as_for_the_other_commands() {
+    for text in ["127.0.0.1:18500", "http://127.0.0.1:18500", "http://127.0.0.1:18500/"] {
+        assert_eq!(agent(text), Ok("http://127.0.0.1:18500".into()), "{text}");
+    }
+    assert!(agent("https://127.0.0.1:18500").unwrap_err().contains("no TLS"));
+    for text in ["", "http://", "a b"] {
+        assert!(agent(text).is_err(), "{text}");
+    }
+}
