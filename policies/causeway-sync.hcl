@@ -12,8 +12,9 @@ key_prefix "{{prefix}}" {
   policy = "write"
 }
 
-# The sessions behind the locks, its own and those of clients, live on its node.
-session "{{node}}" {
+# The sessions behind the locks. Each lives on the node of the agent that made it; after a hand-over the next one renews and
+# ends it, so that a right on the own node alone would cost every holder its lock.
+session_prefix "" {
   policy = "write"
 }
 

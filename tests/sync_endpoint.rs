@@ -131,6 +131,17 @@ async fn a_watch_at_a_replica_wakes_with_the_homes_index() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_home_answers_at_once_to_an_index_that_it_never_gave() {
+    let world = World::start(serde_json::json!({})).await;
+    world.ask(world::REPLICA, "PUT", "/v1/kv/config/a", "v").await;
+    let began = causeway::lifecycle::now();
+    let target = "/v1/kv/config/a?consistent&raw&index=99999999&wait=20s";
+    let answer = world.ask(world::REPLICA, "GET", target, "").await;
+    assert_eq!((answer.status, text(&answer).as_str()), (200, "v"));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn locks_and_trees_are_the_homes() {
     let world = World::start(serde_json::json!({})).await;
     let session =

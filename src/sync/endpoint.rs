@@ -13,7 +13,7 @@ pub mod translate;
 
 use std::future::Future;
 
-pub use crate::sync::endpoint::message::{Origin, Request, Response};
+pub use crate::sync::endpoint::message::{Origin, PASSED, Request, Response};
 use crate::sync::store::StoreError;
 
 /// The local Consul's HTTP interface as it is: requests that replication has nothing to do with, and reads.

@@ -48,6 +48,9 @@ use crate::{
 /// (`http_max_conns_per_client`), and resets what is beyond; the agent's own watches need some of them.
 const MAX_WATCHES: usize = 96;
 
+/// Other requests at the local Consul at a time, out of the same 200 connections.
+const MAX_EXCHANGES: usize = 48;
+
 /// What an engine is told.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
@@ -76,7 +79,7 @@ pub struct EngineSettings {
 pub struct Limits {
     /// The most verbs that a transaction of our Consul takes: 64 before Consul 1.14, 128 since.
     pub max_txn_ops: usize,
-    /// The largest value that is taken. Twice as much, as base64, fits a transaction of 512 KiB.
+    /// The largest value that is taken. With its journal entry, as base64, it fits a transaction of 512 KiB.
     pub max_value_bytes: usize,
     /// How much of a journal is kept.
     pub keep: Keep,
@@ -136,6 +139,7 @@ struct Inner<S, P> {
     places: Mutex<Places>,
     accessors: Mutex<Accessors>,
     watches: Semaphore,
+    exchanges: Semaphore,
     /// The greatest `X-Consul-Index` that the local Consul gave.
     seen_index: AtomicU64,
 }
@@ -202,6 +206,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             places: Mutex::default(),
             accessors: Mutex::default(),
             watches: Semaphore::new(MAX_WATCHES),
+            exchanges: Semaphore::new(MAX_EXCHANGES),
             seen_index: AtomicU64::new(0),
         };
         (Self(Arc::new(inner)), lifecycle::spawn("sync.engine", look_after(tasks, stop)))

@@ -10,6 +10,7 @@ pub mod batch;
 mod commit;
 pub mod cost;
 mod execute;
+mod facts;
 pub mod fence;
 mod follow;
 pub mod history;

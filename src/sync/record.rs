@@ -52,6 +52,47 @@ impl Hash {
     }
 }
 
+/// What a request asks for, in 16 bytes of a BLAKE3 hash: whether two with one id are the same one. Base64 in a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digest([u8; 16]);
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64_STANDARD.encode(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = from_base64(deserializer)?;
+        let bytes = <[u8; 16]>::try_from(&bytes[..]).map_err(serde::de::Error::custom)?;
+        Ok(Self(bytes))
+    }
+}
+
+/// Takes in what a request asks for, part by part. Texts go in with their length, so that none runs into the next.
+#[derive(Clone, Debug, Default)]
+pub struct Digester(blake3::Hasher);
+
+impl Digester {
+    /// Takes in a text.
+    pub fn text(&mut self, text: &[u8]) {
+        self.number(text.len() as u64);
+        self.0.update(text);
+    }
+
+    /// Takes in a number.
+    pub fn number(&mut self, number: u64) {
+        self.0.update(&number.to_le_bytes());
+    }
+
+    /// The digest of all of it.
+    pub fn end(&self) -> Digest {
+        let hash = self.0.finalize();
+        Digest(std::array::from_fn(|at| hash.as_bytes()[at]))
+    }
+}
+
 /// The journal's last entry (`head`). Every commit replaces it by compare-and-set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
@@ -112,6 +153,9 @@ pub struct Requested {
     /// The token of the lock that it acquired.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub token: Option<Token>,
+    /// What it asks for; none in entries of releases that did not tell.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub digest: Option<Digest>,
 }
 
 /// What happened to data.
@@ -260,6 +304,7 @@ mod tests {
                 from: "secondary".into(),
                 ops: 3,
                 token: Some(Token { epoch: 2, n: 7 }),
+                digest: Some(Digester::default().end()),
             }],
             ops: vec![
                 Change::Set {
@@ -274,6 +319,26 @@ mod tests {
         };
         let bytes = encode(&entry);
         assert_eq!(decode::<Entry>("k", &bytes).unwrap(), entry, "{}", String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn what_a_request_asks_for_may_be_untold() {
+        let plain: Requested = serde_json::from_str(r#"{"id":"a","from":"b","ops":1}"#).unwrap();
+        assert_eq!(plain.digest, None);
+        assert!(!serde_json::to_string(&plain).unwrap().contains("digest"));
+        let short = r#"{"id":"a","from":"b","ops":1,"digest":"AAAA"}"#;
+        assert!(serde_json::from_str::<Requested>(short).is_err());
+    }
+
+    #[test]
+    fn texts_do_not_run_into_each_other() {
+        let of = |texts: &[&str]| {
+            let mut digester = Digester::default();
+            texts.iter().for_each(|text| digester.text(text.as_bytes()));
+            digester.end()
+        };
+        assert_eq!(of(&["ab", "c"]), of(&["ab", "c"]));
+        assert_ne!(of(&["ab", "c"]), of(&["a", "bc"]));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::{
         name::{Datacenter, ServiceName},
     },
     sync::{
-        endpoint::{Raw, Request, Response},
+        endpoint::{PASSED, Raw, Request, Response, ask},
         peer,
         store::{StoreError, consul::ConsulStore},
     },
@@ -40,8 +40,6 @@ const HTTP_ADDRESS: &str = "http_address";
 const OWNER: &str = "sync.pass";
 /// For Consul to tell them, the first time.
 const FIRST_ANSWER: Duration = Duration::from_secs(2);
-/// Marks what one agent passes to another: it is not passed on again.
-const PASSED: &str = "x-sync-passed";
 /// Paths that a sync agent answers; all else is the local Consul's.
 const REPLICATED: [&str; 5] = ["/v1/kv", "/v1/session", "/v1/txn", "/v1/lock", "/v1/sync"];
 
@@ -115,6 +113,10 @@ impl Kv for Door {
 
 impl Others {
     async fn answer(&self, request: Request) -> Response {
+        // What is passed on has its token in a header: a `;` beside it in the query would be gone.
+        if let Some(response) = ask::ambiguous(&request) {
+            return response;
+        }
         let Some(agents) = self.agents().await else { return nobody() };
         if !is_replicated(&request.path) {
             return told(self.local.ask(&request).await);

@@ -152,6 +152,9 @@ const MAX_REQUEST_ID_BYTES: usize = 128;
 /// # Errors
 /// The answer to a request that is wrong in itself.
 pub fn ask(request: &Request) -> Result<Ask, Response> {
+    if let Some(response) = ambiguous(request) {
+        return Err(response);
+    }
     let Some(path) = request.path.strip_prefix("/v1/") else { return Ok(Ask::Other) };
     if let Some(location) = moved(request) {
         return Err(Response::text(301, "").with("location", location));
@@ -172,6 +175,12 @@ pub fn ask(request: &Request) -> Result<Ask, Response> {
         return sync(request, rest).map(Ask::Sync);
     }
     Ok(Ask::Other)
+}
+
+/// The answer to a query that Consul may read otherwise than we do: before Go 1.17, as in Consul 1.8.7, a `;` separates
+/// parameters as `&` does, and since then it does not.
+pub fn ambiguous(request: &Request) -> Option<Response> {
+    request.has_semicolon.then(|| Response::text(400, "write ; in a query as %3B, and & between parameters"))
 }
 
 /// What the endpoint's own headers ask for.

@@ -8,6 +8,9 @@ use crate::model::{name::Datacenter, secret::SecretText};
 /// Where clients put their token, beside `?token=` and `Authorization: Bearer`.
 const TOKEN_HEADER: &str = "x-consul-token";
 
+/// Marks what an agent that takes no part in replication passes to one that does: it is not passed on again.
+pub const PASSED: &str = "x-sync-passed";
+
 /// Headers that belong to one connection and go no further.
 const HOP_BY_HOP: &[&str] = &[
     "connection",
@@ -35,6 +38,8 @@ pub struct Request {
     pub path: String,
     /// The query decoded, in its order, without the token. A parameter without `=` has an empty value.
     pub query: Vec<(String, String)>,
+    /// Whether the query as it was sent, its token included, has a bare `;`, which some readers take for a separator.
+    pub has_semicolon: bool,
     /// Names in lower case; neither the token nor what belongs to the connection.
     pub headers: Vec<(String, String)>,
     /// The body.
@@ -88,8 +93,17 @@ impl Request {
         let path = decoded(raw_path, false);
         let target =
             if kept.is_empty() { raw_path.to_owned() } else { format!("{raw_path}?{}", kept.join("&")) };
-        let mut request =
-            Self { method, target, path, query, headers: Vec::new(), body, token: None, origin: None };
+        let mut request = Self {
+            method,
+            target,
+            path,
+            query,
+            has_semicolon: raw_query.contains(';'),
+            headers: Vec::new(),
+            body,
+            token: None,
+            origin: None,
+        };
         let in_headers = request.take_headers(headers);
         request.token =
             token.filter(|token| !token.is_empty()).or(in_headers).map(|token| SecretText::from(&token));

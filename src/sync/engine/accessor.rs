@@ -12,6 +12,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::{
+    consul::acl::rights::ANONYMOUS,
     lifecycle,
     model::secret::SecretText,
     sync::{
@@ -61,7 +62,8 @@ struct Own {
 impl<S: Store + Raw, P: Peers> Engine<S, P> {
     /// The accessor id of a token; `anonymous` without one, `unknown` when Consul does not say.
     pub(super) async fn accessor(&self, token: Option<&SecretText>) -> String {
-        let Some(token) = token else { return "anonymous".into() };
+        // An agent without a part in replication says so of its clients that have none.
+        let Some(token) = token.filter(|token| token.expose() != ANONYMOUS) else { return ANONYMOUS.into() };
         let (hash, now) = (*blake3::hash(token.expose().as_bytes()).as_bytes(), lifecycle::now());
         let accessors = || self.0.accessors.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(accessor) = accessors().get(&hash, now) {

@@ -1,6 +1,6 @@
 //! Carries a request out: this agent is active for its prefix. The client's own rights come first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     lifecycle,
@@ -12,12 +12,15 @@ use crate::{
     sync::{
         endpoint::{
             Raw, Response, answer,
-            ask::{Ask, SyncAsk, Txn},
+            ask::{Ask, LockAct, LockAsk, SyncAsk, Txn},
             rights,
         },
         engine::{Engine, Role, serve::Asked},
         home::{Guard, Home, Write, Written},
-        lock::locks::Caller,
+        lock::{
+            locks::Caller,
+            wire::{self, View},
+        },
         peer::Peers,
         refusal::Refusal,
         store::{Access, Resource, Right, Store, StoreError},
@@ -59,7 +62,8 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
                     request_id: asked.request_id.clone(),
                     origin: origin.unwrap_or_else(|| self.0.settings.datacenter.clone()),
                 };
-                locks.serve(lock, asked.request, &caller).await
+                let response = locks.serve(lock, asked.request, &caller).await;
+                self.with_visible_slots(asked, lock, response).await?
             }
             (Ask::Sync(SyncAsk::Approve(_)), Role::Replica(replica)) => {
                 replica.approve().await?;
@@ -77,18 +81,15 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
 
     /// Checks the client's rights; the inner error is the answer to one that lacks some.
     async fn permitted(&self, asked: &Asked<'_>) -> Result<Result<Visible, Response>, Refusal> {
-        let needed = rights::needed(&asked.ask, &asked.wishes, &self.0.settings.node);
+        let mut needed = rights::needed(&asked.ask, &asked.wishes, &self.0.settings.node);
+        needed.extend(slots_right(&asked.ask, &asked.request.body)?.map(|right| (0, right)));
         let keys: Vec<String> = match &asked.ask {
             Ask::Txn(txn) => {
                 txn.ops.iter().filter(|op| !op.is_tree()).map(|op| op.key().to_owned()).collect()
             }
             _ => Vec::new(),
         };
-        let to_see = keys.iter().map(|key| Right {
-            resource: Resource::Key,
-            access: Access::Read,
-            segment: key.clone(),
-        });
+        let to_see = keys.iter().map(|key| to_read(key));
         let asking: Vec<Right> = needed.iter().map(|(_, right)| right.clone()).chain(to_see).collect();
         if asking.is_empty() {
             return Ok(Ok(Visible::new()));
@@ -110,6 +111,43 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             }
             (_, Some((_, right))) => {
                 Err(Refusal::Denied { right: rights::shown(right), home: self.0.settings.datacenter.clone() })
+            }
+        }
+    }
+
+    /// The slots of a semaphore are keys of their own: who looks at them needs the right to read each. Who only tried to
+    /// acquire is told of those that it may read.
+    async fn with_visible_slots(
+        &self,
+        asked: &Asked<'_>,
+        lock: &LockAsk,
+        response: Response,
+    ) -> Result<Response, Refusal> {
+        if !matches!(lock.act, LockAct::Look | LockAct::Acquire) {
+            return Ok(response);
+        }
+        let Ok(mut view) = serde_json::from_slice::<View>(&response.body) else { return Ok(response) };
+        let slots: Vec<Right> =
+            view.holders.iter().filter(|it| it.key != lock.key).map(|it| to_read(&it.key)).collect();
+        if slots.is_empty() {
+            return Ok(response);
+        }
+        let has = match self.authorized(asked, &slots).await? {
+            Ok(has) => has,
+            Err(response) => return Ok(response),
+        };
+        let hidden: BTreeSet<String> =
+            slots.into_iter().zip(has).filter(|(_, has)| !has).map(|(right, _)| right.segment).collect();
+        match hidden.first() {
+            None => Ok(response),
+            Some(key) if lock.act == LockAct::Look => {
+                let right = rights::shown(&to_read(key));
+                Err(Refusal::Denied { right, home: self.0.settings.datacenter.clone() })
+            }
+            Some(_) => {
+                view.holders.retain(|holder| !hidden.contains(&holder.key));
+                let body = serde_json::to_vec(&view).expect("texts and numbers");
+                Ok(Response { body: body.into(), ..response })
             }
         }
     }
@@ -209,5 +247,38 @@ fn stranger<'o>(ops: &'o [Op], reply: &TxnReply) -> Option<(&'o str, &'o Session
     match ops.get(error.op_index)? {
         Op::Lock { key, session, .. } => Some((key, session)),
         _ => None,
+    }
+}
+
+/// The right to all slots of a semaphore, which are keys below the lock's own, for one that asks to hold any of them.
+/// Renewing and releasing name the slot itself.
+fn slots_right(ask: &Ask, body: &[u8]) -> Result<Option<Right>, Refusal> {
+    let Ask::Lock(LockAsk { key, act: LockAct::Acquire }) = ask else { return Ok(None) };
+    let is_semaphore = wire::acquire(body)?.holders > 1;
+    let segment = wire::slots(key);
+    Ok(is_semaphore.then_some(Right { resource: Resource::Key, access: Access::WritePrefix, segment }))
+}
+
+fn to_read(key: &str) -> Right {
+    Right { resource: Resource::Key, access: Access::Read, segment: key.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_semaphore_needs_its_slots() {
+        let of = |act, body: &str| {
+            let ask = Ask::Lock(LockAsk { key: "locks/a".into(), act });
+            slots_right(&ask, body.as_bytes()).map(|right| right.map(|right| rights::shown(&right)))
+        };
+        let all = "key:write (all below) on locks/a/.slots/".to_owned();
+        assert_eq!(of(LockAct::Acquire, r#"{"holders":3}"#), Ok(Some(all)));
+        for alone in ["", "{}", r#"{"holders":1}"#] {
+            assert_eq!(of(LockAct::Acquire, alone), Ok(None), "{alone}");
+        }
+        assert_eq!(of(LockAct::Renew, r#"{"token":"1.1"}"#), Ok(None));
+        assert!(matches!(of(LockAct::Acquire, r#"{"holders":0}"#), Err(Refusal::Bad(_))));
     }
 }

@@ -55,10 +55,11 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         self.ask_home(asked, prefix, replica).await
     }
 
-    /// Has the local Consul answer, waiting only for an index of its own. One that the home gave, as for a lock or while
-    /// the applier changed, is beyond all that this Consul will reach, and a query that waits for it would see nothing
-    /// until its time is over.
-    async fn read_here(&self, request: &Request) -> Result<Response, Refusal> {
+    /// Has the local Consul answer, waiting only for an index of its own. One of another datacenter's Consul may be beyond
+    /// all that this one will reach, and a query that waits for it would see nothing until its time is over: clients of a
+    /// replica come with the home's, as for a lock or while the applier changed, and are passed on to the home with the
+    /// replica's.
+    pub(super) async fn read_here(&self, request: &Request) -> Result<Response, Refusal> {
         let waits_for = request.param("index").and_then(|index| index.parse::<u64>().ok());
         let Some(index) = waits_for.filter(|index| *index > self.0.seen_index.load(Ordering::Relaxed)) else {
             return self.pass(request).await;

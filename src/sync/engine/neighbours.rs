@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    consul::kv::SAFE_TXN_OPS,
     lifecycle::{self, Stop},
     model::{name::Datacenter, sync::Prefix},
     sync::{
@@ -202,15 +203,19 @@ impl<P: Peers> Others for Neighbours<P> {
     }
 
     fn max_txn_ops(&self) -> usize {
-        let theirs =
-            self.0.others.values().filter_map(|other| Some(other.view().reply.as_ref()?.max_txn_ops));
-        theirs.chain([self.0.hello.max_txn_ops]).min().unwrap_or(self.0.hello.max_txn_ops)
+        self.0.others.values().map(Other::max_txn_ops).fold(self.0.hello.max_txn_ops, usize::min)
     }
 }
 
 impl Other {
     fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its Consul takes; of one that never answered, what every release does: it must be able to apply what is
+    /// journaled before it is heard of.
+    fn max_txn_ops(&self) -> usize {
+        self.view().reply.as_ref().map_or(SAFE_TXN_OPS, |reply| reply.max_txn_ops)
     }
 }
 
@@ -241,6 +246,21 @@ fn disagreement(own: &Datacenter, prefix: &Prefix, other: &Datacenter, theirs: &
 mod tests {
     use super::*;
     use crate::model::sync::Mode;
+
+    #[test]
+    fn a_datacenter_that_never_answered_takes_what_every_consul_does() {
+        let other = Other::default();
+        assert_eq!(other.max_txn_ops(), SAFE_TXN_OPS);
+        other.view().reply = Some(HelloReply {
+            version: 1,
+            datacenter: "b".into(),
+            node: "n".into(),
+            prefixes: Vec::new(),
+            max_txn_ops: 128,
+            known: Vec::new(),
+        });
+        assert_eq!(other.max_txn_ops(), 128);
+    }
 
     #[test]
     fn a_disagreement_names_both_homes() {

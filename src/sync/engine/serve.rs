@@ -2,11 +2,14 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use tokio::time::Instant;
+use tokio::{
+    sync::SemaphorePermit,
+    time::{Instant, timeout},
+};
 
 use crate::{
     lifecycle,
-    model::{kv::Op, sync::Prefix},
+    model::{kv::Op, name::Datacenter, sync::Prefix},
     sync::{
         endpoint::{
             Raw, Request, Response, answer,
@@ -23,6 +26,9 @@ use crate::{
 
 /// Between two looks at where a request can go, when it could go nowhere.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// For a connection to the local Consul to come free: a request takes some ms, so that only a Consul in trouble has none.
+const ROOM: Duration = Duration::from_secs(5);
 
 /// A request that was read.
 pub(super) struct Asked<'r> {
@@ -101,7 +107,11 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         match self.route(asked) {
             Route::Pass => {
                 self.is_ours_to_pass(asked)?;
-                self.pass(asked.request).await
+                match &asked.ask {
+                    // Another agent's client may wait for an index of its own Consul.
+                    Ask::Read(_) if asked.request.origin.is_some() => self.read_here(asked.request).await,
+                    _ => self.pass(asked.request).await,
+                }
             }
             Route::Local(prefix) => self.local(asked, &prefix).await,
             Route::Above(prefixes) => self.above(asked, &prefixes).await,
@@ -126,8 +136,13 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         .route(&asked.ask)
     }
 
-    /// A write that another agent sent here as one of a prefix must not reach Consul without a journal.
+    /// A write that another agent sent here as one of a prefix must not reach Consul without a journal, and one with a
+    /// guard must not reach it at all: Consul knows nothing of guards.
     fn is_ours_to_pass(&self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        if is_guarded_write(&asked.ask, &asked.wishes) {
+            let text = "X-Lock guards writes in replicated prefixes only; leave out X-Lock and X-Lock-Token";
+            return Err(Refusal::Bad(text.into()));
+        }
         let key = match &asked.ask {
             Ask::Write(op) => op.key(),
             Ask::Txn(txn) if txn.is_write() => txn.ops.first().map_or("", Op::key),
@@ -144,17 +159,11 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
 
     /// Has the local Consul answer.
     pub(super) async fn pass(&self, request: &Request) -> Result<Response, Refusal> {
-        let waits = request.param("index").or_else(|| request.param("hash")).is_some_and(|mark| mark != "0");
-        let _room = match waits.then(|| self.0.watches.try_acquire()).transpose() {
-            Ok(room) => room,
-            Err(_) => {
-                let text = "too many blocking queries wait at this agent; end some, or ask another one";
-                return Err(Refusal::Busy(text.into()));
-            }
-        };
+        let _room = self.room(request).await?;
         let is_read = request.method.is_safe();
         let answered = self.0.store.ask(request).await;
         if let Ok(response) = &answered
+            && is_of(request, &self.0.settings.datacenter)
             && let Some(index) = response.header("x-consul-index").and_then(|index| index.parse().ok())
         {
             self.0.seen_index.fetch_max(index, Ordering::Relaxed);
@@ -169,6 +178,22 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
                 Ok(Response::text(504, format!("outcome=unknown: {reason}")))
             }
         })
+    }
+
+    /// A place among the connections to the local Consul.
+    async fn room(&self, request: &Request) -> Result<SemaphorePermit<'_>, Refusal> {
+        let waits = request.param("index").or_else(|| request.param("hash")).is_some_and(|mark| mark != "0");
+        if waits {
+            let text = "too many blocking queries wait at this agent; end some, or ask another one";
+            return self.0.watches.try_acquire().map_err(|_| Refusal::Busy(text.into()));
+        }
+        match timeout(ROOM, self.0.exchanges.acquire()).await {
+            Ok(Ok(room)) => Ok(room),
+            _ => {
+                let text = "too many requests wait for the local Consul; send it again, or ask another agent";
+                Err(Refusal::Busy(text.into()))
+            }
+        }
     }
 
     /// Leaves a line for what was done or refused here.
@@ -192,5 +217,58 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
                 "audit"
             );
         }
+    }
+}
+
+/// Whether it may change something and wants a guard checked first.
+fn is_guarded_write(ask: &Ask, wishes: &Wishes) -> bool {
+    let is_write = match ask {
+        Ask::Write(_) => true,
+        Ask::Txn(txn) => txn.is_write() || txn.has_others,
+        _ => false,
+    };
+    is_write && wishes.guard.is_some()
+}
+
+/// Whether the Consul of this datacenter answers it itself: indexes of another say nothing of ours.
+fn is_of(request: &Request, own: &Datacenter) -> bool {
+    request.param("dc").is_none_or(|dc| dc.is_empty() || dc == own.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::Method;
+
+    use super::*;
+
+    fn request(method: Method, target: &str, body: &'static str) -> Request {
+        let headers = [("X-Lock", "locks/a"), ("X-Lock-Token", "1.1")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        Request::new(method, target, headers, Bytes::from(body))
+    }
+
+    #[test]
+    fn a_guard_counts_for_whatever_writes() {
+        let is_guarded = |method, target, body| {
+            let request = request(method, target, body);
+            let ask = ask::ask(&request).unwrap();
+            let wishes = ask::wishes(&request, &ask).unwrap();
+            assert!(!is_guarded_write(&ask, &Wishes::default()), "{target}");
+            is_guarded_write(&ask, &wishes)
+        };
+        assert!(is_guarded(Method::PUT, "/v1/kv/plain/a", "v"));
+        assert!(is_guarded(Method::DELETE, "/v1/kv/plain/a", ""));
+        assert!(is_guarded(Method::PUT, "/v1/txn", r#"[{"KV":{"Verb":"set","Key":"plain/a"}}]"#));
+        assert!(is_guarded(Method::PUT, "/v1/txn", r#"[{"Node":{"Verb":"delete"}}]"#));
+        assert!(!is_guarded(Method::PUT, "/v1/txn", r#"[{"KV":{"Verb":"get","Key":"plain/a"}}]"#));
+        assert!(!is_guarded(Method::GET, "/v1/kv/plain/a", ""));
+    }
+
+    #[test]
+    fn indexes_of_another_datacenter_are_not_ours() {
+        let is_ours = |target| is_of(&request(Method::GET, target, ""), &"a".into());
+        assert!(["/v1/kv/k", "/v1/kv/k?dc=", "/v1/kv/k?dc=a"].into_iter().all(is_ours));
+        assert!(!is_ours("/v1/kv/k?dc=b"));
     }
 }

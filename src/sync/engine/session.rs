@@ -94,35 +94,49 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         Ok(response)
     }
 
-    /// Asks each datacenter in turn until one has it: ours, the usual home, the others.
+    /// Asks each datacenter in turn until one has it: ours, the usual home, the others. One that cannot be asked ends
+    /// nothing, and counts when no other has it: it may be there.
     async fn search(
         &self,
         asked: &Asked<'_>,
         session: &SessionAsk,
         id: &SessionId,
     ) -> Result<Response, Refusal> {
-        let mut last = None;
+        let (mut last, mut failed) = (None, None);
         for datacenter in self.search_order() {
-            // Destroying a session that is not there succeeds, so that it is looked for first.
-            let has_it = match session {
-                SessionAsk::Destroy(_) => self.knows(asked, &datacenter, id).await?,
-                _ => true,
-            };
-            if !has_it {
-                continue;
+            let sought = self.sought(asked, session, &datacenter, id).await;
+            match sought {
+                Ok(Some(response)) if is_found(session, &response) => {
+                    self.places().put(id.clone(), datacenter);
+                    return Ok(response);
+                }
+                Ok(response) => last = last.or(response),
+                Err(refusal) => failed = failed.or(Some(refusal)),
             }
-            let response = self.at(asked, session, &datacenter).await?;
-            if is_found(session, &response) {
-                self.places().put(id.clone(), datacenter);
-                return Ok(response);
-            }
-            last = last.or(Some(response));
+        }
+        if let Some(refusal) = failed {
+            return Err(refusal);
         }
         // Nobody has it: what our own Consul says of that.
         match last {
             Some(response) => Ok(response),
             None => self.pass(asked.request).await,
         }
+    }
+
+    /// What a datacenter says of it; none when it has no such session to destroy.
+    async fn sought(
+        &self,
+        asked: &Asked<'_>,
+        session: &SessionAsk,
+        there: &Datacenter,
+        id: &SessionId,
+    ) -> Result<Option<Response>, Refusal> {
+        // Destroying a session that is not there succeeds, so that it is looked for first.
+        if matches!(session, SessionAsk::Destroy(_)) && !self.knows(asked, there, id).await? {
+            return Ok(None);
+        }
+        self.at(asked, session, there).await.map(Some)
     }
 
     fn search_order(&self) -> Vec<Datacenter> {

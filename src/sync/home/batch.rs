@@ -254,6 +254,7 @@ pub fn compose<'a>(
                 from: request.origin.clone(),
                 ops: prepared.changes.len(),
                 token: prepared.tokens.first().map(|(_, token)| *token),
+                digest: Some(request.digest()),
             });
         }
     }

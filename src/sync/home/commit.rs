@@ -232,6 +232,10 @@ impl<S: Store, O: Others> Commit<S, O> {
 
     fn begin(&mut self, session: SessionId, taken: Taken) -> Reign {
         let Taken { epochs, head, head_index, ts_ms, locks, newest } = taken;
+        if self.known.as_ref().is_some_and(|known| known.position.epoch != epochs.epoch) {
+            // What was answered may be undone: then it is executed when it is sent again.
+            self.seen.clear();
+        }
         for logged in &newest {
             self.seen.learn(&logged.entry, logged.index);
         }

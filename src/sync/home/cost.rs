@@ -16,8 +16,8 @@ use crate::{
 const VERB_BYTES: usize = 160;
 /// The same of one change in an entry.
 const CHANGE_BYTES: usize = 80;
-/// The same of one request in an entry, its token included.
-const REQUESTED_BYTES: usize = 120;
+/// The same of one request in an entry, its token and what it asks for included.
+const REQUESTED_BYTES: usize = 160;
 /// A hash in hex.
 const HASH_BYTES: usize = 64;
 

@@ -14,8 +14,9 @@ use crate::{
         sync::Token,
     },
     sync::{
-        home::request::{Outcome, Written},
-        record::{Change, Entry},
+        home::request::{Outcome, Written, another},
+        record::{Change, Digest, Entry},
+        refusal::Refusal,
     },
 };
 
@@ -39,25 +40,32 @@ pub fn is_lock(flags: u64) -> bool {
 /// Answers by request id: the newest ones.
 #[derive(Debug, Default)]
 pub struct Seen {
-    answers: BTreeMap<String, Outcome>,
+    answers: BTreeMap<String, (Option<Digest>, Outcome)>,
     /// Oldest first, with their sizes.
     order: VecDeque<(String, usize)>,
     bytes: usize,
 }
 
 impl Seen {
-    /// What was answered.
-    pub fn get(&self, id: &str) -> Option<&Outcome> {
-        self.answers.get(id)
+    /// What was answered to the request that asks for this.
+    ///
+    /// # Errors
+    /// The id stands for another request. Where the journal does not tell what was asked for, the id alone counts.
+    pub fn get(&self, id: &str, digest: Digest) -> Result<Option<&Outcome>, Refusal> {
+        match self.answers.get(id) {
+            Some((Some(known), _)) if *known != digest => Err(another()),
+            Some((_, outcome)) => Ok(Some(outcome)),
+            None => Ok(None),
+        }
     }
 
     /// Remembers an answer that is final. The first one stays.
-    pub fn insert(&mut self, id: &str, outcome: Outcome) {
+    pub fn insert(&mut self, id: &str, digest: Option<Digest>, outcome: Outcome) {
         if self.answers.contains_key(id) {
             return;
         }
         let size = id.len() * 2 + 128 + outcome.as_ref().map_or(0, size);
-        self.answers.insert(id.to_owned(), outcome);
+        self.answers.insert(id.to_owned(), (digest, outcome));
         self.order.push_back((id.to_owned(), size));
         self.bytes += size;
         while self.order.len() > MAX_SEEN || self.bytes > MAX_SEEN_BYTES {
@@ -77,8 +85,13 @@ impl Seen {
             let tokens = requested.token.zip(lock).map(|(token, lock)| (lock.key().to_owned(), token));
             let reply = TxnReply::Committed(shown(own, index));
             let written = Written { reply, at: entry.position, index, tokens: tokens.into_iter().collect() };
-            self.insert(&requested.id, Ok(written));
+            self.insert(&requested.id, requested.digest, Ok(written));
         }
+    }
+
+    /// Forgets all: what was answered in a history that a restore has undone holds no more.
+    pub fn clear(&mut self) {
+        *self = Self::default();
     }
 
     /// How many are remembered.

@@ -12,6 +12,7 @@ use tokio::{
 
 use crate::sync::{
     home::request::{Outcome, Request},
+    record::Digest,
     refusal::Refusal,
 };
 
@@ -47,6 +48,8 @@ struct Waiter {
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) request: Request,
+    /// What it asks for.
+    pub(crate) digest: Digest,
     waiters: Vec<Waiter>,
     /// The entry that its large values were put for.
     pub(crate) blobs_for: Option<u64>,
@@ -64,7 +67,8 @@ impl Pending {
     ) -> (Self, Claim) {
         let claim = Claim(Arc::new(AtomicU8::new(WAITS)));
         let waiter = Waiter { answer, deadline, claim: claim.clone(), _room: room };
-        (Self { request, waiters: vec![waiter], blobs_for: None, is_first: false }, claim)
+        let digest = request.digest();
+        (Self { request, digest, waiters: vec![waiter], blobs_for: None, is_first: false }, claim)
     }
 
     /// Takes in the same request, sent again.

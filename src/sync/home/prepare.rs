@@ -132,13 +132,14 @@ pub fn wanted(request: &Request, ground: &Ground<'_>) -> BTreeSet<String> {
             _ => {}
         }
     }
-    if let Some(guard) = &request.guard {
+    // A lock with another home is not looked at: such a guard is refused.
+    if let Some(guard) = &request.guard
+        && let Some(layout) = layout_of(&guard.lock, ground)
+    {
         keys.insert(guard.lock.clone());
-        if let Some(layout) = layout_of(&guard.lock, ground) {
-            keys.insert(layout.fence(&guard.lock));
-            if layout != *ground.layout {
-                keys.insert(layout.epoch());
-            }
+        keys.insert(layout.fence(&guard.lock));
+        if layout != *ground.layout {
+            keys.insert(layout.epoch());
         }
     }
     keys

@@ -6,7 +6,10 @@ use crate::{
         name::Datacenter,
         sync::{Position, Token},
     },
-    sync::refusal::Refusal,
+    sync::{
+        record::{Digest, Digester},
+        refusal::Refusal,
+    },
 };
 
 /// A client's transaction on keys of one prefix.
@@ -20,6 +23,49 @@ pub struct Request {
     pub ops: Vec<Op>,
     /// What must hold for it to be done.
     pub guard: Option<Guard>,
+}
+
+impl Request {
+    /// What it asks for: its verbs and its guard. Where it came in does not count.
+    pub fn digest(&self) -> Digest {
+        let mut digester = Digester::default();
+        digester.number(self.ops.len() as u64);
+        self.ops.iter().for_each(|op| digest(op, &mut digester));
+        if let Some(Guard { lock, token }) = &self.guard {
+            digester.text(lock.as_bytes());
+            digester.number(token.epoch.into());
+            digester.number(token.n);
+        }
+        digester.end()
+    }
+}
+
+/// A verb by its number, which stays: the journal keeps digests. Then its key, and all that it has.
+fn digest(op: &Op, into: &mut Digester) {
+    let (verb, value, numbers, session) = match op {
+        Op::Set { value, flags, .. } => (1, Some(value), [*flags, 0], None),
+        Op::Cas { value, flags, index, .. } => (2, Some(value), [*flags, *index], None),
+        Op::Lock { value, flags, session, .. } => (3, Some(value), [*flags, 0], Some(session)),
+        Op::Unlock { value, flags, session, .. } => (4, Some(value), [*flags, 0], Some(session)),
+        Op::Get { .. } => (5, None, [0, 0], None),
+        Op::GetTree { .. } => (6, None, [0, 0], None),
+        Op::CheckIndex { index, .. } => (7, None, [0, *index], None),
+        Op::CheckSession { session, .. } => (8, None, [0, 0], Some(session)),
+        Op::CheckNotExists { .. } => (9, None, [0, 0], None),
+        Op::Delete { .. } => (10, None, [0, 0], None),
+        Op::DeleteTree { .. } => (11, None, [0, 0], None),
+        Op::DeleteCas { index, .. } => (12, None, [0, *index], None),
+    };
+    into.number(verb);
+    into.text(op.key().as_bytes());
+    into.text(value.map_or(&[][..], |value| &value[..]));
+    numbers.into_iter().for_each(|number| into.number(number));
+    into.text(session.map_or("", |session| session.as_str()).as_bytes());
+}
+
+/// The refusal of an id that stands for another request already.
+pub fn another() -> Refusal {
+    Refusal::Bad("this request id was used for another request; use a new one".into())
 }
 
 /// A write that is done only while this token is the lock's present one.

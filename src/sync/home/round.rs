@@ -6,8 +6,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
-
 use crate::{
     lifecycle,
     model::kv::{Op, Pair, TxnReply},
@@ -17,10 +15,11 @@ use crate::{
             batch::{self, Batch, Budget, Fit, Journaled, Transaction},
             commit::{Commit, End, Reign},
             execute::{self, Executed},
-            journal, memory,
+            facts::{self, Looked},
+            memory,
             pending::Pending,
-            prepare::{self, Facts, Ground, Prepared},
-            request::{Outcome, Written},
+            prepare::{self, Ground, Prepared},
+            request::{Outcome, Written, another},
             settle::{self, RolledBack, Verdict},
             trim::BLOB_LEEWAY,
         },
@@ -40,15 +39,23 @@ const PUT_ATTEMPTS: usize = 3;
 type Taking = (Pending, Prepared);
 
 impl<S: Store, O: Others> Commit<S, O> {
-    /// Takes a request in: it is answered at once if it was carried out before.
+    /// Takes a request in: it is answered at once if it was carried out before, or if its id is another's.
     pub(crate) fn admit(&mut self, pending: Pending) {
-        if let Some(outcome) = self.seen.get(&pending.request.id) {
-            self.shared.counts.repeated.fetch_add(1, Ordering::Relaxed);
-            pending.answer(outcome);
-            return;
+        match self.seen.get(&pending.request.id, pending.digest) {
+            Ok(None) => {}
+            Ok(Some(outcome)) => {
+                self.shared.counts.repeated.fetch_add(1, Ordering::Relaxed);
+                pending.answer(outcome);
+                return;
+            }
+            Err(refusal) => {
+                pending.answer(&Err(refusal));
+                return;
+            }
         }
         match self.queue.iter_mut().find(|other| other.request.id == pending.request.id) {
-            Some(other) => other.join(pending),
+            Some(other) if other.digest == pending.digest => other.join(pending),
+            Some(_) => pending.answer(&Err(another())),
             None => self.queue.push_back(pending),
         }
     }
@@ -108,8 +115,8 @@ impl<S: Store, O: Others> Commit<S, O> {
         }
     }
 
-    /// Reads what the next requests rest on, all at once.
-    async fn facts(&self, reign: &Reign, budget: &Budget) -> Result<Facts, String> {
+    /// Reads what the next requests rest on.
+    async fn facts(&self, reign: &Reign, budget: &Budget) -> Looked {
         let keys: BTreeSet<String> = {
             let locks = self.shared.locks.borrow();
             let ground = self.ground(reign, &locks);
@@ -119,15 +126,11 @@ impl<S: Store, O: Others> Commit<S, O> {
                 .flat_map(|pending| prepare::wanted(&pending.request, &ground))
                 .collect()
         };
-        let reads = keys.into_iter().map(|key| async move {
-            let pair = journal::key(&self.shared.store, &key).await;
-            pair.map(|pair| (key, pair)).map_err(|error| error.to_string())
-        });
-        join_all(reads).await.into_iter().collect()
+        facts::look(&self.shared.store, keys).await
     }
 
     /// The requests of the next transaction, from the front of the queue.
-    fn take(&mut self, reign: &Reign, budget: &Budget, facts: &Result<Facts, String>) -> Vec<Taking> {
+    fn take(&mut self, reign: &Reign, budget: &Budget, facts: &Looked) -> Vec<Taking> {
         let now = lifecycle::now();
         let mut batch = Batch::default();
         let mut taking: Vec<Taking> = Vec::new();
@@ -159,21 +162,15 @@ impl<S: Store, O: Others> Commit<S, O> {
         taking
     }
 
-    fn prepare(
-        &self,
-        pending: &Pending,
-        reign: &Reign,
-        facts: &Result<Facts, String>,
-    ) -> Result<Prepared, Refusal> {
+    fn prepare(&self, pending: &Pending, reign: &Reign, facts: &Looked) -> Result<Prepared, Refusal> {
         let locks = self.shared.locks.borrow();
         let ground = self.ground(reign, &locks);
-        let none = Facts::new();
-        let facts = match facts {
-            Ok(facts) => facts,
-            Err(_) if prepare::wanted(&pending.request, &ground).is_empty() => &none,
-            Err(reason) => return Err(Refusal::NotServing(reason.clone())),
-        };
-        prepare::prepare(&pending.request, facts, &ground)
+        if !facts.failed.is_empty()
+            && let Some(refusal) = facts.refusal(&prepare::wanted(&pending.request, &ground))
+        {
+            return Err(refusal);
+        }
+        prepare::prepare(&pending.request, &facts.facts, &ground)
     }
 
     fn refuse(&mut self, pending: Pending, refusal: Refusal) {
@@ -181,7 +178,7 @@ impl<S: Store, O: Others> Commit<S, O> {
         let outcome = Err(refusal);
         if is_final {
             // A copy of it that comes late must not do what its sender was told is not done.
-            self.seen.insert(&pending.request.id, outcome.clone());
+            self.seen.insert(&pending.request.id, Some(pending.digest), outcome.clone());
         }
         pending.answer(&outcome);
     }
@@ -310,7 +307,7 @@ impl<S: Store, O: Others> Commit<S, O> {
 
     fn done(&mut self, pending: Pending, outcome: Outcome) {
         self.shared.counts.requests.fetch_add(1, Ordering::Relaxed);
-        self.seen.insert(&pending.request.id, outcome.clone());
+        self.seen.insert(&pending.request.id, Some(pending.digest), outcome.clone());
         pending.answer(&outcome);
     }
 

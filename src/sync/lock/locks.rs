@@ -16,7 +16,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{Instant, timeout},
 };
 
@@ -39,14 +39,14 @@ use crate::{
             ask::{LockAct, LockAsk},
             message::{Request, Response},
         },
-        home::{Home, Write, Written},
+        home::{Home, Write, Written, request},
         layout::Layout,
         lock::{
             lease,
             waiters::Waiters,
             wire::{self, Acquire, Granted, HolderView, Leader, Released, View},
         },
-        record,
+        record::{self, Digest, Digester},
         refusal::Refusal,
         store::{Read, Store, StoreError},
     },
@@ -60,6 +60,10 @@ const MAX_RECENT: usize = 1024;
 
 /// Sessions that wait to be ended. One too many is ended by its TTL.
 const ORPHANS: usize = 1024;
+
+/// Locks of a prefix whose change is waited for in a blocking query: each keeps a connection to Consul busy. The others
+/// are looked at now and then.
+const WATCHED: usize = 16;
 
 /// Where grants are committed.
 pub trait Grants: Clone + Send + Sync + 'static {
@@ -108,6 +112,8 @@ struct Shared<S, G> {
     /// Counts the moves in all lines.
     moves: watch::Sender<u64>,
     recent: Mutex<VecDeque<Recent>>,
+    /// Leave to wait in a blocking query.
+    watched: Semaphore,
     orphans: mpsc::Sender<Orphan>,
 }
 
@@ -116,6 +122,8 @@ struct Shared<S, G> {
 struct Recent {
     request_id: String,
     name: String,
+    /// What was asked for.
+    asked: Digest,
     key: String,
     session: SessionId,
     token: Token,
@@ -166,6 +174,7 @@ impl<S: Store, G: Grants> Locks<S, G> {
             line: Mutex::default(),
             moves: watch::channel(0).0,
             recent: Mutex::default(),
+            watched: Semaphore::new(WATCHED),
             orphans,
         };
         (Self(Arc::new(shared)), lifecycle::spawn("sync.locks", task))
@@ -185,7 +194,7 @@ impl<S: Store, G: Grants> Locks<S, G> {
 
     async fn acquire(&self, name: &str, request: &Request, caller: &Caller) -> Result<Response, Refusal> {
         let wanted = wire::acquire(&request.body)?;
-        let granted = match self.0.repeated(name, caller).await? {
+        let granted = match self.0.repeated(name, &wanted, caller).await? {
             Some(granted) => Some(granted),
             None => self.0.grant(name, &wanted, caller).await?,
         };
@@ -270,9 +279,17 @@ impl<S: Store, G: Grants> Shared<S, G> {
     }
 
     /// The grant that this request got already, if it is still good.
-    async fn repeated(&self, name: &str, caller: &Caller) -> Result<Option<Granted>, Refusal> {
+    async fn repeated(
+        &self,
+        name: &str,
+        wanted: &Acquire,
+        caller: &Caller,
+    ) -> Result<Option<Granted>, Refusal> {
         let is_it = |recent: &&Recent| recent.request_id == caller.request_id && recent.name == name;
         let Some(recent) = lock(&self.recent).iter().rev().find(is_it).cloned() else { return Ok(None) };
+        if recent.asked != asked(wanted) {
+            return Err(request::another());
+        }
         let state = self.state(&recent.key).await?;
         let is_good = state.session() == Some(&recent.session) && state.token == Some(recent.token);
         Ok(is_good.then(|| recent.told()))
@@ -338,6 +355,19 @@ impl Recent {
             expires_in_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
         }
     }
+}
+
+/// What is asked for. Whoever asks again may wait for another time.
+fn asked(wanted: &Acquire) -> Digest {
+    let Acquire { ttl, lock_delay, id, value, holders, wait: _ } = wanted;
+    let mut digester = Digester::default();
+    for time in [ttl, lock_delay] {
+        digester.number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+    }
+    digester.number(u64::from(*holders));
+    digester.text(id.as_bytes());
+    digester.text(value);
+    digester.end()
 }
 
 fn unlock(key: &str, value: bytes::Bytes, flags: u64, session: &SessionId) -> Vec<Op> {

@@ -245,7 +245,7 @@ impl Memory {
             Fate::Gone => Outcome::Gone,
             Fate::Held { created: known, first } => Outcome::Held(created(known, first)),
             Fate::Written(written) => {
-                // Consul gives no result for it only when the answer is not understood.
+                // There is none when Consul's answer is not understood, or when somebody else wrote the key since.
                 let local = local.unwrap_or(UNKNOWN);
                 let modify = self.modify(key, &written, local);
                 let create = created(written.created, written.first);
@@ -261,6 +261,8 @@ impl Memory {
             (Some(Change::At(index)), _) => index,
             (Some(Change::Unclear), _) => UNKNOWN,
             (None, None) => written.first,
+            // Whether the first of the equal writes changed something is not known then.
+            (None, Some(_)) if local == UNKNOWN => UNKNOWN,
             (None, Some(before)) if before.local != local => written.first,
             // A plain write of what was a lock sets its `LockIndex` to 0, which is a change at home only.
             (None, Some(before)) => match self.lock(key) {

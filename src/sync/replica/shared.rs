@@ -140,7 +140,7 @@ impl Shared {
         self.applied.subscribe()
     }
 
-    /// Tells up to where everything is applied; none while this agent does not know.
+    /// Tells up to where everything is applied; none while this agent does not know, or while a snapshot goes in.
     pub(super) fn set_applied(&self, at: Option<Position>) {
         self.applied.send_if_modified(|applied| std::mem::replace(applied, at) != at);
     }
@@ -162,7 +162,7 @@ impl Shared {
         self.view().stage
     }
 
-    /// Whether the local data was ever whole, and this agent knows of it.
+    /// Whether the local data is of one position, and this agent knows of it.
     fn is_whole(&self) -> bool {
         self.applied.borrow().is_some()
     }

@@ -202,6 +202,27 @@ async fn a_snapshot_that_was_cut_begins_again_and_writes_what_is_missing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_a_later_snapshot_goes_in_nobody_is_answered_from_here() {
+    let rig = Rig::new();
+    let at = fill(&rig.home, 50);
+    rig.applies(at).await;
+    rig.reaches(Stage::Stream).await;
+    assert!(!rig.replica.is_held("c/00001"));
+    rig.home.trouble(|trouble| trouble.list_ends_after = Some(20));
+    rig.replica.resync().await.unwrap();
+    rig.reaches(Stage::Retry).await;
+    assert!(rig.replica.is_held("c/00001") && rig.replica.has_held_below("c/"));
+    assert_eq!(rig.indexes("c/00001"), Indexes::Unknown);
+    assert!(!rig.replica.applied(at, lifecycle::now()).await);
+    assert_eq!(rig.replica.status().position, Some(at), "people see where it was");
+    rig.home.trouble(|trouble| trouble.list_ends_after = None);
+    rig.applies(at).await;
+    assert!(!rig.replica.is_held("c/00001"));
+    assert_eq!(rig.indexes("c/00001"), rig.home_indexes("c/00001"));
+    rig.is_equal();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_agent_that_lost_the_duty_writes_nothing() {
     let rig = Rig::new();
     let at = rig.home.set("c/a", "1");

@@ -27,7 +27,7 @@ use crate::{
         settings::duration_ms,
     },
     sync::{
-        endpoint::{Raw, Request, Response},
+        endpoint::{PASSED, Raw, Request, Response},
         store::{Access, Answer, Read, Resource, Right, Store, StoreError},
     },
 };
@@ -49,6 +49,9 @@ const RAW: Duration = Duration::from_secs(60);
 
 /// The longest answer that is passed on to a client, since it is in memory as a whole: a million keys of 256 bytes.
 const MAX_RAW_BYTES: usize = 512 << 20;
+
+/// Prefixes that are remembered as seen. When there are more, all are asked for once again.
+const MAX_SEEN: usize = 1024;
 
 /// Pieces of a list between its reader and the one who asked.
 const PAGES: usize = 4;
@@ -89,7 +92,7 @@ impl ConsulStore {
         let right =
             Right { resource: Resource::Key, access: Access::WritePrefix, segment: prefix.to_owned() };
         if self.own_rights(&[right]).await? == [true] {
-            self.seen().insert(prefix.to_owned());
+            remember(&mut self.seen(), prefix);
             return Ok(());
         }
         self.seen().remove(prefix);
@@ -245,17 +248,26 @@ fn question(right: &Right) -> Question {
     }
 }
 
+/// Clients name as many prefixes as they like, as with the slots of locks.
+fn remember(seen: &mut BTreeSet<String>, prefix: &str) {
+    if seen.len() >= MAX_SEEN && !seen.contains(prefix) {
+        seen.clear();
+    }
+    seen.insert(prefix.to_owned());
+}
+
 fn nobody() -> SecretText {
     SecretText::from(ANONYMOUS)
 }
 
 /// Whose rights a client's request has. One that asks without a token gets from its own Consul agent what that gives to
-/// such; passed on by another agent it stays anonymous here, whatever token Consul has for those without one.
+/// such; passed on by another agent, be that of another datacenter or one without a part in replication, it stays
+/// anonymous here, whatever token Consul has for those without one.
 fn bearer(request: &Request) -> Bearer {
-    match (&request.token, &request.origin) {
-        (Some(token), _) => Bearer::Token(token.clone()),
-        (None, Some(_)) => Bearer::Token(nobody()),
-        (None, None) => Bearer::Nobody,
+    match &request.token {
+        Some(token) => Bearer::Token(token.clone()),
+        None if request.origin.is_some() || request.header(PASSED).is_some() => Bearer::Token(nobody()),
+        None => Bearer::Nobody,
     }
 }
 

@@ -176,6 +176,48 @@ fn wrong_transactions_are_refused() {
     assert!(code == 413 && text.starts_with("Request body(524289 bytes) too large"), "{text}");
 }
 
+/// Go merges members whose names differ in case, and Consul executes one kind of an operation that has several: each of
+/// these is something else to another reader.
+#[test]
+fn transactions_that_two_readers_understand_differently_are_refused() {
+    for (body, told) in [
+        (r#"[{"KV":{"Verb":"set","Key":"config/x","Value":"YQ=="},"Node":{}}]"#, "is one of KV, Node"),
+        (r#"[{"Service":{},"KV":{"Verb":"set","Key":"config/x"}}]"#, "is one of KV, Node"),
+        (r#"[{"Check":{},"Node":{}}]"#, "is one of KV, Node"),
+        (r#"[{"KV":{"Verb":"get","Key":"a"},"KV":{"Verb":"set","Key":"a"}}]"#, r#"has "KV" twice"#),
+        (r#"[{"kv":{"Verb":"get","Key":"a"},"KV":{"Verb":"set","Key":"a"}}]"#, r#"has "KV" twice"#),
+        (r#"[{"kv":null,"KV":{"Verb":"set","Key":"a"}}]"#, r#"an operation has "KV" twice"#),
+        (r#"[{"KV":{"Verb":"set","key":"config/x","Key":"x"}}]"#, r#"KV has "Key" twice"#),
+        (r#"[{"KV":{"Verb":"set","Key":"x","key":"config/x"}}]"#, r#"KV has "key" twice"#),
+        (r#"[{"KV":{"Verb":"get","Key":"x","Verb":"set"}}]"#, r#"KV has "Verb" twice"#),
+        (r#"[{"KV":{"Verb":"set","K\u0065y":"x","KEY":"y"}}]"#, r#"KV has "KEY" twice"#),
+    ] {
+        let (status, text) = refused(Method::PUT, "/v1/txn", body);
+        assert!(status == 400 && text.starts_with("Failed to parse body: ") && text.contains(told), "{text}");
+    }
+    // Null says nothing.
+    let body = r#"[{"Node":null,"KV":{"Verb":"get","Key":"a","Session":null},"Service":null}]"#;
+    let txn = Txn { ops: vec![Op::Get { key: "a".into() }], has_others: false };
+    assert_eq!(asked(Method::PUT, "/v1/txn", body), Ask::Txn(txn));
+}
+
+#[test]
+fn a_semicolon_in_the_query_is_refused() {
+    for (method, target) in [
+        (Method::DELETE, "/v1/kv/conf?a=1;recurse"),
+        (Method::DELETE, "/v1/kv/conf?token=t;recurse"),
+        (Method::PUT, "/v1/kv/a?;acquire=s"),
+        (Method::GET, "/v1/kv//a?raw;keys"),
+        (Method::PUT, "/v1/txn?a;dc=x"),
+        (Method::PUT, "/v1/agent/service/register?a;token=t"),
+    ] {
+        let (status, text) = refused(method, target, "");
+        assert!(status == 400 && text.contains("%3B"), "{target}: {text}");
+        assert!(!text.contains("token"), "{text}");
+    }
+    assert_eq!(read("/v1/kv/a;b?keys&separator=%3B"), ("a;b".into(), What::Keys(";".into())));
+}
+
 #[test]
 fn sessions_locks_and_sync() {
     let session = |method, rest: &str| asked(method, &format!("/v1/session/{rest}"), "");

@@ -1,10 +1,15 @@
 //! The body of `/v1/txn`. Pure.
 //!
 //! Names of fields are compared without regard to case, as Go's JSON does; what is not known is refused, as Consul does.
+//! What Consul takes and another reader could take for something else is refused too: a name that is there twice, which
+//! Go merges, and an operation of several kinds, of which Consul executes one.
+
+use std::{collections::BTreeSet, fmt};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use serde_json::{Deserializer, Map, Value};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use crate::{
     model::{kv::Op, session::SessionId},
@@ -29,15 +34,11 @@ pub(super) fn txn(body: &[u8]) -> Result<Txn, Response> {
         ));
     }
     // Consul reads the first JSON value and nothing behind it.
-    let first = match Deserializer::from_slice(body).into_iter::<Value>().next() {
+    let mut values = serde_json::Deserializer::from_slice(body).into_iter::<Option<Vec<&RawValue>>>();
+    let items = match values.next() {
         None => return Err(unparsed("EOF")),
         Some(Err(error)) => return Err(unparsed(&error.to_string())),
-        Some(Ok(value)) => value,
-    };
-    let items = match first {
-        Value::Null => Vec::new(),
-        Value::Array(items) => items,
-        _ => return Err(unparsed("a transaction is a JSON list of operations")),
+        Some(Ok(items)) => items.unwrap_or_default(),
     };
     let mut txn = Txn { ops: Vec::new(), has_others: false };
     let mut errors = Vec::new();
@@ -64,19 +65,67 @@ enum Item {
     Nothing,
 }
 
-fn one(item: Value) -> Result<Item, Response> {
-    let Value::Object(item) = item else { return Err(unparsed("an operation is a JSON object")) };
-    let mut found = Item::Nothing;
-    for (name, value) in item {
-        match name.to_ascii_lowercase().as_str() {
-            _ if value.is_null() => {}
-            "kv" => {
-                let Value::Object(fields) = value else { return Err(unparsed("KV is a JSON object")) };
-                found = kv(fields)?;
-            }
-            "node" | "service" | "check" | "session" => found = Item::Other,
-            _ => return Err(unknown_field(&name)),
+/// The members of a JSON object as they stand in the text: a map would keep one of several with the same name.
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(InOrder)
+    }
+}
+
+struct InOrder;
+
+impl<'de> Visitor<'de> for InOrder {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry::<String, &'de RawValue>()? {
+            members.push(member);
         }
+        Ok(Members(members))
+    }
+}
+
+/// The members of an object, each with its name in lower case behind its own. Null ones are left out: to Go they say
+/// nothing.
+fn members<'a>(object: &'a RawValue, what: &str) -> Result<Vec<(String, String, &'a RawValue)>, Response> {
+    let Members(all) =
+        serde_json::from_str(object.get()).map_err(|error| unparsed(&format!("{what}: {error}")))?;
+    let mut names = BTreeSet::new();
+    let mut members = Vec::new();
+    for (name, value) in all {
+        let lower = name.to_ascii_lowercase();
+        if !names.insert(lower.clone()) {
+            return Err(unparsed(&format!("{what} has {name:?} twice; names that differ in case are one")));
+        }
+        if value.get() != "null" {
+            members.push((name, lower, value));
+        }
+    }
+    Ok(members)
+}
+
+fn one(item: &RawValue) -> Result<Item, Response> {
+    let mut found = Item::Nothing;
+    for (name, lower, value) in members(item, "an operation")? {
+        let read = match lower.as_str() {
+            "kv" => kv(value)?,
+            "node" | "service" | "check" | "session" => Item::Other,
+            _ => return Err(unknown_field(&name)),
+        };
+        if !matches!(found, Item::Nothing) {
+            // Consul would execute the first kind that it looks for and pass over the others.
+            return Err(unparsed(
+                "an operation is one of KV, Node, Service, Check and Session; send several operations",
+            ));
+        }
+        found = read;
     }
     Ok(found)
 }
@@ -91,20 +140,17 @@ struct Fields {
     session: String,
 }
 
-fn kv(fields: Map<String, Value>) -> Result<Item, Response> {
+fn kv(fields: &RawValue) -> Result<Item, Response> {
     let mut read = Fields::default();
-    for (name, value) in fields {
-        if value.is_null() {
-            continue;
-        }
-        match name.to_ascii_lowercase().as_str() {
+    for (name, lower, value) in members(fields, "KV")? {
+        match lower.as_str() {
             "verb" => read.verb = text(&name, value)?,
             "key" => read.key = text(&name, value)?,
             "session" => read.session = text(&name, value)?,
             "namespace" => drop(text(&name, value)?),
             "value" => read.value = decoded(&text(&name, value)?)?,
-            "flags" => read.flags = count(&name, &value)?,
-            "index" => read.index = count(&name, &value)?,
+            "flags" => read.flags = count(&name, value)?,
+            "index" => read.index = count(&name, value)?,
             _ => return Err(unknown_field(&name)),
         }
     }
@@ -127,15 +173,13 @@ fn kv(fields: Map<String, Value>) -> Result<Item, Response> {
     }))
 }
 
-fn text(name: &str, value: Value) -> Result<String, Response> {
-    match value {
-        Value::String(text) => Ok(text),
-        _ => Err(unparsed(&format!("{name} is not a JSON string"))),
-    }
+fn text(name: &str, value: &RawValue) -> Result<String, Response> {
+    serde_json::from_str(value.get()).map_err(|_| unparsed(&format!("{name} is not a JSON string")))
 }
 
-fn count(name: &str, value: &Value) -> Result<u64, Response> {
-    value.as_u64().ok_or_else(|| unparsed(&format!("{name} is not a whole number from 0 to 2^64-1")))
+fn count(name: &str, value: &RawValue) -> Result<u64, Response> {
+    let number = serde_json::from_str(value.get());
+    number.map_err(|_| unparsed(&format!("{name} is not a whole number from 0 to 2^64-1")))
 }
 
 fn decoded(text: &str) -> Result<Bytes, Response> {

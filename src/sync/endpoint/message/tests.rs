@@ -53,3 +53,13 @@ fn a_parameter_is_left_out() {
     assert_eq!((request.target.as_str(), request.param("index")), ("/v1/kv/a?raw&wait=1s", None));
     assert_eq!(request.without_param("raw").without_param("wait").target, "/v1/kv/a");
 }
+
+#[test]
+fn a_semicolon_in_the_query_is_seen_behind_a_token_too() {
+    for target in ["/v1/kv/a?raw;keys", "/v1/kv/a?token=t;recurse", "/v1/kv/a?;"] {
+        assert!(request(target, &[]).has_semicolon, "{target}");
+    }
+    for target in ["/v1/kv/a;b", "/v1/kv/a?separator=%3B"] {
+        assert!(!request(target, &[]).has_semicolon, "{target}");
+    }
+}

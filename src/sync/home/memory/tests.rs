@@ -1,41 +1,59 @@
 use super::*;
 use crate::{
     model::sync::Position,
-    sync::record::{Hash, Requested},
+    sync::record::{Digester, Hash, Requested},
 };
+
+fn digest(of: &str) -> Digest {
+    let mut digester = Digester::default();
+    digester.text(of.as_bytes());
+    digester.end()
+}
+
+fn answer(index: u64) -> Outcome {
+    let reply = TxnReply::Committed(Vec::new());
+    Ok(Written { reply, at: Position::default(), index, tokens: Vec::new() })
+}
 
 #[test]
 fn the_oldest_answers_are_forgotten_first() {
     let mut seen = Seen::default();
-    let answer = |index| {
-        Ok(Written {
-            reply: TxnReply::Committed(Vec::new()),
-            at: Position::default(),
-            index,
-            tokens: Vec::new(),
-        })
-    };
+    let any = digest("any");
     for n in 0..MAX_SEEN as u64 + 10 {
-        seen.insert(&format!("r{n}"), answer(n));
+        seen.insert(&format!("r{n}"), Some(any), answer(n));
     }
     assert_eq!(seen.len(), MAX_SEEN);
-    assert!(seen.get("r9").is_none() && seen.get("r10").is_some());
-    seen.insert("r10", answer(0));
-    assert_eq!(seen.get("r10"), Some(&answer(10)), "the first answer stays");
+    assert_eq!(seen.get("r9", any), Ok(None));
+    seen.insert("r10", Some(any), answer(0));
+    assert_eq!(seen.get("r10", any), Ok(Some(&answer(10))), "the first answer stays");
     let large = Pair {
         value: Bytes::from(vec![0; MAX_SEEN_BYTES]),
         ..shown(&[Change::Held { k: "k".into() }], 1)[0].clone()
     };
     let written = Written { reply: TxnReply::Committed(vec![large]), ..answer(0).unwrap() };
-    seen.insert("large", Ok(written));
+    seen.insert("large", Some(any), Ok(written));
     assert!(seen.is_empty(), "not even itself fits");
+}
+
+#[test]
+fn an_id_stands_for_one_request() {
+    let mut seen = Seen::default();
+    seen.insert("id", Some(digest("a")), answer(1));
+    assert_eq!(seen.get("id", digest("a")), Ok(Some(&answer(1))));
+    assert_eq!(seen.get("id", digest("b")), Err(another()));
+    seen.insert("old", None, answer(2));
+    assert_eq!(seen.get("old", digest("b")), Ok(Some(&answer(2))), "nobody knows what it asked for");
+    seen.clear();
+    assert_eq!(seen.get("id", digest("b")), Ok(None));
+    assert!(seen.is_empty());
 }
 
 #[test]
 fn an_entry_tells_which_requests_it_carried_out() {
     let change =
         |k: &str| Change::Set { k: k.into(), flags: 7, value: crate::sync::record::Value::Val(Bytes::new()) };
-    let requested = |id: &str, ops, token| Requested { id: id.into(), from: "b".into(), ops, token };
+    let requested =
+        |id: &str, ops, token| Requested { id: id.into(), from: "b".into(), ops, token, digest: None };
     let token = Token { epoch: 1, n: 4 };
     let entry = Entry {
         position: Position { epoch: 1, seq: 3 },
@@ -50,7 +68,7 @@ fn an_entry_tells_which_requests_it_carried_out() {
     };
     let mut seen = Seen::default();
     seen.learn(&entry, 12);
-    let of = |id: &str| seen.get(id).unwrap().clone().unwrap();
+    let of = |id: &str| seen.get(id, digest("")).unwrap().unwrap().clone().unwrap();
     assert_eq!(of("one").reply, TxnReply::Committed(shown(&[change("a")], 12)));
     assert_eq!((of("two").tokens, of("two").index), (vec![("l".to_owned(), token)], 12));
     assert_eq!(

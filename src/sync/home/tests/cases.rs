@@ -89,6 +89,27 @@ async fn a_request_that_is_sent_again_is_executed_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_id_stands_for_one_request() {
+    let store = Fake::new(&["s", "t"]);
+    let agent = Agent::serving(&store, "s").await;
+    let one = || vec![set("config/a", "1")];
+    let other = || vec![set("config/b", "1")];
+    let (a, b) = tokio::join!(agent.write_as("id", one()), agent.write_as("id", other()));
+    let a = a.unwrap();
+    assert!(is_committed(&a));
+    assert_eq!(b.unwrap_err().status(), 400, "also while the first still waits");
+    let refusal = agent.write_as("id", other()).await.unwrap_err();
+    assert!(refusal.to_string().contains("use a new one"), "{refusal}");
+    assert_eq!(agent.write_as("id", one()).await.unwrap(), a);
+
+    store.end_session("s");
+    let next = Agent::serving(&store, "t").await;
+    assert_eq!(next.write_as("id", other()).await.unwrap_err().status(), 400, "the journal tells it too");
+    assert_eq!(next.write_as("id", one()).await.unwrap().at, a.at);
+    assert_eq!(store.pair("config/b"), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn large_values_stand_beside_the_journal_and_go_with_it() {
     let store = Fake::new(&["s"]);
     let mut settings = settings();

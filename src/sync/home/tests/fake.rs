@@ -39,6 +39,11 @@ pub(crate) struct State {
     pub(crate) transactions: Vec<usize>,
     /// Reads fail so.
     pub(crate) unreadable: Option<StoreError>,
+    /// Reads of this key are refused.
+    pub(crate) refused: Option<String>,
+    /// Reads of keys that are under way, and the most there were at a time.
+    pub(crate) reading: usize,
+    pub(crate) most_reading: usize,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -254,10 +259,20 @@ impl Store for Fake {
     }
 
     async fn get(&self, key: &str, _: Read) -> Result<Answer<Option<Pair>>, StoreError> {
+        {
+            let mut state = self.state();
+            state.reading += 1;
+            state.most_reading = state.most_reading.max(state.reading);
+        }
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let state = self.state();
+        let mut state = self.state();
+        // A test may have put an earlier state back meanwhile.
+        state.reading = state.reading.saturating_sub(1);
         match &state.unreadable {
             Some(error) => Err(error.clone()),
+            None if state.refused.as_deref() == Some(key) => {
+                Err(StoreError::Refused { status: 400, reason: "Bad request".into() })
+            }
             None => Ok(Answer { value: state.keys.get(key).cloned(), index: state.index }),
         }
     }

@@ -140,5 +140,25 @@ async fn a_guarded_write_needs_the_present_token() {
     assert_eq!(store.value("config/data").as_deref(), Some("d"));
     // The same answer, and the same refusal, to those that are sent again.
     assert!(is_committed(&guarded("config/l", second, "d").await.unwrap()));
-    assert_eq!(guarded("config/l", second, "c").await.unwrap_err(), stale);
+    assert_eq!(guarded("config/l", first, "c").await.unwrap_err(), stale);
+    let other = guarded("config/l", second, "c").await.unwrap_err();
+    assert_eq!(other.status(), 400, "another token is another request: {other}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_that_cannot_be_read_harms_nobody_beside_it() {
+    let store = Fake::new(&["s", "l"]);
+    let agent = Agent::serving(&store, "s").await;
+    store.state().refused = Some("locks//x".into());
+    let guard = Some(Guard { lock: "locks//x".into(), token: Token { epoch: 1, n: 1 } });
+    let guarded = Write { guard, ..agent.request("g", vec![set("config/data", "1")]) };
+    let (first, guarded, locked) = tokio::join!(
+        agent.write(vec![set("config/first", "1")]),
+        agent.home.write(guarded),
+        agent.write(vec![lock("config/l", "l")]),
+    );
+    assert!(is_committed(&first.unwrap()) && is_committed(&locked.unwrap()));
+    let refusal = guarded.unwrap_err();
+    assert_eq!(refusal.status(), 400);
+    assert!(refusal.to_string().contains("locks//x"), "{refusal}");
 }

@@ -105,7 +105,7 @@ async fn a_restored_consul_begins_a_new_epoch_before_anything_is_acknowledged() 
         agent.write(vec![set("config/a", &n.to_string())]).await.unwrap();
     }
     let snapshot = store.state().clone();
-    let lost = agent.write(vec![set("config/a", "lost")]).await.unwrap();
+    let lost = agent.write_as("lost", vec![set("config/a", "lost")]).await.unwrap();
     assert_eq!(lost.at, Position { epoch: 1, seq: 6 });
     store.restore(&snapshot);
     let written = agent.write(vec![set("config/b", "1")]).await.unwrap();
@@ -113,6 +113,9 @@ async fn a_restored_consul_begins_a_new_epoch_before_anything_is_acknowledged() 
     let epochs: journal::Recorded<Epochs> = journal::expected(&store, &layout().epoch()).await.unwrap();
     assert_eq!((epochs.record.epoch, epochs.record.forks.len()), (2, 1));
     assert_eq!(epochs.record.forks[0].seq, 5);
+    let again = agent.write_as("lost", vec![set("config/a", "lost")]).await.unwrap();
+    assert_eq!(again.at, Position { epoch: 2, seq: 7 }, "what the restore undid is executed anew");
+    assert_eq!(store.value("config/a").as_deref(), Some("lost"));
     journal_of(&store).await;
 }
 

@@ -17,7 +17,7 @@ use crate::{
         home::memory::LOCK_FLAGS,
         lock::{
             locks::{
-                CALL, Caller, Grants, Recent, Shared,
+                CALL, Caller, Grants, Recent, Shared, asked,
                 orphans::{Held, Orphan},
                 unavailable, within, write,
             },
@@ -30,6 +30,9 @@ use crate::{
 
 /// The longest wait of one look: a change that it missed is seen that soon.
 const LOOK: Duration = Duration::from_secs(15);
+
+/// Between looks at a lock that there is no leave to watch.
+const UNWATCHED: Duration = Duration::from_secs(1);
 
 /// Before another attempt on a lock that is free and still closed: the end of a lock-delay wakes nobody.
 const CLOSED: Duration = Duration::from_millis(250);
@@ -93,8 +96,14 @@ impl<'a, S: Store, G: Grants> Attempt<'a, S, G> {
 
     /// A key that nobody holds.
     async fn free(&mut self, left: Duration) -> Result<Option<String>, StoreError> {
+        // Held until the look is over.
+        let leave = self.index.and_then(|_| self.shared.watched.try_acquire().ok());
         let read = match self.index {
-            Some(index) => Read::Wait { index, wait: left.min(LOOK) },
+            Some(index) if leave.is_some() => Read::Wait { index, wait: left.min(LOOK) },
+            Some(_) => {
+                sleep(UNWATCHED.min(left)).await;
+                Read::Default
+            }
             None => Read::Default,
         };
         let limit = CALL + left.min(LOOK) + LOOK / 16;
@@ -183,6 +192,7 @@ impl<'a, S: Store, G: Grants> Attempt<'a, S, G> {
         Some(Recent {
             request_id: self.caller.request_id.clone(),
             name: self.name.to_owned(),
+            asked: asked(self.wanted),
             key,
             session: id,
             token,

@@ -220,6 +220,37 @@ async fn a_request_that_is_sent_again_gets_the_same_grant() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_id_stands_for_one_acquire() {
+    let rig = rig();
+    let first = rig.acquire("1", r#"{"id":"a"}"#).await.unwrap();
+    for other in [r#"{"id":"b"}"#, r#"{"id":"a","ttl":"20s"}"#, r#"{"id":"a","holders":2}"#] {
+        assert_eq!(rig.ask("1", LockAct::Acquire, LOCK, "/", other).await.0, 400, "{other}");
+    }
+    let again = rig.acquire("1", r#"{"id":"a","wait":"5s"}"#).await.unwrap();
+    assert_eq!(again.token, first.token, "how long it waits does not count");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_is_not_watched_is_looked_at_every_second() {
+    let rig = rig();
+    let all = rig.locks.0.watched.try_acquire_many(u32::try_from(WATCHED).unwrap()).unwrap();
+    let holder = rig.acquire("0", "").await.unwrap();
+    let waiting = async {
+        let next = rig.acquire("1", r#"{"wait":"60s"}"#).await.unwrap();
+        (next.token, lifecycle::now())
+    };
+    let releasing = async {
+        tokio::time::sleep(Duration::from_millis(3500)).await;
+        rig.release(&holder).await;
+        lifecycle::now()
+    };
+    let ((token, granted), released) = tokio::join!(waiting, releasing);
+    assert_eq!(token, "1.2");
+    assert!(granted - released <= Duration::from_millis(1500), "{:?}", granted - released);
+    drop(all);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_holder_past_causeway_is_never_taken_for_the_one_with_the_token() {
     let rig = rig();
     let first = rig.acquire("1", r#"{"lock_delay":"0s"}"#).await.unwrap();

@@ -41,6 +41,15 @@ fn a_write_that_changes_nothing_here_changed_nothing_at_home() {
 }
 
 #[test]
+fn what_nobody_told_the_local_index_of_stays_unknown() {
+    let mut memory = Memory::default();
+    memory.know(&home("c/a", 5, 9, 0), 70, Print::of(b"x", 0));
+    memory.apply(&[], [("c/a", Fate::Written(written(20, None)), None)]);
+    memory.heal("c/a", 75);
+    assert_eq!(memory.indexes("c/a", 75), Indexes::Unknown, "it may be 9 or 20");
+}
+
+#[test]
 fn an_equal_write_of_what_was_a_lock_changed_something_at_home_only() {
     let mut memory = Memory::default();
     memory.know(&home("c/a", 5, 9, 1), 70, Print::of(b"x", 0));

@@ -121,6 +121,8 @@ impl<S: Store, P: Peers> Worker<S, P> {
         if let (true, Some(memory)) = (self.machine.is_approved(), self.shared.memory_mut().as_mut()) {
             memory.forget_home();
         }
+        // Before the first key of the copy goes in, nobody is answered from here any more.
+        self.publish();
         Ok(())
     }
 

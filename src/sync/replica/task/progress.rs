@@ -128,17 +128,19 @@ impl<S: Store, P: Peers> Worker<S, P> {
         })
     }
 
-    /// Tells the rest of the engine how far the data is.
+    /// Tells the rest of the engine how far the data is. While a snapshot goes in, the data is of no single position:
+    /// the position is shown to people, and reads are answered at home.
     pub(super) fn publish(&self) {
         let Some(progress) = &self.progress else { return };
-        let is_whole = progress.position != Position::default();
+        let has_begun = progress.position != Position::default();
+        let is_single = progress.phase == Phase::Stream;
         let mut view = self.shared.view();
-        view.at = is_whole.then(|| (progress.position, progress.hash.clone()));
-        if view.is_connected && view.tip.is_some_and(|tip| progress.position >= tip) {
+        view.at = has_begun.then(|| (progress.position, progress.hash.clone()));
+        if is_single && view.is_connected && view.tip.is_some_and(|tip| progress.position >= tip) {
             view.level_at = Some(lifecycle::now());
         }
         view.differences = self.differences.len();
         drop(view);
-        self.shared.set_applied(is_whole.then_some(progress.position));
+        self.shared.set_applied((has_begun && is_single).then_some(progress.position));
     }
 }

@@ -15,7 +15,7 @@ use crate::{
         replica::{
             apply::{Batch, Guarded, Planner},
             chain::{Chain, Link},
-            indexes::Fate,
+            indexes::{Fate, Print},
             machine::{Event, Stage},
             task::{
                 End, Settling, Worker,
@@ -222,14 +222,18 @@ impl<S: Store, P: Peers> Worker<S, P> {
         batch.fates.keys().for_each(|key| self.differences.settle(key));
     }
 
-    /// Whether the batch that was not answered is what the state record tells of; its indexes are read then.
+    /// Whether the batch that was not answered is what the state record tells of; its indexes are read then. That of a key
+    /// that holds something else by now is another write's, and stays unknown.
     pub(super) async fn settle(&mut self, state: &State, index: u64, batch: Batch) -> Result<bool, End> {
         if (state.position, &state.hash) != (batch.to, &batch.hash) || self.progress.is_none() {
             return Ok(false);
         }
         let mut indexes = Indexes::new();
         for (key, fate) in &batch.fates {
-            if let (Fate::Written(_), Some(Pair { modify_index, .. })) = (fate, self.read(key).await?) {
+            let Fate::Written(written) = fate else { continue };
+            if let Some(Pair { modify_index, value, flags, .. }) = self.read(key).await?
+                && Print::of(&value, flags) == written.print
+            {
                 indexes.insert(key.clone(), modify_index);
             }
         }

@@ -30,4 +30,21 @@ fn whose_rights_a_request_has() {
     let asked = request("/v1/kv/a?token=t");
     assert_eq!(bearer(&asked), Bearer::Token("t".into()));
     assert_eq!(bearer(&request("/v1/kv/a")), Bearer::Nobody);
+    let passed = |target: &str| {
+        Request::new(Method::GET, target, vec![("X-Sync-Passed".into(), "1".into())], Bytes::new())
+    };
+    assert_eq!(bearer(&passed("/v1/kv/a")), Bearer::Token(nobody()));
+    assert_eq!(bearer(&passed("/v1/kv/a?token=t")), Bearer::Token("t".into()));
+}
+
+#[test]
+fn prefixes_that_were_seen_are_bounded() {
+    let mut seen = BTreeSet::new();
+    for n in 0..MAX_SEEN {
+        remember(&mut seen, &n.to_string());
+    }
+    remember(&mut seen, "0");
+    assert_eq!(seen.len(), MAX_SEEN);
+    remember(&mut seen, "one more");
+    assert_eq!(seen.len(), 1);
 }
