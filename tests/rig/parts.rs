@@ -289,7 +289,8 @@ impl Consul {
     /// Null is no body: one that Consul does not read may cost its answer when it closes the connection.
     pub(crate) fn put(&self, path: &str, body: &Value) {
         let text = if body.is_null() { String::new() } else { body.to_string() };
-        let reply = http(self.http, "PUT", path, &text).unwrap();
+        // Consul resets what comes beyond its 200 connections from one address, and an agent under test may have many.
+        let reply = until("Consul takes a connection", || http(self.http, "PUT", path, &text).ok());
         assert_eq!(reply.status, 200, "{path} {body}: {reply:?}");
     }
 
