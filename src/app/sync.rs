@@ -35,7 +35,7 @@ use crate::{
         home::trim::Keep,
         metrics::SyncMetrics,
         peer::{
-            self, Hello,
+            self,
             facts::{self, PeerSettings},
             grpc::{GrpcPeers, Tcp},
             register::{self, Registered},
@@ -155,8 +155,8 @@ impl Replication {
             client.clone(),
             own_stop.clone(),
         );
-        let peers = GrpcPeers::new(facts.clone(), hello(settings, &agent, max_txn_ops), Tcp);
         let engine_settings = engine_settings(settings, &agent, address, max_txn_ops)?;
+        let peers = GrpcPeers::new(facts.clone(), engine_settings.hello(), Tcp);
         let (engine, engine_task) = Engine::start(engine_settings, store, peers, own_stop.clone());
         let registered =
             Registered { node: agent.node.clone(), address, http_address: self.http_address(address.ip()) };
@@ -250,16 +250,6 @@ async fn farewell(task: &mut Task<()>, until: Instant) {
     let left = until.saturating_duration_since(lifecycle::now());
     if timeout(left, task.join()).await.is_err() {
         warn!(task = task.name(), "task of replication did not end in time and was aborted");
-    }
-}
-
-fn hello(settings: &SyncSettings, agent: &AgentFacts, max_txn_ops: usize) -> Hello {
-    Hello {
-        versions: (peer::MIN_VERSION, peer::VERSION),
-        datacenter: agent.datacenter.clone(),
-        node: agent.node.clone(),
-        prefixes: settings.prefixes.iter().cloned().collect(),
-        max_txn_ops,
     }
 }
 

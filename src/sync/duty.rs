@@ -15,7 +15,7 @@ use futures_util::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 use tracing::{debug, info};
 
@@ -31,7 +31,7 @@ use crate::{
     sync::{
         layout::{Duty, Layout},
         record::{self, Doer},
-        store::{Answer, Read, Store, StoreError},
+        store::{Answer, INVALID_SESSION, Read, Store, StoreError, within},
     },
 };
 
@@ -41,9 +41,6 @@ pub const SESSION_TTL: Duration = Duration::from_secs(10);
 /// How long one answer is waited for: long enough for a Consul that elects a leader to catch its breath, short enough for
 /// several attempts within the lease.
 const CALL: Duration = Duration::from_secs(2);
-
-/// What Consul says of a lock with a session that is gone.
-const INVALID_SESSION: &str = "invalid session";
 
 /// The duties that this agent wants. Clones are the same ones.
 #[derive(Clone, Debug)]
@@ -255,15 +252,6 @@ async fn look<S: Store>(store: &S, key: &str, after: Option<u64>) -> Option<Seen
 
 fn doer(pair: &Pair) -> Option<Doer> {
     record::decode(&pair.key, &pair.value).inspect_err(|error| debug!(%error, "read who does a duty")).ok()
-}
-
-async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    timeout(limit, call)
-        .await
-        .unwrap_or_else(|_| Err(StoreError::Unknown(format!("no answer within {limit:?}"))))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod above;
 mod accessor;
+mod bounded;
 mod execute;
 mod forward;
 mod local;
@@ -306,7 +307,8 @@ impl EngineSettings {
     }
 
     /// What others are told.
-    fn hello(&self) -> Hello {
+    /// How this agent greets others.
+    pub fn hello(&self) -> Hello {
         Hello {
             versions: (MIN_VERSION, VERSION),
             datacenter: self.datacenter.clone(),

@@ -6,8 +6,10 @@ pub mod consul;
 
 use std::{future::Future, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::timeout};
 
+/// Why a request to Consul has no answer.
+pub use crate::consul::kv::KvError as StoreError;
 use crate::model::{
     kv::{Op, Pair, TxnReply},
     secret::SecretText,
@@ -142,24 +144,15 @@ pub enum Access {
     WritePrefix,
 }
 
-/// Why a request to Consul has no answer. Never holds a token or a value.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// It never left: nothing was executed.
-    #[error("{0}")]
-    NotSent(String),
-    /// Consul said no: nothing was executed.
-    #[error("{reason}")]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// What Consul said, with its remedy.
-        reason: String,
-    },
-    /// No answer, a cut connection or a 500: whether it was executed is open.
-    #[error("{0}")]
-    Unknown(String),
-    /// An answer that says less than it seems to: filtered by ACLs, without a leader, cut short, or not understood.
-    #[error("{0}")]
-    Unusable(String),
+/// What Consul says of a session that is gone; the id follows.
+pub(in crate::sync) const INVALID_SESSION: &str = "invalid session";
+
+/// The answer, or after `limit` that there is none: whether it was executed is open then.
+pub(in crate::sync) async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    timeout(limit, call)
+        .await
+        .unwrap_or_else(|_| Err(StoreError::Unknown(format!("no answer within {limit:?}"))))
 }

@@ -31,12 +31,22 @@ fn processes(dir: &Path) -> Vec<i32> {
     pids.filter(belongs).collect()
 }
 
+/// Ends the lab in the background, also when the test fails before it does.
+struct Down<'a>(&'a Path);
+
+impl Drop for Down<'_> {
+    fn drop(&mut self) {
+        lab(self.0, &["down"]);
+    }
+}
+
 #[test]
 fn the_lab_command_starts_tells_and_cleans_up() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     assert_eq!(status(dir)["state"], "stopped");
 
+    let _down = Down(dir);
     let up = lab(dir, &["up", "--detach"]);
     assert_eq!(up.status.code(), Some(0), "{}", text(&up));
     let told = status(dir);

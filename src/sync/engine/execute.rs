@@ -23,12 +23,9 @@ use crate::{
         },
         peer::Peers,
         refusal::Refusal,
-        store::{Access, Resource, Right, Store, StoreError},
+        store::{Access, INVALID_SESSION, Resource, Right, Store, StoreError},
     },
 };
-
-/// What Consul says of a session that it does not have.
-const INVALID_SESSION: &str = "invalid session";
 
 /// What Consul says in a transaction.
 const PERMISSION_DENIED: &str = "Permission denied";

@@ -1,9 +1,6 @@
 //! Sessions: each lives in one datacenter's Consul, and any agent finds it.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{MutexGuard, PoisonError},
-};
+use std::sync::{MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::Method;
@@ -16,7 +13,7 @@ use crate::{
             Raw, Request, Response, answer,
             ask::{Ask, SessionAsk},
         },
-        engine::{Engine, serve::Asked},
+        engine::{Engine, bounded::Bounded, serve::Asked},
         peer::{Peers, Target},
         refusal::Refusal,
         store::Store,
@@ -27,24 +24,7 @@ use crate::{
 const MAX_PLACES: usize = 4096;
 
 /// Where sessions live, as far as this agent has seen.
-#[derive(Default)]
-pub(super) struct Places {
-    by_id: BTreeMap<SessionId, Datacenter>,
-    order: VecDeque<SessionId>,
-}
-
-impl Places {
-    fn put(&mut self, id: SessionId, datacenter: Datacenter) {
-        if self.by_id.insert(id.clone(), datacenter).is_none() {
-            self.order.push_back(id);
-        }
-        if self.order.len() > MAX_PLACES
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.by_id.remove(&oldest);
-        }
-    }
-}
+pub(super) type Places = Bounded<SessionId, Datacenter, MAX_PLACES>;
 
 impl<S: Store + Raw, P: Peers> Engine<S, P> {
     pub(super) async fn session(&self, asked: &Asked<'_>, session: &SessionAsk) -> Response {
@@ -67,7 +47,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             SessionAsk::Create => self.create_or_ask(asked, session, &self.0.settings.sessions_home).await,
             SessionAsk::List => self.at(asked, session, &self.0.settings.sessions_home).await,
             SessionAsk::Info(id) | SessionAsk::Renew(id) | SessionAsk::Destroy(id) => {
-                let place = self.places().by_id.get(id).cloned();
+                let place = self.places().get(id).cloned();
                 match place {
                     Some(there) => self.at(asked, session, &there).await,
                     None if self.0.settings.datacenters.iter().all(|other| other == own) => {
@@ -155,7 +135,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
 
     /// Where a session lives that our Consul does not have.
     pub(super) async fn find_elsewhere(&self, asked: &Asked<'_>, id: &SessionId) -> Option<Datacenter> {
-        if let Some(there) = self.places().by_id.get(id) {
+        if let Some(there) = self.places().get(id) {
             return Some(there.clone());
         }
         for datacenter in self.search_order().into_iter().skip(1) {
@@ -291,7 +271,8 @@ mod tests {
         for n in 0..=MAX_PLACES {
             places.put(SessionId::from(n.to_string()), "primary".into());
         }
-        assert_eq!(places.by_id.len(), MAX_PLACES);
-        assert!(!places.by_id.contains_key(&SessionId::from("0")));
+        let get = |n: usize| places.get(&SessionId::from(n.to_string()));
+        assert_eq!((1..=MAX_PLACES).filter(|n| get(*n).is_some()).count(), MAX_PLACES);
+        assert_eq!(get(0), None);
     }
 }

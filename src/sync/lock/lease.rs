@@ -136,7 +136,8 @@ impl Holder {
     }
 
     /// Until when the lock is ours, as far as we may believe.
-    pub fn holds_until(&self) -> Option<Instant> {
+    #[cfg(test)]
+    fn holds_until(&self) -> Option<Instant> {
         match self.state {
             State::Holding { renewed, .. } => Some(ends(renewed, self.ttl)),
             _ => None,

@@ -10,14 +10,13 @@ mod orphans;
 
 use std::{
     collections::VecDeque,
-    future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    time::{Instant, timeout},
+    time::Instant,
 };
 
 use self::{
@@ -48,7 +47,7 @@ use crate::{
         },
         record::{self, Digest, Digester},
         refusal::Refusal,
-        store::{Read, Store, StoreError},
+        store::{Read, Store, StoreError, within},
     },
 };
 
@@ -401,15 +400,6 @@ fn json(status: u16, body: &impl serde::Serialize) -> Response {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn within<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, StoreError> {
-    timeout(limit, call)
-        .await
-        .unwrap_or_else(|_| Err(StoreError::Unknown(format!("no answer within {limit:?}"))))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::{
     consul::{
         acl::rights::ANONYMOUS,
         client::{Bearer, Client, ClientError, OpenReply, RawRequest},
-        kv::{KvError, Question, Reading},
+        kv::{Question, Reading},
     },
     model::{
         kv::{Op, Pair, TxnReply},
@@ -78,13 +78,13 @@ impl ConsulStore {
     /// # Errors
     /// Consul does not say.
     pub async fn max_txn_ops(&self) -> Result<usize, StoreError> {
-        Ok(self.0.client.max_txn_ops(READ).await?)
+        self.0.client.max_txn_ops(READ).await
     }
 
     /// Whether this agent's token may do these.
     async fn own_rights(&self, rights: &[Right]) -> Result<Vec<bool>, StoreError> {
         let questions: Vec<Question> = rights.iter().map(question).collect();
-        Ok(self.0.client.rights(&Bearer::Own, &questions, READ).await?)
+        self.0.client.rights(&Bearer::Own, &questions, READ).await
     }
 
     /// Makes sure that nothing is left out of a list of this prefix.
@@ -108,11 +108,11 @@ impl ConsulStore {
     }
 
     /// The error as others see it. After a refusal nothing counts as seen.
-    fn failed(&self, error: KvError) -> StoreError {
-        if matches!(error, KvError::Refused { status: 401 | 403, .. }) {
+    fn failed(&self, error: StoreError) -> StoreError {
+        if matches!(error, StoreError::Refused { status: 401 | 403, .. }) {
             self.seen().clear();
         }
-        error.into()
+        error
     }
 
     async fn raw(&self, request: &Request) -> Result<Response, ClientError> {
@@ -177,21 +177,21 @@ impl Store for ConsulStore {
     }
 
     async fn create_session(&self, spec: &SessionSpec) -> Result<SessionId, StoreError> {
-        Ok(self.0.client.create_session(spec, WRITE).await?)
+        self.0.client.create_session(spec, WRITE).await
     }
 
     async fn renew_session(&self, id: &SessionId) -> Result<bool, StoreError> {
-        Ok(self.0.client.renew_session(id, WRITE).await?)
+        self.0.client.renew_session(id, WRITE).await
     }
 
     async fn destroy_session(&self, id: &SessionId) -> Result<(), StoreError> {
-        Ok(self.0.client.destroy_session(id, WRITE).await?)
+        self.0.client.destroy_session(id, WRITE).await
     }
 
     async fn authorize(&self, token: Option<&SecretText>, rights: &[Right]) -> Result<Vec<bool>, StoreError> {
         let questions: Vec<Question> = rights.iter().map(question).collect();
         let token = token.filter(|token| !token.is_empty()).cloned().unwrap_or_else(nobody);
-        Ok(self.0.client.rights(&Bearer::Token(token), &questions, READ).await?)
+        self.0.client.rights(&Bearer::Token(token), &questions, READ).await
     }
 }
 
@@ -199,19 +199,8 @@ impl Raw for ConsulStore {
     async fn ask(&self, request: &Request) -> Result<Response, StoreError> {
         let answer = self.raw(request).await;
         answer.map_err(|error| {
-            if request.method.is_safe() { KvError::of_read(error) } else { KvError::of_write(error) }.into()
+            if request.method.is_safe() { StoreError::of_read(error) } else { StoreError::of_write(error) }
         })
-    }
-}
-
-impl From<KvError> for StoreError {
-    fn from(error: KvError) -> Self {
-        match error {
-            KvError::NotSent(reason) => Self::NotSent(reason),
-            KvError::Refused { status, reason } => Self::Refused { status, reason },
-            KvError::Unknown(reason) => Self::Unknown(reason),
-            KvError::Unusable(reason) => Self::Unusable(reason),
-        }
     }
 }
 

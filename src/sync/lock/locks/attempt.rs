@@ -19,12 +19,12 @@ use crate::{
             locks::{
                 CALL, Caller, Grants, Recent, Shared, asked,
                 orphans::{Held, Orphan},
-                unavailable, within, write,
+                unavailable, write,
             },
             wire::{self, Acquire},
         },
         refusal::Refusal,
-        store::{Read, Store, StoreError},
+        store::{Read, Store, StoreError, within},
     },
 };
 

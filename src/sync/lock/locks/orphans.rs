@@ -10,8 +10,8 @@ use crate::{
     model::{name::Datacenter, session::SessionId},
     sync::{
         home::memory::LOCK_FLAGS,
-        lock::locks::{CALL, Grants, unlock, within, write},
-        store::Store,
+        lock::locks::{CALL, Grants, unlock, write},
+        store::{Store, within},
     },
 };
 
