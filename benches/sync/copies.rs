@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use causeway::lifecycle;
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
@@ -16,32 +17,58 @@ const BULK: usize = 20_000;
 const RUNS: usize = 5;
 /// Sets in a client's transaction: what fits beside the journal's own verbs.
 const BATCH: usize = 60;
+const WRITERS: usize = 8;
 const VALUE: [u8; 100] = [b'v'; 100];
 
 /// 20,000 keys to the other datacenter, in turns with the loop.
 pub(crate) async fn bulk(site: &Site) -> String {
-    let (mut ours, mut loops) = (Vec::new(), Vec::new());
+    let (mut behind, mut along, mut loops) = (Vec::new(), Vec::new(), Vec::new());
     for run in 0..RUNS {
         loops.push(one_put_per_key(site, run).await);
-        ours.push(by_journal(site, run).await);
+        behind.push(catching_up(site, run).await);
+        along.push(while_written(site, run).await);
     }
-    let (own, peer) = (median(ours.iter().copied()), median(loops.iter().copied()));
+    let [own, written, peer] = [&behind, &along, &loops].map(|runs| median(runs.iter().copied()));
     format!(
         "bulk replication of {BULK} keys of {} bytes, keys/s (median of {RUNS} runs, in turns)\n  \
-         from the first write at home to all of them in the replica: {own}, to reach: 10000 and 10 times the loop\n  \
-         a loop of one PUT for each key there, as consul-replicate does: {peer} ({:.1} times)\n     runs: {ours:?} / {loops:?}\n",
+         all of them at home, as for the loop: {own}, to reach: 10000 and 10 times the loop\n  \
+         from the first write at home, {WRITERS} clients: {written}\n  \
+         a loop of one PUT for each key there, as consul-replicate does: {peer} (the journal {:.1} times)\n     \
+         runs: {behind:?} / {along:?} / {loops:?}\n",
         VALUE.len(),
         own as f64 / peer.max(1) as f64
     )
 }
 
-async fn by_journal(site: &Site, run: usize) -> u64 {
-    let prefix = format!("config/bulk{run}/");
-    let (home, there) = (site.agent(HOME), site.consul(AWAY));
+/// The replica's agent stands still while the keys are written, and then applies what the journal has.
+async fn catching_up(site: &Site, run: usize) -> u64 {
+    let prefix = format!("config/behind{run}/");
+    site.lab.signal(AWAY, "causeway", Signal::SIGSTOP).unwrap();
+    let last = fill(&site.agent(HOME), &prefix, BULK).await.unwrap();
     let start = lifecycle::now();
-    fill(&home, &prefix, BULK).await;
-    until("the replica has all", async || Ok((there.count(&prefix).await? == BULK).then_some(()))).await;
+    site.lab.signal(AWAY, "causeway", Signal::SIGCONT).unwrap();
+    applied(site, &prefix, &last).await;
     rate(BULK, start.elapsed())
+}
+
+async fn while_written(site: &Site, run: usize) -> u64 {
+    let prefix = format!("config/along{run}/");
+    let start = lifecycle::now();
+    let last = fill(&site.agent(HOME), &prefix, BULK).await.unwrap();
+    applied(site, &prefix, &last).await;
+    let took = start.elapsed();
+    assert_eq!(site.consul(AWAY).count(&prefix).await.unwrap(), BULK);
+    rate(BULK, took)
+}
+
+/// Until the replica says that it has that position, which it knows by its own transactions.
+async fn applied(site: &Site, prefix: &str, position: &str) {
+    let (door, target) = (site.agent(AWAY), format!("/v1/kv/{prefix}none"));
+    until("the replica has all", async || {
+        let reply = door.ask(http::Method::GET, &target, &[("x-sync-min-seq", position)], "").await?;
+        Ok((reply.status == 404).then_some(()))
+    })
+    .await;
 }
 
 /// Reads the source through the other datacenter, as consul-replicate does, and writes one key after the other.
@@ -103,21 +130,22 @@ async fn stop_agents(site: &Site) {
     }
 }
 
-/// Sets so many keys, eight transactions at a time.
-async fn fill(door: &Door, prefix: &str, keys: usize) {
-    const WRITERS: usize = 8;
+/// Sets so many keys, eight transactions at a time; gives the position of the last, where the door is an agent's.
+async fn fill(door: &Door, prefix: &str, keys: usize) -> Option<String> {
     let mut all = JoinSet::new();
     for writer in 0..WRITERS {
         let (door, prefix) = (door.clone(), prefix.to_owned());
         all.spawn(async move {
+            let mut last = None;
             for first in (writer * BATCH..keys).step_by(WRITERS * BATCH) {
-                let batch = first..(first + BATCH).min(keys);
-                door.set_all(batch.map(|number| format!("{prefix}{:03}/{number:07}", number % 512)), &VALUE)
-                    .await;
+                let names = (first..(first + BATCH).min(keys))
+                    .map(|number| format!("{prefix}{:03}/{number:07}", number % 512));
+                last = door.set_all(names, &VALUE).await.position();
             }
+            last
         });
     }
-    all.join_all().await;
+    all.join_all().await.into_iter().flatten().max().map(|(epoch, seq)| format!("{epoch}.{seq}"))
 }
 
 fn rate(keys: usize, took: Duration) -> u64 {

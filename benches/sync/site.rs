@@ -86,6 +86,14 @@ impl Site {
     }
 }
 
+impl Reply {
+    /// Where in the journal a write stands: epoch and number.
+    pub(crate) fn position(&self) -> Option<(u64, u64)> {
+        let (epoch, seq) = self.headers.get("x-sync-seq")?.to_str().ok()?.split_once('.')?;
+        Some((epoch.parse().ok()?, seq.parse().ok()?))
+    }
+}
+
 impl Door {
     fn new(address: &str) -> Self {
         let address = ConsulAddress::parse(address).unwrap();
