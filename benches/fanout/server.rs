@@ -191,7 +191,7 @@ impl Served {
             source: Arc::new(source.clone()),
             board: StatusBoard::new(),
             metrics,
-            limits: Limits { max_streams: usize::MAX, tcp_max_age: None },
+            limits: Limits { max_streams: usize::MAX, new_streams_per_second: u32::MAX, tcp_max_age: None },
             ready,
         };
         let task = lifecycle::spawn("xds.serve", server.serve(listeners, stopped));

@@ -112,7 +112,11 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
         source: Arc::new(access.clone()),
         board,
         metrics: metrics.xds,
-        limits: Limits { max_streams: config.xds.max_streams, tcp_max_age: config.xds.tcp_max_age },
+        limits: Limits {
+            max_streams: config.xds.max_streams,
+            new_streams_per_second: config.xds.new_streams_per_second,
+            tcp_max_age: config.xds.tcp_max_age,
+        },
         ready: is_ready,
     };
     supervisor.start("xds.serve", server.serve(listeners, stop.clone()));

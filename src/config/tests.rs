@@ -99,6 +99,7 @@ socket_mode = "600"
 tcp = "127.0.0.1:18502"
 tcp_max_age_s = 0
 max_streams = 9
+new_streams_per_second = 7
 token_recheck_ms = 1000
 [http]
 listen = "127.0.0.1:1"

@@ -13,6 +13,9 @@ const MAX_SOCKET_PATH_BYTES: usize = 107;
 /// None would serve nobody; more than a million do not fit into one process.
 const STREAMS_LIMITS: RangeInclusive<u64> = 1..=1_000_000;
 
+/// None would serve nobody; beyond that nothing is held back.
+const NEW_STREAMS_LIMITS: RangeInclusive<u64> = 1..=100_000;
+
 /// A week: beyond it a limit of age is none.
 const MAX_AGE_LIMIT_S: u64 = 7 * 24 * 60 * 60;
 
@@ -35,6 +38,8 @@ pub struct XdsSettings {
     pub tcp_max_age: Option<Duration>,
     /// Discovery streams at once.
     pub max_streams: usize,
+    /// Streams let in each second while more of them come.
+    pub new_streams_per_second: u32,
     /// How often the ACL token of an open stream is checked again, in milliseconds.
     pub token_recheck_ms: u64,
 }
@@ -48,6 +53,7 @@ impl Default for XdsSettings {
             tcp: None,
             tcp_max_age: Some(Duration::from_secs(1_800)),
             max_streams: 10_000,
+            new_streams_per_second: 1_000,
             token_recheck_ms: 300_000,
         }
     }
@@ -56,7 +62,16 @@ impl Default for XdsSettings {
 pub(crate) const SECTION: Section = Section {
     name: "xds",
     about: "Where Envoys connect: private keys are served here",
-    keys: &[SOCKET, SOCKET_GROUP, SOCKET_MODE, TCP, TCP_MAX_AGE_S, MAX_STREAMS, TOKEN_RECHECK_MS],
+    keys: &[
+        SOCKET,
+        SOCKET_GROUP,
+        SOCKET_MODE,
+        TCP,
+        TCP_MAX_AGE_S,
+        MAX_STREAMS,
+        NEW_STREAMS_PER_SECOND,
+        TOKEN_RECHECK_MS,
+    ],
 };
 
 const SOCKET: Key = Key {
@@ -113,6 +128,15 @@ const MAX_STREAMS: Key = Key {
     value: |config| Value::count(config.xds.max_streams),
     ..Key::TEXT
 };
+const NEW_STREAMS_PER_SECOND: Key = Key {
+    name: "new_streams_per_second",
+    kind: Kind::Number("streams", NEW_STREAMS_LIMITS),
+    example: "1000",
+    meaning: "how many new streams are let in each second when very many come at once; the others wait their turn",
+    more: "The first second's worth is let in at once. It keeps those that are connected from waiting behind a rush",
+    value: |config| Value::Number(config.xds.new_streams_per_second.into()),
+    ..Key::TEXT
+};
 const TOKEN_RECHECK_MS: Key = Key {
     name: "token_recheck_ms",
     kind: Kind::Number("milliseconds", TOKEN_RECHECK_LIMITS),
@@ -138,6 +162,10 @@ pub(crate) fn read(document: &mut Document<'_>) -> XdsSettings {
         .number(&MAX_STREAMS)
         .and_then(|streams| usize::try_from(streams).ok())
         .unwrap_or(default.max_streams);
+    let new_streams_per_second = section
+        .number(&NEW_STREAMS_PER_SECOND)
+        .and_then(|streams| u32::try_from(streams).ok())
+        .unwrap_or(default.new_streams_per_second);
     let recheck = section.number(&TOKEN_RECHECK_MS);
     let token_recheck_ms = recheck.unwrap_or(default.token_recheck_ms);
     if socket.is_none() {
@@ -149,7 +177,16 @@ pub(crate) fn read(document: &mut Document<'_>) -> XdsSettings {
             section.refuse(key, "is set and socket is \"\"", "remove it, or give socket a path");
         }
     }
-    XdsSettings { socket, socket_group, socket_mode, tcp, tcp_max_age, max_streams, token_recheck_ms }
+    XdsSettings {
+        socket,
+        socket_group,
+        socket_mode,
+        tcp,
+        tcp_max_age,
+        max_streams,
+        new_streams_per_second,
+        token_recheck_ms,
+    }
 }
 
 fn non_empty(text: String) -> Option<String> {

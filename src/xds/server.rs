@@ -10,6 +10,7 @@ mod body;
 mod connection;
 mod convert;
 mod csds;
+mod entrance;
 mod health;
 mod scope;
 mod services;
@@ -50,6 +51,9 @@ const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
 /// See [`Limits::max_streams`].
 const DEFAULT_MAX_STREAMS: usize = 10_000;
 
+/// See [`Limits::new_streams_per_second`]: about half of what two cores can open and answer.
+const DEFAULT_NEW_STREAMS_PER_SECOND: u32 = 1_000;
+
 /// See [`Limits::tcp_max_age`].
 const DEFAULT_TCP_MAX_AGE: Duration = Duration::from_secs(30 * 60);
 
@@ -68,13 +72,19 @@ pub struct Limits {
     /// Discovery streams at once. An Envoy has one over ADS, and one for each of its clusters, routes and secrets
     /// without.
     pub max_streams: usize,
+    /// Streams that are let in each second while more of them come; the first second's worth at once. The others wait.
+    pub new_streams_per_second: u32,
     /// How old a TCP connection grows, give or take a tenth, before its client is sent to connect anew; none for ever.
     pub tcp_max_age: Option<Duration>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_streams: DEFAULT_MAX_STREAMS, tcp_max_age: Some(DEFAULT_TCP_MAX_AGE) }
+        Self {
+            max_streams: DEFAULT_MAX_STREAMS,
+            new_streams_per_second: DEFAULT_NEW_STREAMS_PER_SECOND,
+            tcp_max_age: Some(DEFAULT_TCP_MAX_AGE),
+        }
     }
 }
 
@@ -98,7 +108,7 @@ impl Server {
     /// only.
     pub async fn serve(self, listeners: Listeners, stop: Stop) {
         let Self { source, board, metrics, limits, ready } = self;
-        let routes = services(Shared::new(source, board, metrics, limits.max_streams), ready, &stop);
+        let routes = services(Shared::new(source, board, metrics, &limits), ready, &stop);
         let unix = async {
             let Some(listener) = listeners.unix else { return };
             let manners = Manners { max_age: None, max_streams: limits.max_streams };

@@ -54,6 +54,21 @@ async fn streams_beyond_the_cap_are_told_so_and_freed_places_are_given_anew() {
 }
 
 #[tokio::test]
+async fn a_rush_of_streams_is_let_in_at_a_bounded_rate_and_served() {
+    const EACH_SECOND: u32 = 20;
+    let limits = Limits { new_streams_per_second: EACH_SECOND, ..Limits::default() };
+    let rig = Rig::within(limits);
+    let channel = rig.channel().await;
+    let start = lifecycle::now();
+    let rush = (0..2 * EACH_SECOND + 1).map(|_| async {
+        let mut stream = Raw::open(&channel, ADS, delta(Kind::Cluster, &[])).await;
+        assert_eq!(stream.names().await.len(), 3);
+    });
+    futures_util::future::join_all(rush).await;
+    assert!(start.elapsed() >= Duration::from_secs(1), "the second half took {:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn a_connection_over_tcp_ends_at_its_age_and_the_client_comes_back() {
     let listener = bind_tcp(([127, 51, 0, 22], 0).into()).unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

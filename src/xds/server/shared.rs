@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::xds::{
     metrics::XdsMetrics,
-    server::{StatusBoard, source::ProxySource},
+    server::{Limits, StatusBoard, entrance::Entrance, source::ProxySource},
 };
 
 /// What all streams use.
@@ -19,6 +19,7 @@ pub(super) struct Shared {
     pub(super) board: StatusBoard,
     pub(super) source: Arc<dyn ProxySource>,
     pub(super) metrics: XdsMetrics,
+    pub(super) entrance: Entrance,
     streams: AtomicU64,
     room: Arc<Semaphore>,
     /// Streams are being refused, and the log says so already.
@@ -31,12 +32,13 @@ impl Shared {
         source: Arc<dyn ProxySource>,
         board: StatusBoard,
         metrics: XdsMetrics,
-        max_streams: usize,
+        limits: &Limits,
     ) -> Self {
-        let max_streams = max_streams.min(Semaphore::MAX_PERMITS);
+        let max_streams = limits.max_streams.min(Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(max_streams));
         let is_full = AtomicBool::new(false);
-        Self { board, source, metrics, streams: AtomicU64::new(0), room, is_full, max_streams }
+        let entrance = Entrance::new(limits.new_streams_per_second);
+        Self { board, source, metrics, entrance, streams: AtomicU64::new(0), room, is_full, max_streams }
     }
 
     /// A stream's number, unlike that of any other of this process.

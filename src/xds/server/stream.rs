@@ -117,6 +117,9 @@ async fn run<W: Wire>(
         return told(&leave, &responses, status).await;
     };
     let Ok(Some(mut first)) = first else { return };
+    if unless_leaving(&leave, shared.entrance.turn()).await.is_none() {
+        return;
+    }
     let checked = opening.scope.check(&mut first);
     let opened = checked.and_then(|()| Session::open(shared, opening, &first, responses.clone()));
     let ended = match opened {
