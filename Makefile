@@ -3,6 +3,9 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
+# Builds target/debug/causeway as the tests have it. Without them, what only their dependencies switch on would be off in
+# nearly every crate, and all be built anew.
+PROGRAM := cargo test --locked --no-run --test it
 .PHONY: help lab test soak test-vm verify layers goldens dependencies package scripts fix bench deb tools
 
 help: ## this list
@@ -26,7 +29,7 @@ soak: tools ## the long runs: thousands of seeds of the simulation, hundreds of 
 	SYNC_SEEDS=$${SYNC_SEEDS:-3000} SYNC_PROGRAMS=$${SYNC_PROGRAMS:-3000} cargo test --locked --test it -- sync:: --nocapture
 
 test-vm: tools ## as root: the units and the package, in a Debian booted in a container
-	cargo build --locked
+	$(PROGRAM)
 	tests/vm/run
 
 verify: ## formatting, lints, docs, layers, goldens, dependencies, package; writes nothing
@@ -53,7 +56,8 @@ dependencies:
 
 package:
 	@if command -v dh >/dev/null && command -v lintian >/dev/null; then \
-	  rm -rf target/debian/checked; DEB_PROFILE=dev DEB_DIR=target/debian/checked tools/deb --lint; \
+	  $(PROGRAM); rm -rf target/debian/checked; \
+	  CAUSEWAY_BINARY=target/debug/causeway DEB_PROFILE=dev DEB_DIR=target/debian/checked tools/deb --lint; \
 	else echo "package: not run: debhelper and lintian are not both installed"; fi
 
 scripts:
