@@ -1,6 +1,7 @@
 //! Proof of replication: a model of Consul that is held against the real one, the engine over it in simulated datacenters,
 //! histories and what must hold of them, and the faults of others planted to be caught.
 
+mod answers;
 mod client;
 mod compare;
 mod consul_model;

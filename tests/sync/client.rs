@@ -340,21 +340,6 @@ pub(crate) async fn run(world: &World, record: Record, tasks: Vec<Task>, strateg
     }
 }
 
-/// Writes something below each prefix until it is done.
-pub(crate) async fn touch(world: &World) {
-    for (at, key) in ["config/touched", "locks/touched"].into_iter().enumerate() {
-        let is_done = |reply| matches!(reply, Reply::Answer(Response { status: 200, .. }));
-        let value = format!("{at}");
-        let target = format!("/v1/kv/{key}");
-        let end = lifecycle::now() + Duration::from_secs(60);
-        while lifecycle::now() < end
-            && !is_done(world.ask(world.home_of(key), 0, Method::PUT, &target, &[], value.clone()).await)
-        {
-            sleep(Duration::from_secs(1)).await;
-        }
-    }
-}
-
 /// Reads everything until it is read.
 pub(crate) async fn read_all(
     world: &World,

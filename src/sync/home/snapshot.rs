@@ -8,7 +8,7 @@ use crate::{
     model::kv::Pair,
     sync::{
         home::{history::Logged, memory::is_lock},
-        peer::SnapshotPair,
+        peer::{SnapshotPair, UNKNOWN_INDEX, UNKNOWN_LOCK},
         record::{Change, Hash, Value},
     },
 };
@@ -48,7 +48,7 @@ pub fn brought_forward(
     let mut keys: BTreeMap<String, Slot> = BTreeMap::new();
     for pair in pairs {
         let (created, modified) = (pair.create_index, pair.modify_index);
-        keys.insert(pair.key.clone(), Slot { created, modified, shot: Shot::of(pair) });
+        keys.insert(pair.key.clone(), Slot { created, modified, is_listed: true, shot: Shot::of(pair) });
     }
     for Logged { entry, index, .. } in entries {
         for change in &entry.ops {
@@ -61,6 +61,8 @@ pub fn brought_forward(
 struct Slot {
     created: u64,
     modified: u64,
+    /// It is as the list shows it, after all of the entry that changed it last.
+    is_listed: bool,
     shot: Shot,
 }
 
@@ -70,7 +72,7 @@ fn bring(
     index: u64,
     blobs: &BTreeMap<Hash, Bytes>,
 ) -> Option<()> {
-    let seen = |slot: &Slot| slot.modified > index;
+    let seen = |slot: &Slot| slot.modified > index || slot.is_listed && slot.modified == index;
     match change {
         Change::DelTree { k } => {
             let from = (Bound::Included(k.as_str()), Bound::Unbounded);
@@ -83,7 +85,8 @@ fn bring(
         Change::Del { k } => drop(keys.remove(k)),
         Change::Held { k } => {
             let created = keys.get(k).map_or(index, |slot| slot.created);
-            keys.insert(k.clone(), Slot { created, modified: index, shot: Shot::Held(k.clone()) });
+            let shot = Shot::Held(k.clone());
+            keys.insert(k.clone(), Slot { created, modified: index, is_listed: false, shot });
         }
         Change::Set { k, flags, value } => {
             let value = match value {
@@ -98,24 +101,33 @@ fn bring(
 
 fn set(keys: &mut BTreeMap<String, Slot>, key: &str, flags: u64, value: Bytes, index: u64) {
     let before = keys.get(key);
-    // An equal write changes nothing, and not the index.
+    let mut modify_index = index;
     if let Some(Slot { shot: Shot::Data(pair), .. }) = before
         && pair.value == value
         && pair.flags == flags
     {
-        return;
+        // An equal write changes nothing, and not the index; unless it sets the `LockIndex` to 0.
+        match pair.lock_index {
+            0 => return,
+            UNKNOWN_LOCK => modify_index = UNKNOWN_INDEX,
+            _ => {}
+        }
     }
     let created = before.map_or(index, |slot| slot.created);
+    // A release keeps it, a plain write of a lock that nobody holds does not, and the entry does not tell which it was.
+    let was_lock = before.is_some_and(|slot| matches!(slot.shot, Shot::Held(_)));
+    let lock_index = if was_lock { UNKNOWN_LOCK } else { 0 };
     let pair = Pair {
         key: key.to_owned(),
         value,
         flags,
         session: None,
-        lock_index: 0,
+        lock_index,
         create_index: created,
-        modify_index: index,
+        modify_index,
     };
-    keys.insert(key.to_owned(), Slot { created, modified: index, shot: Shot::Data(pair) });
+    let shot = Shot::Data(pair);
+    keys.insert(key.to_owned(), Slot { created, modified: index, is_listed: false, shot });
 }
 
 /// In messages of bounded size. With `compare`, hashes stand in place of values.

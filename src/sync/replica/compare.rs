@@ -37,6 +37,11 @@ impl Differences {
         self.is_full
     }
 
+    /// Their keys.
+    pub fn into_keys(self) -> BTreeSet<String> {
+        self.keys
+    }
+
     /// An entry said what this key holds.
     pub fn settle(&mut self, key: &str) {
         self.keys.remove(key);
@@ -98,8 +103,8 @@ impl Compare {
                 }
                 self.differences.add(home.pair.key);
             }
-            Finding::Held { key, clear, mark } => {
-                if clear || mark {
+            Finding::Held { key, local, mark } => {
+                if local.is_some() || mark {
                     self.differences.add(key);
                 }
             }
@@ -113,7 +118,7 @@ impl Compare {
     /// Another number came.
     pub fn end(mut self, told: u64) -> Result<(Memory, Differences), Unusable> {
         let rest = self.merge.end(told)?;
-        rest.deletes.into_iter().for_each(|key| self.differences.add(key));
+        rest.deletes.into_iter().for_each(|alone| self.differences.add(alone.key));
         Ok((self.memory, self.differences))
     }
 }

@@ -6,13 +6,10 @@
 
 use std::{collections::BTreeMap, ops::Bound};
 
-use crate::model::kv::Pair;
-
-/// An index that is not known. Consul's begin at 1.
-const UNKNOWN: u64 = 0;
-
-/// A `LockIndex` that is not known: the journal does not carry it.
-const UNKNOWN_LOCK: u64 = u64::MAX;
+use crate::{
+    model::kv::Pair,
+    sync::peer::{UNKNOWN_INDEX as UNKNOWN, UNKNOWN_LOCK},
+};
 
 /// The home's indexes of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,7 +189,13 @@ impl Memory {
 
     /// The keys that live at home only.
     pub fn held(&self) -> impl Iterator<Item = &str> {
-        self.held.keys().map(|key| &**key)
+        self.held_behind(None)
+    }
+
+    /// Those of them behind this key, in their order.
+    pub fn held_behind<'m>(&'m self, after: Option<&'m str>) -> impl Iterator<Item = &'m str> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.held.range::<str, _>((from, Bound::Unbounded)).map(|(key, _)| &**key)
     }
 
     /// Forgets all keys strictly between these two.

@@ -14,7 +14,10 @@ use crate::{
     model::sync::Position,
     sync::{
         record::{Hash, Phase, RecordError, State},
-        replica::{chain::Break, snapshot::Excess},
+        replica::{
+            chain::Break,
+            snapshot::{Excess, Rest},
+        },
     },
 };
 
@@ -75,6 +78,19 @@ pub enum Reason {
     /// The guard.
     #[error("{} of {} keys would be deleted, which is more than passes unasked; {APPROVE}", .0.deletes, .0.keys)]
     Guard(Excess),
+    /// An empty home.
+    #[error(
+        "the home says at {home} that it is empty, and that proves nothing to a replica at {at}: all {keys} keys would be deleted; \
+         look at home, and if they are to go, {APPROVE}"
+    )]
+    Emptied {
+        /// Where the home is.
+        home: Position,
+        /// Where we are.
+        at: Position,
+        /// How many keys there are here.
+        keys: usize,
+    },
     /// Our own record cannot be used.
     #[error("{0}; or {APPROVE}")]
     Record(#[from] RecordError),
@@ -121,6 +137,20 @@ pub struct Transition {
     pub to: Stage,
     /// What led to it, unless that is in the stages.
     pub why: Option<String>,
+}
+
+/// What keeps a replica at `at` from taking over a whole list of the home, which stands at `home` in a history that
+/// contains `at`.
+pub fn objection(at: Position, home: Position, rest: &Rest) -> Option<Reason> {
+    if home < at {
+        return Some(Reason::Behind { home, at });
+    }
+    if let Some(excess) = rest.excess() {
+        return Some(Reason::Guard(excess));
+    }
+    // Entries of our own history empty a home as they fill it. Without any behind ours nothing can have been deleted.
+    let has_gone_on = home.epoch == at.epoch && home.seq > at.seq;
+    (rest.leaves_nothing() && !has_gone_on).then_some(Reason::Emptied { home, at, keys: rest.local })
 }
 
 /// How the work begins.

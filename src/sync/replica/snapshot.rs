@@ -60,6 +60,18 @@ impl Content for Hashed {
     }
 }
 
+/// A key's index here, and what it holds.
+pub type Here = (u64, Print);
+
+/// A key with data that only the local list has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alone {
+    /// The key.
+    pub key: String,
+    /// As it is here.
+    pub local: Here,
+}
+
 /// What the two lists say of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding<D> {
@@ -79,7 +91,7 @@ pub enum Finding<D> {
         /// As it is at home.
         home: D,
         /// As it is here.
-        local: Option<(u64, Print)>,
+        local: Option<Here>,
         /// It is marked as a lock here, and is none.
         unmark: bool,
     },
@@ -87,8 +99,8 @@ pub enum Finding<D> {
     Held {
         /// The key.
         key: String,
-        /// It holds data here, and must not.
-        clear: bool,
+        /// The data that it holds here, and must not.
+        local: Option<Here>,
         /// It is not marked here.
         mark: bool,
     },
@@ -100,6 +112,14 @@ impl<D: Content> Finding<D> {
         match self {
             Self::Same { home, .. } | Self::Differs { home, .. } => home.key(),
             Self::Held { key, .. } => key,
+        }
+    }
+
+    /// The data that it holds here.
+    pub fn here(&self) -> Option<Here> {
+        match self {
+            Self::Same { local, print, .. } => Some((*local, *print)),
+            Self::Differs { local, .. } | Self::Held { local, .. } => *local,
         }
     }
 }
@@ -124,7 +144,7 @@ pub enum Unusable {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rest {
     /// Keys with data that the home does not have.
-    pub deletes: Vec<String>,
+    pub deletes: Vec<Alone>,
     /// Keys that are marked as locks and are none.
     pub unmarks: Vec<String>,
     /// How many keys held data here.
@@ -143,12 +163,16 @@ pub struct Excess {
 }
 
 impl Rest {
-    /// Whether a person has to approve the deletes: they are many, or they leave nothing.
+    /// Whether the deletes are so many that a person has to approve them.
     pub fn excess(&self) -> Option<Excess> {
         let deletes = self.deletes.len();
         let is_many = deletes > ALWAYS_FREE.max(self.local / FREE_SHARE);
-        let leaves_nothing = self.home == 0 && deletes > 0;
-        (is_many || leaves_nothing).then_some(Excess { deletes, keys: self.local })
+        is_many.then_some(Excess { deletes, keys: self.local })
+    }
+
+    /// Whether all data would be gone. A list that shows nothing is whole as easily as it is none.
+    pub fn leaves_nothing(&self) -> bool {
+        self.home == 0 && !self.deletes.is_empty()
     }
 }
 
@@ -188,7 +212,12 @@ impl Merge {
 
     /// The home's list has no further keys: local ones that still come are in no list but theirs.
     pub fn drain(&mut self) {
-        self.rest.deletes.extend(self.local.drain(..).map(|pair| pair.key));
+        self.rest.deletes.extend(self.local.drain(..).map(alone));
+    }
+
+    /// The keys that only the local list has, as far as both lists have come.
+    pub fn alone(&self) -> &[Alone] {
+        &self.rest.deletes
     }
 
     /// Takes the next key of the home's list.
@@ -203,22 +232,23 @@ impl Merge {
         if !key.starts_with(&self.prefix) || self.last.as_deref().is_some_and(|last| last >= key) {
             return Err(Unusable::Order);
         }
-        while let Some(alone) = self.next_local(|local| local < key) {
-            self.rest.deletes.push(alone.key);
+        while let Some(pair) = self.next_local(|local| local < key) {
+            self.rest.deletes.push(alone(pair));
         }
         let local = self.next_local(|local| local == key);
         let is_marked = self.marked.remove(key);
         self.last = Some(key.to_owned());
         self.rest.home += 1;
         Ok(match (listed, local) {
-            (Listed::Held(key), local) => Finding::Held { key, clear: local.is_some(), mark: !is_marked },
+            (Listed::Held(key), local) => {
+                Finding::Held { key, local: local.as_ref().map(here), mark: !is_marked }
+            }
             (Listed::Data(home), Some(local)) if home.is_in(&local) => {
-                let print = Print::of(&local.value, local.flags);
-                Finding::Same { home, local: local.modify_index, print, unmark: is_marked }
+                let (local, print) = here(&local);
+                Finding::Same { home, local, print, unmark: is_marked }
             }
             (Listed::Data(home), local) => {
-                let local = local.map(|pair| (pair.modify_index, Print::of(&pair.value, pair.flags)));
-                Finding::Differs { home, local, unmark: is_marked }
+                Finding::Differs { home, local: local.as_ref().map(here), unmark: is_marked }
             }
         })
     }
@@ -240,6 +270,16 @@ impl Merge {
         self.rest.unmarks = self.marked.into_iter().collect();
         Ok(self.rest)
     }
+}
+
+/// What a key holds here.
+pub fn here(pair: &Pair) -> Here {
+    (pair.modify_index, Print::of(&pair.value, pair.flags))
+}
+
+fn alone(pair: Pair) -> Alone {
+    let local = here(&pair);
+    Alone { key: pair.key, local }
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use crate::{
         replica::{
             ReplicaSettings,
             apply::{Batch, Budget, Guarded},
+            audit::Edits,
             compare::Differences,
             machine::{Event, Machine, Opening, Reason, Stage},
             shared::Shared,
@@ -93,6 +94,7 @@ pub(super) struct Worker<S, P> {
     /// The data was copied by this agent and only has to settle.
     is_copied: bool,
     differences: Differences,
+    edits: Edits,
     last_ts_ms: u64,
     audit_rest: Duration,
 }
@@ -119,6 +121,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
             settling: Settling::Done,
             is_copied: false,
             differences: Differences::default(),
+            edits: Edits::default(),
             last_ts_ms: 0,
             audit_rest: Duration::ZERO,
         }

@@ -89,10 +89,6 @@ fn judged(calls: &[Call], kind: Kind) -> Vec<Violation> {
 /// I9, and what was read at the end.
 async fn settle(world: &Arc<World>, record: &Record, kind: Kind) -> Vec<Violation> {
     let mut found = Vec::new();
-    if kind == Kind::Restore {
-        // A replica whose own Consul was restored learns of it by the next entry.
-        client::touch(world).await;
-    }
     until_equal(world).await;
     for behind in world.behind() {
         approve(world, kind, &behind, &mut found).await;

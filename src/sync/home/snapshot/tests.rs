@@ -91,3 +91,22 @@ fn messages_are_bounded_and_lose_nothing() {
     assert_eq!(messages(huge, false).count(), 1, "what is larger goes alone");
     assert_eq!(messages(Vec::new(), false).count(), 0);
 }
+
+/// A release keeps the `LockIndex`, of which an entry says nothing; the list knows it, where it shows the key after that.
+#[test]
+fn how_often_a_key_was_acquired_is_told_where_it_is_known() {
+    let freed = |lock_index, modify_index| Pair { lock_index, ..pair("l", "1", 5, modify_index) };
+    let forward = |listed: Pair, ops: Vec<Vec<Change>>| {
+        let entries: Vec<Logged> = (10..).zip(ops).map(|(index, ops)| entry(index, ops)).collect();
+        let shots = brought_forward(vec![listed], &entries, &BTreeMap::new()).unwrap();
+        let [Shot::Data(pair)] = &shots[..] else { panic!("{shots:?}") };
+        (pair.lock_index, pair.modify_index)
+    };
+    let held = || Change::Held { k: "l".into() };
+    assert_eq!(forward(freed(3, 11), vec![vec![held()], vec![set("l", "1")]]), (3, 11));
+    assert_eq!(forward(freed(2, 9), vec![vec![held()], vec![set("l", "1")]]), (UNKNOWN_LOCK, 11));
+    assert_eq!(forward(freed(2, 9), vec![vec![set("l", "1")]]), (0, 10), "a plain write sets it to 0");
+    assert_eq!(forward(freed(0, 9), vec![vec![set("l", "1")]]), (0, 9));
+    let again = vec![vec![held()], vec![set("l", "1")], vec![set("l", "1")]];
+    assert_eq!(forward(freed(2, 9), again), (0, UNKNOWN_INDEX));
+}

@@ -7,7 +7,7 @@ use crate::{
     model::{kv::Pair, sync::Position},
     sync::{
         peer::{
-            FollowItem, FollowStart, SnapshotPair,
+            FollowItem, FollowStart, SnapshotPair, UNKNOWN_LOCK,
             convert::{ConvertError, PART_BYTES, bad, hash_in, named, position_in, position_out},
             wire as pb,
         },
@@ -167,6 +167,7 @@ fn valued(pair: Pair, value: Bytes) -> pb::Pair {
         create_index: pair.create_index,
         modify_index: pair.modify_index,
         held: false,
+        lock_index: Some(pair.lock_index).filter(|index| *index != UNKNOWN_LOCK),
     }
 }
 
@@ -180,7 +181,7 @@ fn pair_in(pair: pb::Pair, compare: bool) -> Result<SnapshotPair, ConvertError> 
         value: Bytes::new(),
         flags: pair.flags,
         session: None,
-        lock_index: 0,
+        lock_index: pair.lock_index.unwrap_or(UNKNOWN_LOCK),
         create_index: pair.create_index,
         modify_index: pair.modify_index,
     };

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     model::kv::Pair,
     sync::{
-        peer::{FollowItem, FollowStart, SnapshotPair},
+        peer::{FollowItem, FollowStart, SnapshotPair, UNKNOWN_LOCK},
         record::{self, Change, Entry, Value},
     },
 };
@@ -113,6 +113,22 @@ fn everything_comes_out_as_it_went_in() {
     let hashed = SnapshotPair::Hashed { pair: pair("a", 0), hash: [7; 32] };
     let item = FollowItem::SnapshotPairs(vec![hashed]);
     assert_eq!(sent(item.clone(), true), [item]);
+}
+
+#[test]
+fn how_often_a_key_was_acquired_is_unknown_where_the_home_does_not_tell() {
+    for lock_index in [0, 3, UNKNOWN_LOCK] {
+        let pair = Pair { lock_index, ..pair("l", 1) };
+        let item = FollowItem::SnapshotPairs(vec![SnapshotPair::Data(pair)]);
+        assert_eq!(sent(item.clone(), false), [item]);
+    }
+    // As a release sends it that does not tell.
+    let silent = pb::Pair { key: "l".into(), ..Default::default() };
+    let down = pb::follow_down::Message::SnapshotPairs(pb::SnapshotPairs { pairs: vec![silent] });
+    let bytes = pb::FollowDown { message: Some(down) }.encode_to_vec();
+    let item = item_in(pb::FollowDown::decode(&*bytes).unwrap(), false).unwrap();
+    let FollowItem::SnapshotPairs(pairs) = item else { panic!("{item:?}") };
+    assert!(matches!(&pairs[..], [SnapshotPair::Data(Pair { lock_index: UNKNOWN_LOCK, .. })]), "{pairs:?}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::sync::replica::{indexes::Print, snapshot::here};
 
 fn pair(key: &str, value: &str, modify_index: u64) -> Pair {
     Pair {
@@ -54,7 +55,7 @@ fn suspects_have_a_bound() {
 fn a_second_look_tells_what_it_is() {
     let mut memory = memory(&[("c/a", 7)]);
     memory.hold("c/lock", None);
-    let look = |key, now: Option<Pair>| verdict(key, now.as_ref(), &memory);
+    let look = |key, now: Option<Pair>| verdict(key, now.as_ref().map(here), &memory);
     assert_eq!(look("c/a", Some(pair("c/a", "other", 7))), Verdict::Fine, "the index decides");
     assert_eq!(look("c/a", Some(pair("c/a", "1", 9))), Verdict::Restored(9));
     assert_eq!(look("c/a", Some(pair("c/a", "2", 9))), Verdict::Edited);
@@ -62,4 +63,47 @@ fn a_second_look_tells_what_it_is() {
     assert_eq!(look("c/b", None), Verdict::Fine);
     assert_eq!(look("c/b", Some(pair("c/b", "1", 9))), Verdict::Edited);
     assert_eq!(look("c/lock", Some(pair("c/lock", "1", 9))), Verdict::Edited, "a lock has no data here");
+}
+
+#[test]
+fn marks_are_those_of_the_locks_that_are_remembered() {
+    let mut memory = Memory::default();
+    ["c/a", "c/b", "c/d", "c/e"].into_iter().for_each(|key| memory.hold(key, None));
+    let suspects = |marked: &[&str]| {
+        let mut marks = Marks::default();
+        marked.chunks(2).for_each(|page| marks.take(page, &memory));
+        marks.end(&memory)
+    };
+    assert!(suspects(&["c/a", "c/b", "c/d", "c/e"]).is_empty());
+    assert_eq!(suspects(&["c/b", "c/c", "c/d"]), ["c/a", "c/c", "c/e"]);
+    assert_eq!(suspects(&[]), ["c/a", "c/b", "c/d", "c/e"]);
+    let many: Vec<String> = (0..200).map(|n| format!("d/{n:03}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(suspects(&many).len(), MOST_SUSPECTS);
+}
+
+#[test]
+fn a_copy_counts_each_edit_once_however_often_it_is_begun() {
+    let mut known = memory(&[("c/a", 7), ("c/b", 8), ("c/gone", 9), ("c/z", 10)]);
+    let now = |value: &str, index| Some(here(&pair("", value, index)));
+    let mut edits = Edits::but(BTreeSet::from(["c/b".to_owned()]));
+    edits.look("c/a", now("1", 7), &known);
+    edits.look("c/b", now("edited", 20), &known);
+    edits.look("c/foreign", now("1", 21), &known);
+    assert!(edits.look("c/gone", None, &known));
+    assert_eq!(edits.take(), 1, "c/b was counted before");
+    edits.put_back("c/gone", 9, &known);
+    assert_eq!(edits.take(), 0, "an equal write changed nothing: it was there");
+    edits.put_back("c/gone", 25, &known);
+    assert_eq!(edits.take(), 1);
+    // It was cut; what it wrote is not remembered as its own.
+    known.forget_between(None, Some("c/z"));
+    for key in ["c/a", "c/b", "c/foreign", "c/gone"] {
+        assert!(!edits.look(key, now("1", 30), &known) && !edits.look(key, None, &known));
+    }
+    edits.look("c/z", now("edited", 31), &known);
+    assert_eq!((edits.take(), edits.take()), (1, 0));
+    let mut none = Edits::default();
+    none.look("c/foreign", now("1", 21), &known);
+    assert_eq!(none.take(), 0, "without a memory of all keys nothing is known to be an edit");
 }

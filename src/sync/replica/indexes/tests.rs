@@ -80,6 +80,17 @@ fn what_was_a_lock_has_no_index_before_the_home_is_asked() {
 }
 
 #[test]
+fn a_lock_index_that_the_home_did_not_tell_is_not_guessed() {
+    let mut memory = Memory::default();
+    memory.know(&home("c/a", 5, 9, UNKNOWN_LOCK), 70, Print::of(b"x", 0));
+    assert_eq!(memory.indexes("c/a", 70), Indexes::Unknown);
+    memory.apply(&[], [("c/a", Fate::Written(written(20, Some(Change::At(20)))), Some(80))]);
+    assert_eq!(memory.indexes("c/a", 80), known(5, 20), "a plain write sets it to 0");
+    memory.know(&home("c/b", UNKNOWN, 9, 0), 70, Print::of(b"x", 0));
+    assert_eq!(memory.indexes("c/b", 70), Indexes::Unknown);
+}
+
+#[test]
 fn a_million_keys_fit() {
     // Nodes of the tree, as full as growing keys leave them, and a key of 32 bytes with its allocation.
     let bytes = (size_of::<Box<str>>() + size_of::<Record>()) * 11 / 6 + 48;

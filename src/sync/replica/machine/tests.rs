@@ -1,5 +1,8 @@
 use super::*;
-use crate::model::name::{Datacenter, NodeName};
+use crate::{
+    model::name::{Datacenter, NodeName},
+    sync::replica::{indexes::Print, snapshot::Alone},
+};
 
 fn now() -> Instant {
     crate::lifecycle::now().into_std()
@@ -94,4 +97,33 @@ fn how_to_begin_follows_from_the_record_and_the_memory() {
     assert!(machine.is_approved(), "an approval holds until it is carried out");
     machine.step(Event::Copied, now());
     assert!(!machine.is_approved());
+}
+
+#[test]
+fn a_home_is_empty_only_by_entries_that_follow_ours() {
+    let rest = |deletes: usize, home: u64| Rest {
+        deletes: (0..deletes).map(|n| Alone { key: n.to_string(), local: (7, Print::of(b"1", 0)) }).collect(),
+        local: deletes,
+        home,
+        ..Rest::default()
+    };
+    let objects = |at: (u32, u64), home: (u32, u64), rest: Rest| {
+        let position = |(epoch, seq)| Position { epoch, seq };
+        let reason = objection(position(at), position(home), &rest)?;
+        assert!(reason.to_string().contains("causeway sync approve"));
+        Some(reason)
+    };
+    assert_eq!(objects((1, 9), (1, 10), rest(3, 0)), None, "emptied through the journal");
+    for (at, home) in [((1, 9), (1, 9)), ((1, 9), (2, 12)), ((0, 0), (1, 12))] {
+        let reason = objects(at, home, rest(3, 0)).unwrap();
+        assert!(matches!(reason, Reason::Emptied { keys: 3, .. }), "{reason}");
+        assert!(reason.to_string().contains("all 3 keys would be deleted"), "{reason}");
+        assert_eq!(objects(at, home, rest(0, 0)), None, "both are empty");
+        assert_eq!(objects(at, home, rest(3, 1)), None);
+    }
+    assert!(
+        matches!(objects((1, 9), (1, 10), rest(101, 0)), Some(Reason::Guard(_))),
+        "many are never unasked"
+    );
+    assert!(matches!(objects((1, 9), (1, 8), rest(0, 0)), Some(Reason::Behind { .. })));
 }

@@ -43,10 +43,14 @@ fn each_key_is_judged_by_both_lists() {
         Ok(Finding::Differs { home: pair("c/c", "1", 500), local: None, unmark: true })
     );
     let held = |key: &str| Listed::<Pair>::Held(key.into());
-    assert_eq!(merge.take(held("c/l")), Ok(Finding::Held { key: "c/l".into(), clear: true, mark: true }));
-    assert_eq!(merge.take(held("c/m")), Ok(Finding::Held { key: "c/m".into(), clear: false, mark: false }));
+    assert_eq!(
+        merge.take(held("c/l")),
+        Ok(Finding::Held { key: "c/l".into(), local: Some((9, print)), mark: true })
+    );
+    assert_eq!(merge.take(held("c/m")), Ok(Finding::Held { key: "c/m".into(), local: None, mark: false }));
     let rest = merge.end(5).unwrap();
-    assert_eq!((rest.deletes, rest.unmarks), (vec!["c/x".to_owned()], vec!["c/old".to_owned()]));
+    assert_eq!(rest.deletes, [Alone { key: "c/x".into(), local: (9, print) }]);
+    assert_eq!(rest.unmarks, ["c/old"]);
     assert_eq!((rest.local, rest.home), (4, 5));
 }
 
@@ -64,7 +68,8 @@ fn a_key_is_judged_when_the_local_list_has_come_as_far() {
     merge.end_local();
     assert!(!merge.needs("c/zz"));
     let rest = merge.end(1).unwrap();
-    assert_eq!((rest.deletes, rest.local), (vec!["c/a".to_owned(), "c/z".to_owned()], 3));
+    let deletes: Vec<&str> = rest.deletes.iter().map(|alone| alone.key.as_str()).collect();
+    assert_eq!((deletes, rest.local), (vec!["c/a", "c/z"], 3));
 }
 
 #[test]
@@ -116,9 +121,9 @@ fn an_empty_local_list_deletes_nothing() {
 }
 
 #[test]
-fn the_guard_lets_a_hundred_or_a_tenth_pass_and_never_all() {
+fn the_guard_lets_a_hundred_or_a_tenth_pass() {
     let rest = |deletes: usize, local, home| Rest {
-        deletes: (0..deletes).map(|n| n.to_string()).collect(),
+        deletes: (0..deletes).map(|n| alone(pair(&n.to_string(), "1", 7))).collect(),
         local,
         home,
         ..Rest::default()
@@ -128,7 +133,9 @@ fn the_guard_lets_a_hundred_or_a_tenth_pass_and_never_all() {
     assert_eq!(rest(101, 120, 19).excess(), Some(Excess { deletes: 101, keys: 120 }));
     assert_eq!(rest(500, 5_000, 4_500).excess(), None);
     assert_eq!(rest(501, 5_000, 4_499).excess(), Some(Excess { deletes: 501, keys: 5_000 }));
-    assert_eq!(rest(3, 3, 0).excess(), Some(Excess { deletes: 3, keys: 3 }));
+    let gone =
+        [rest(3, 3, 0), rest(3, 3, 1), rest(0, 0, 0)].map(|rest| (rest.leaves_nothing(), rest.excess()));
+    assert_eq!(gone, [(true, None), (false, None), (false, None)]);
 }
 
 type Side = std::collections::BTreeMap<String, String>;
@@ -155,15 +162,15 @@ proptest! {
                 Finding::Differs { home, .. } => {
                     after.insert(home.key, String::from_utf8(home.value.to_vec()).unwrap());
                 }
-                Finding::Held { key, clear, mark } => {
-                    prop_assert_eq!(after.remove(&key).is_some(), clear);
+                Finding::Held { key, local, mark } => {
+                    prop_assert_eq!(after.remove(&key).is_some(), local.is_some());
                     prop_assert!(mark);
                     marks.insert(key);
                 }
             }
         }
-        for key in merge.end(keys.len() as u64).unwrap().deletes {
-            after.remove(&key);
+        for alone in merge.end(keys.len() as u64).unwrap().deletes {
+            after.remove(&alone.key);
         }
         let mut expected = home;
         expected.retain(|key, _| !held.contains(key));

@@ -14,14 +14,16 @@ use crate::{
         sync::Position,
     },
     sync::{
+        layout::Layout,
         peer::{FollowItem, Peers, SnapshotPair},
         record::{Hash, Phase},
         replica::{
             apply::{self, Guarded},
+            audit::Edits,
             compare::Differences,
-            indexes::Print,
-            machine::{Event, Reason, Stage},
-            snapshot::{Finding, Listed, Merge, Rest},
+            indexes::{Memory, Print},
+            machine::{self, Event, Stage},
+            snapshot::{Alone, Finding, Listed, Merge, Rest},
             task::{
                 End, PREPARE, Settling, Worker,
                 connection::{Connection, unexpected},
@@ -44,11 +46,20 @@ const REST: u32 = 10;
 /// Verbs that belong together, and what they make known.
 struct Unit {
     ops: Vec<Op>,
-    note: Option<(Pair, Print)>,
+    note: Option<Note>,
+}
+
+/// A key that is written.
+struct Note {
+    /// As it is at home, without its value.
+    home: Pair,
+    print: Print,
+    /// It was here and the list lacks it.
+    seems_deleted: bool,
 }
 
 struct Flight {
-    notes: Vec<(Pair, Print)>,
+    notes: Vec<Note>,
     ops: usize,
     done: BoxFuture<'static, Result<Indexes, Fault>>,
 }
@@ -58,6 +69,8 @@ struct Copying<S> {
     merge: Merge,
     scan: Scan,
     last: Option<String>,
+    /// How many of the keys that only the local list has were judged.
+    looked: usize,
     queue: VecDeque<Unit>,
     flight: Option<Flight>,
 }
@@ -71,25 +84,37 @@ struct Ended {
 impl<S: Store, P: Peers> Worker<S, P> {
     pub(super) async fn copy(&mut self, connection: &mut Connection, guarded: &Guarded) -> Result<(), End> {
         self.step(Event::Reached(Stage::Snapshot));
+        let copied = self.copy_whole(connection, guarded).await;
+        // Those that were found are told, whatever became of the copy.
+        match self.edits.take() {
+            0 => {}
+            found => self.tell_edits(found),
+        }
+        copied
+    }
+
+    async fn copy_whole(&mut self, connection: &mut Connection, guarded: &Guarded) -> Result<(), End> {
         let start = lifecycle::now();
         let terms = self.terms(guarded);
         self.enter(&terms).await?;
         let prefix = self.settings.prefix.text.clone();
         let merge = Merge::new(prefix.clone(), self.marks().await?);
         let scan = Scan::begin(&self.store, &prefix, Read::Consistent);
-        let mut copying = Copying { terms, merge, scan, last: None, queue: VecDeque::new(), flight: None };
+        let queue = VecDeque::new();
+        let mut copying = Copying { terms, merge, scan, last: None, looked: 0, queue, flight: None };
         let ended = self.receive(connection, &mut copying).await?;
         while self.launch(&mut copying, true)? {
             let done = landing(&mut copying.flight).await;
             self.copied(&mut copying, done)?;
         }
         copying.scan.finish(&mut copying.merge).await?;
-        let (terms, last) = (copying.terms, copying.last);
+        let (terms, last, looked) = (copying.terms, copying.last, copying.looked);
         let rest = copying.merge.end(ended.told).map_err(|error| End::Failed(error.to_string()))?;
-        self.judge(&ended, &rest)?;
         if let Some(memory) = self.shared.memory_mut().as_mut() {
+            look(&mut self.edits, rest.deletes.get(looked..).unwrap_or_default(), memory);
             memory.forget_between(last.as_deref(), None);
         }
+        self.judge(&ended, &rest)?;
         self.finish(&terms, ended, rest).await?;
         self.audit_rest = since(start) * REST;
         Ok(())
@@ -155,7 +180,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
         }
     }
 
-    fn merge(&self, copying: &mut Copying<S>, pairs: Vec<SnapshotPair>) -> Result<(), End> {
+    fn merge(&mut self, copying: &mut Copying<S>, pairs: Vec<SnapshotPair>) -> Result<(), End> {
         let mut memory = self.shared.memory_mut();
         let Some(memory) = memory.as_mut() else { return Ok(()) };
         for pair in pairs {
@@ -170,39 +195,20 @@ impl<S: Store, P: Peers> Worker<S, P> {
             };
             let finding = copying.merge.take(listed).map_err(|error| End::Failed(error.to_string()))?;
             let key = finding.key().to_owned();
+            let alone = copying.merge.alone();
+            look(&mut self.edits, alone.get(copying.looked..).unwrap_or_default(), memory);
+            copying.looked = alone.len();
+            let seems_deleted = self.edits.look(&key, finding.here(), memory);
             memory.forget_between(copying.last.as_deref(), Some(&key));
             match &finding {
                 Finding::Same { home, local, print, .. } => memory.know(home, *local, *print),
                 Finding::Held { key, .. } if !memory.is_held(key) => memory.hold(key, None),
                 _ => {}
             }
-            copying.queue.extend(self.unit(finding));
+            copying.queue.extend(unit(&self.layout, finding, seems_deleted));
             copying.last = Some(key);
         }
         Ok(())
-    }
-
-    fn unit(&self, finding: Finding<Pair>) -> Option<Unit> {
-        let layout = &self.layout;
-        let (ops, note) = match finding {
-            Finding::Same { home, unmark, .. } => {
-                (unmark.then(|| apply::unmark(layout, &home.key)).into_iter().collect(), None)
-            }
-            Finding::Differs { home, unmark, .. } => {
-                let print = Print::of(&home.value, home.flags);
-                let unmark = unmark.then(|| apply::unmark(layout, &home.key));
-                let value = home.value.clone();
-                let set = Op::Set { key: home.key.clone(), value, flags: home.flags };
-                let note = Pair { value: bytes::Bytes::new(), ..home };
-                ([Some(set), unmark].into_iter().flatten().collect(), Some((note, print)))
-            }
-            Finding::Held { key, clear, mark } => {
-                let mark = mark.then(|| apply::mark(layout, &key));
-                let clear = clear.then_some(Op::Delete { key });
-                ([mark, clear].into_iter().flatten().collect::<Vec<_>>(), None)
-            }
-        };
-        (!ops.is_empty()).then_some(Unit { ops, note })
     }
 
     /// Sends the next transaction, if none is out and there is enough for one, or whatever there is. False when there is
@@ -236,31 +242,27 @@ impl<S: Store, P: Peers> Worker<S, P> {
         let Some(flight) = copying.flight.take() else { return Ok(()) };
         let indexes = done.map_err(|fault| failed(fault, "write keys of"))?;
         if let Some(memory) = self.shared.memory_mut().as_mut() {
-            for (home, print) in &flight.notes {
-                if let Some(local) = indexes.get(&home.key) {
-                    memory.know(home, *local, *print);
+            for Note { home, print, seems_deleted } in &flight.notes {
+                let Some(local) = indexes.get(&home.key) else { continue };
+                if *seems_deleted {
+                    self.edits.put_back(&home.key, *local, memory);
                 }
+                memory.know(home, *local, *print);
             }
         }
         self.count(flight.ops);
         Ok(())
     }
 
-    /// Whether what came may be taken, by the history and by the guard.
+    /// Whether what came may be taken.
     fn judge(&self, ended: &Ended, rest: &Rest) -> Result<(), End> {
-        if self.machine.is_approved() {
-            return Ok(());
-        }
-        let at = self.progress()?.position;
-        if ended.position < at {
-            return Err(End::Held(Reason::Behind { home: ended.position, at }));
-        }
-        rest.excess().map_or(Ok(()), |excess| Err(End::Held(Reason::Guard(excess))))
+        let objection = machine::objection(self.progress()?.position, ended.position, rest);
+        objection.filter(|_| !self.machine.is_approved()).map_or(Ok(()), |reason| Err(End::Held(reason)))
     }
 
     /// Deletes what the home does not have, and moves the progress with the last of it.
     async fn finish(&mut self, terms: &Terms<S>, ended: Ended, rest: Rest) -> Result<(), End> {
-        let deletes = rest.deletes.into_iter().map(|key| Op::Delete { key });
+        let deletes = rest.deletes.into_iter().map(|alone| Op::Delete { key: alone.key });
         let unmarks = rest.unmarks.iter().map(|key| apply::unmark(&self.layout, key));
         let mut ops: Vec<Op> = deletes.chain(unmarks).collect();
         let index = self.progress()?.index;
@@ -288,6 +290,37 @@ impl<S: Store, P: Peers> Worker<S, P> {
         let mut view = self.shared.view();
         view.counts.transactions += 1;
         view.counts.ops += ops as u64;
+    }
+}
+
+/// What a finding has done.
+fn unit(layout: &Layout, finding: Finding<Pair>, seems_deleted: bool) -> Option<Unit> {
+    let (ops, note) = match finding {
+        Finding::Same { home, unmark, .. } => {
+            (unmark.then(|| apply::unmark(layout, &home.key)).into_iter().collect(), None)
+        }
+        Finding::Differs { home, unmark, .. } => {
+            let print = Print::of(&home.value, home.flags);
+            let unmark = unmark.then(|| apply::unmark(layout, &home.key));
+            let value = home.value.clone();
+            let set = Op::Set { key: home.key.clone(), value, flags: home.flags };
+            let home = Pair { value: bytes::Bytes::new(), ..home };
+            let note = Note { home, print, seems_deleted };
+            ([Some(set), unmark].into_iter().flatten().collect(), Some(note))
+        }
+        Finding::Held { key, local, mark } => {
+            let mark = mark.then(|| apply::mark(layout, &key));
+            let clear = local.map(|_| Op::Delete { key });
+            ([mark, clear].into_iter().flatten().collect::<Vec<_>>(), None)
+        }
+    };
+    (!ops.is_empty()).then_some(Unit { ops, note })
+}
+
+/// Judges keys that only the local list has.
+fn look(edits: &mut Edits, alone: &[Alone], memory: &Memory) {
+    for Alone { key, local } in alone {
+        edits.look(key, Some(*local), memory);
     }
 }
 

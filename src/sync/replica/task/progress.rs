@@ -12,6 +12,7 @@ use crate::{
         peer::Peers,
         record::{self, Hash, Phase, State},
         replica::{
+            audit::Edits,
             compare::Differences,
             indexes::Memory,
             machine::Reason,
@@ -60,7 +61,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
 
     /// Begins with an empty memory.
     pub(super) async fn begin(&mut self, state: Option<&State>, index: u64) -> Result<(), End> {
-        (self.is_copied, self.differences) = (false, Differences::default());
+        (self.is_copied, self.differences, self.edits) = (false, Differences::default(), Edits::default());
         let mut memory = Memory::default();
         for key in self.marks().await? {
             memory.hold(&key, None);

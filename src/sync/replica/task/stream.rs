@@ -1,10 +1,12 @@
 //! The stream: entries come in and are checked while those before them go out, one transaction after the other.
 
-use std::{collections::VecDeque, convert::Infallible};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    convert::Infallible,
+};
 
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
-use tracing::warn;
 
 use crate::{
     lifecycle,
@@ -14,6 +16,7 @@ use crate::{
         record::{Phase, State},
         replica::{
             apply::{Batch, Guarded, Planner},
+            audit::Edits,
             chain::{Chain, Link},
             indexes::{Fate, Print},
             machine::{Event, Stage},
@@ -87,7 +90,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
                 }
                 page = work.audit.page() => self.audited(&mut work.audit, page),
                 () = sleep_until(silent_at), if has_room => return Err(self.silent(self.settings.silence)),
-                () = sleep_until(audit_at), if may_audit => self.begin_audit(&mut work.audit)?,
+                () = sleep_until(audit_at), if may_audit => work.audit.begin(),
             }
         }
     }
@@ -144,7 +147,8 @@ impl<S: Store, P: Peers> Worker<S, P> {
             && progress.position >= tip
         {
             if !self.differences.is_empty() {
-                return Err(self.edited(self.differences.len()));
+                let keys = std::mem::take(&mut self.differences).into_keys();
+                return Err(self.edited(keys, 0));
             }
             self.settling = Settling::Done;
         }
@@ -158,6 +162,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
         }
         if self.machine.stage() != Stage::Stream && progress.phase == Phase::Stream && is_settled {
             self.is_copied = false;
+            self.edits = Edits::but(BTreeSet::new());
             self.step(Event::Reached(Stage::Stream));
         }
         Ok(())
@@ -241,17 +246,6 @@ impl<S: Store, P: Peers> Worker<S, P> {
         let State { position, hash, phase, .. } = state.clone();
         self.progress = Some(Progress { position, hash, phase, index });
         Ok(true)
-    }
-
-    /// Keys hold here what home never said.
-    pub(super) fn edited(&self, keys: usize) -> End {
-        self.shared.view().counts.local_edits += keys as u64;
-        let prefix = &self.settings.prefix.text;
-        warn!(
-            prefix,
-            keys, "keys of a replica were edited in its own datacenter; the home's data is restored"
-        );
-        End::Anew("keys were edited here")
     }
 }
 
