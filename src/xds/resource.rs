@@ -9,6 +9,7 @@ pub mod custom;
 pub mod endpoints;
 pub mod filter;
 pub mod listener;
+pub mod per_kind;
 pub mod route;
 pub mod secret;
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 
 use crate::xds::{
     encode::{Protocol, Source, encode, encode_for},
-    resource::{Key, Kind, Resource, XDS_CLUSTER},
+    resource::{Key, Kind, Resource, XDS_CLUSTER, per_kind::PerKind},
     version::{Version, version_of},
 };
 
@@ -64,7 +64,7 @@ struct WithoutAds {
 #[derive(Debug)]
 pub struct Snapshot {
     entries: BTreeMap<Key, Arc<Entry>>,
-    versions: BTreeMap<Kind, Version>,
+    versions: PerKind<Version>,
     complete: bool,
     /// Tells this snapshot from all others.
     identity: Arc<()>,
@@ -75,8 +75,11 @@ pub struct Snapshot {
 #[derive(Debug)]
 struct MadeFrom {
     identity: Arc<()>,
-    changed: BTreeSet<Key>,
+    changed: Changes,
 }
+
+/// What is not the same in two snapshots, with the entries of the later; none of what is gone.
+pub type Changes = BTreeMap<Key, Option<Arc<Entry>>>;
 
 // The bytes of a secret hold its private key.
 impl fmt::Debug for Entry {
@@ -128,7 +131,7 @@ impl Entry {
 impl Snapshot {
     /// Nothing known yet: incomplete, so that nobody takes its emptiness for an answer.
     pub fn empty() -> Self {
-        let versions = Kind::ALL.into_iter().map(|kind| (kind, kind_version([].iter()))).collect();
+        let versions = PerKind::new(|_| kind_version([].iter()));
         Self {
             entries: BTreeMap::new(),
             versions,
@@ -143,22 +146,22 @@ impl Snapshot {
     #[must_use]
     pub fn next(&self, draft: Draft) -> Arc<Self> {
         let Draft { resources, partial, complete } = draft;
-        let mut changed = BTreeSet::new();
+        let mut changed = Changes::new();
         let mut known = self.entries.iter().peekable();
         let mut entries = Vec::with_capacity(resources.len());
         // Both are sorted, and mostly the same: side by side is faster than looking each up.
         for (key, resource) in resources {
             while let Some((gone, _)) = known.next_if(|(known, _)| **known < key) {
-                changed.insert(gone.clone());
+                changed.insert(gone.clone(), None);
             }
             let last = known.next_if(|(known, _)| **known == key).map(|(_, entry)| entry);
             let entry = Entry::next(last, &key, resource, partial.contains(&key));
             if !last.is_some_and(|last| Arc::ptr_eq(last, &entry)) {
-                changed.insert(key.clone());
+                changed.insert(key.clone(), Some(entry.clone()));
             }
             entries.push((key, entry));
         }
-        changed.extend(known.map(|(gone, _)| gone.clone()));
+        changed.extend(known.map(|(gone, _)| (gone.clone(), None)));
         let entries = entries.into_iter().collect();
         let versions = self.next_versions(&entries, &changed);
         let made_from = Some(MadeFrom { identity: self.identity.clone(), changed });
@@ -169,19 +172,16 @@ impl Snapshot {
     pub fn of(entries: impl IntoIterator<Item = Arc<Entry>>, complete: bool) -> Arc<Self> {
         let entries: BTreeMap<Key, Arc<Entry>> =
             entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
-        let versions =
-            Kind::ALL.into_iter().map(|kind| (kind, kind_version(of_kind(&entries, kind)))).collect();
+        let versions = PerKind::new(|kind| kind_version(of_kind(&entries, kind)));
         Arc::new(Self { entries, versions, complete, identity: Arc::default(), made_from: None })
     }
 
-    fn next_versions(
-        &self,
-        entries: &BTreeMap<Key, Arc<Entry>>,
-        changed: &BTreeSet<Key>,
-    ) -> BTreeMap<Kind, Version> {
+    fn next_versions(&self, entries: &BTreeMap<Key, Arc<Entry>>, changed: &Changes) -> PerKind<Version> {
         let mut versions = self.versions.clone();
-        let kinds: BTreeSet<Kind> = changed.iter().map(|key| key.kind).collect();
-        versions.extend(kinds.into_iter().map(|kind| (kind, kind_version(of_kind(entries, kind)))));
+        let kinds: BTreeSet<Kind> = changed.keys().map(|key| key.kind).collect();
+        for kind in kinds {
+            versions[kind] = kind_version(of_kind(entries, kind));
+        }
         versions
     }
 
@@ -192,7 +192,7 @@ impl Snapshot {
 
     /// The resources that are not the same, there or gone, in this snapshot and in `older`; only if this one was made
     /// from just that one and they are equally complete.
-    pub fn changed_since(&self, older: &Self) -> Option<&BTreeSet<Key>> {
+    pub fn changed_since(&self, older: &Self) -> Option<&Changes> {
         let made_from = self.made_from.as_ref()?;
         let is_next = Arc::ptr_eq(&made_from.identity, &older.identity) && self.complete == older.complete;
         is_next.then_some(&made_from.changed)
@@ -220,9 +220,7 @@ impl Snapshot {
 
     /// One version for all resources of a kind, changing when any of them does.
     pub fn kind_version(&self, kind: Kind) -> &Version {
-        self.versions
-            .get(&kind)
-            .expect("the empty snapshot has one for every kind, and each next one keeps them")
+        &self.versions[kind]
     }
 
     /// References to resources that are absent, as (who refers, to what). A whole snapshot has none.

@@ -27,7 +27,7 @@ use std::{
 };
 
 use crate::xds::{
-    resource::{Key, Kind},
+    resource::{Key, Kind, per_kind::PerKind},
     snapshot::{Entry, Snapshot},
     subscription::state::TypeState,
     version::Version,
@@ -146,7 +146,7 @@ pub struct Subscription {
     variant: Variant,
     sent: u64,
     snapshot: Arc<Snapshot>,
-    types: BTreeMap<Kind, TypeState>,
+    types: PerKind<TypeState>,
     unknown_types: BTreeSet<String>,
     /// Since when each gated resource waits.
     waiting: BTreeMap<Key, Instant>,
@@ -163,7 +163,7 @@ impl Subscription {
             variant,
             sent: 0,
             snapshot: Arc::new(Snapshot::empty()),
-            types: Kind::ALL.into_iter().map(|kind| (kind, TypeState::default())).collect(),
+            types: PerKind::default(),
             unknown_types: BTreeSet::new(),
             waiting: BTreeMap::new(),
             looked_at: None,
@@ -201,10 +201,10 @@ impl Subscription {
     }
 
     fn state(&self, kind: Kind) -> &TypeState {
-        self.types.get(&kind).expect("every kind has its state from new()")
+        &self.types[kind]
     }
 
     fn state_mut(&mut self, kind: Kind) -> &mut TypeState {
-        self.types.get_mut(&kind).expect("every kind has its state from new()")
+        &mut self.types[kind]
     }
 }

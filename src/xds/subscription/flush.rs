@@ -111,8 +111,13 @@ impl Subscription {
 
     fn due_entries(&self, kind: Kind) -> Vec<Arc<Entry>> {
         let state = self.state(kind);
-        let entries = self.entries_in_view(kind).into_iter();
-        entries.filter(|entry| state.is_due(entry) && !self.is_withheld(entry)).cloned().collect()
+        let entries = self.entries_in_view(kind);
+        let is_due = |entry: &&Arc<Entry>| {
+            let record = state.records.get(&entry.name);
+            let is_inherited = record.is_some_and(Record::is_inherited);
+            state.is_due_beside(record, entry) && !(is_inherited && self.is_withheld(entry))
+        };
+        entries.filter(is_due).cloned().collect()
     }
 
     /// Names to be answered with "no such resource": the client holds nothing under them, so nothing can break
@@ -127,7 +132,7 @@ impl Subscription {
             // There are no words for the absence of what was not named.
             Variant::StateOfTheWorld => state.names.contains(*name),
         };
-        let absent = self.absent_in_view(kind).into_iter().filter(is_answerable);
+        let absent = self.absent_in_view(kind).filter(is_answerable);
         // What a client has and cannot be taken from it can at least be told not to exist, if it brought that or asks.
         let is_brought =
             |name: &str| self.cannot_remove(kind) && (state.is_inherited(name) || state.asked.contains(name));
@@ -140,11 +145,11 @@ impl Subscription {
     /// is gone; of what an earlier stream left only a complete snapshot can tell.
     pub(super) fn gone(&self, kind: Kind) -> impl Iterator<Item = String> {
         let state = self.state(kind);
-        let names = self.absent_in_view(kind).into_iter();
-        let held = names.filter(|name| state.is_subscribed(name) && state.may_hold(name));
-        let is_from_before = |name: &str| state.records.get(name).is_some_and(Record::is_from_before);
-        let gone = held.filter(|name| self.snapshot.is_complete() || !is_from_before(name));
-        gone.map(str::to_owned).collect::<Vec<_>>().into_iter()
+        let held =
+            self.absent_in_view(kind).filter(move |name| state.is_subscribed(name) && state.may_hold(name));
+        let is_from_before = move |name: &str| state.records.get(name).is_some_and(Record::is_from_before);
+        let gone = held.filter(move |name| self.snapshot.is_complete() || !is_from_before(name));
+        gone.map(str::to_owned)
     }
 
     fn due_removals(&mut self, kind: Kind, now: Instant, gated: &mut BTreeSet<Key>) -> Due {
@@ -175,10 +180,16 @@ impl Subscription {
         // Told not to exist, it stays at the client all the same.
         let told = if self.cannot_remove(kind) { mem::take(&mut removed) } else { Vec::new() };
         let is_whole = self.carries_all(kind);
-        let outstanding =
-            Outstanding { sent_at: now, order: self.sent, is_whole, resources, carried, removed };
+        let outstanding = Outstanding {
+            nonce: response.nonce.clone(),
+            sent_at: now,
+            is_whole,
+            resources,
+            carried,
+            removed,
+        };
         let state = self.state_mut(kind);
-        state.note_sent(response.nonce.clone(), outstanding);
+        state.note_sent(outstanding);
         told.iter().for_each(|name| state.note_told_absent(name));
         actions.push(Action::Send(response));
     }
@@ -213,10 +224,10 @@ impl Subscription {
             Kind::Listener => Kind::Route,
             Kind::Secret | Kind::Endpoints | Kind::Route => return,
         };
-        let state = self.state_mut(child);
+        let (snapshot, state) = (&*self.snapshot, &mut self.types[child]);
         for entry in &due.resources {
             for key in entry.refers_to.iter().filter(|key| key.kind == child) {
-                state.look.add(&key.name);
+                state.look.add(key, snapshot.get(key));
                 state.owed.insert(key.name.clone());
             }
         }

@@ -133,7 +133,7 @@ impl Subscription {
     /// What is used, a cluster or a route, by those resources of a kind that the client has or is about to have.
     fn usage_by(&self, kind: Kind, used: &Key, deep: u8) -> Use {
         let state = self.state(kind);
-        let under_way = state.outstanding.values().flat_map(|o| &o.resources);
+        let under_way = state.outstanding.iter().flat_map(|o| &o.resources);
         let sent = under_way.filter(|e| e.refers_to.contains(used)).map(|_| Use::UntilAnswered).max();
         let held = state
             .records

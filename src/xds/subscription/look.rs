@@ -5,7 +5,11 @@
 //! which nothing was due has nothing due until the snapshot changes it, or a request says more than that a response
 //! was taken. Names that stay due (held up, gated, withheld) stay in view.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Arc,
+};
 
 use crate::xds::{
     resource::{Key, Kind},
@@ -19,17 +23,16 @@ pub(super) enum Look {
     /// Any.
     #[default]
     Everywhere,
-    /// These; nothing is due of any other.
-    At(BTreeSet<String>),
+    /// These, with what the snapshot has under each; nothing is due of any other.
+    At(BTreeMap<Arc<str>, Option<Arc<Entry>>>),
 }
 
 impl Look {
-    /// Takes one more name into view.
-    pub(super) fn add(&mut self, name: &str) {
-        if let Self::At(names) = self
-            && !names.contains(name)
-        {
-            names.insert(name.to_owned());
+    /// Takes one more name into view, with what the snapshot has under it.
+    pub(super) fn add(&mut self, key: &Key, entry: Option<&Arc<Entry>>) {
+        if let Self::At(names) = self {
+            let name = entry.map_or_else(|| key.name.as_str().into(), |entry| entry.name.clone());
+            names.insert(name, entry.cloned());
         }
     }
 
@@ -44,8 +47,8 @@ impl Subscription {
     pub(super) fn take_offer(&mut self, snapshot: Arc<Snapshot>) {
         match snapshot.changed_since(&self.snapshot) {
             Some(changed) => {
-                for key in changed {
-                    self.state_mut(key.kind).look.add(&key.name);
+                for (key, entry) in changed {
+                    self.state_mut(key.kind).look.add(key, entry.as_ref());
                 }
             }
             None => self.types.values_mut().for_each(|state| state.look = Look::Everywhere),
@@ -54,27 +57,33 @@ impl Subscription {
     }
 
     /// The entries in view, by name.
-    pub(super) fn entries_in_view(&self, kind: Kind) -> Vec<&Arc<Entry>> {
-        match &self.state(kind).look {
-            Look::Everywhere => self.snapshot.of_kind(kind).collect(),
-            Look::At(names) => {
-                names.iter().filter_map(|name| self.snapshot.get(&Key::new(kind, name.as_str()))).collect()
-            }
-        }
+    pub(super) fn entries_in_view(&self, kind: Kind) -> impl Iterator<Item = &Arc<Entry>> {
+        let (all, some) = match &self.state(kind).look {
+            Look::Everywhere => (Some(self.snapshot.of_kind(kind)), None),
+            Look::At(names) => (None, Some(names.values().flatten())),
+        };
+        all.into_iter().flatten().chain(some.into_iter().flatten())
     }
 
     /// The names in view that are asked for or on record and of which there is no resource, sorted: mostly none.
-    pub(super) fn absent_in_view(&self, kind: Kind) -> Vec<&str> {
-        let is_absent = |name: &&str| self.snapshot.get(&Key::new(kind, *name)).is_none();
+    pub(super) fn absent_in_view(&self, kind: Kind) -> impl Iterator<Item = &str> {
         let state = self.state(kind);
-        match &state.look {
-            Look::Everywhere => {
-                let asked = state.asked.iter().chain(&state.owed).map(String::as_str);
-                let known = state.names.iter().chain(state.records.keys()).map(|name| &**name);
-                asked.chain(known).collect::<BTreeSet<&str>>().into_iter().filter(is_absent).collect()
+        let (all, some) = match &state.look {
+            Look::Everywhere => (Some(self.absent(kind)), None),
+            Look::At(names) => {
+                let absent = names.iter().filter(|(_, entry)| entry.is_none());
+                (None, Some(absent.map(|(name, _)| &**name)))
             }
-            Look::At(names) => names.iter().map(String::as_str).filter(is_absent).collect(),
-        }
+        };
+        all.into_iter().flatten().chain(some.into_iter().flatten())
+    }
+
+    fn absent(&self, kind: Kind) -> impl Iterator<Item = &str> {
+        let state = self.state(kind);
+        let asked = state.asked.iter().chain(&state.owed).map(String::as_str);
+        let known = state.names.iter().chain(state.records.keys()).map(|name| &**name);
+        let names: BTreeSet<&str> = asked.chain(known).collect();
+        names.into_iter().filter(move |name| self.snapshot.get(&Key::new(kind, *name)).is_none())
     }
 
     /// Forgets those names of which nothing is due any more, now that what could be sent is sent.
@@ -83,24 +92,28 @@ impl Subscription {
         if self.variant == Variant::StateOfTheWorld || self.state(kind).look.is_nowhere() {
             return;
         }
-        let due = Look::At(self.due_in_view(kind));
-        let snapshot = self.snapshot.clone();
-        let state = self.state_mut(kind);
-        if matches!(std::mem::replace(&mut state.look, due), Look::Everywhere) {
-            state.pack(kind, &snapshot);
+        match mem::take(&mut self.state_mut(kind).look) {
+            Look::At(mut names) => {
+                let state = self.state_mut(kind);
+                names.retain(|name, entry| state.stays_in_view(name, entry.as_deref()));
+                state.look = Look::At(names);
+            }
+            Look::Everywhere => {
+                let due = self.due_anywhere(kind);
+                let (snapshot, state) = (&*self.snapshot, &mut self.types[kind]);
+                state.look = Look::At(due);
+                state.pack(kind, snapshot);
+            }
         }
     }
 
-    /// The names in view of which something is due, if only once something else has happened.
-    fn due_in_view(&self, kind: Kind) -> BTreeSet<String> {
+    /// All names of which something is due, if only once something else has happened.
+    fn due_anywhere(&self, kind: Kind) -> BTreeMap<Arc<str>, Option<Arc<Entry>>> {
         let state = self.state(kind);
-        let present = self.entries_in_view(kind).into_iter().filter(|entry| state.is_due(entry));
-        let present = present.map(|entry| entry.key.name.as_str());
-        let absent = self
-            .absent_in_view(kind)
-            .into_iter()
-            .filter(|name| state.is_subscribed(name) && (state.may_hold(name) || state.awaits_absence(name)));
-        present.chain(absent).map(str::to_owned).collect()
+        let present = self.snapshot.of_kind(kind).filter(|entry| state.is_due(entry));
+        let present = present.map(|entry| (entry.name.clone(), Some(entry.clone())));
+        let absent = self.absent(kind).filter(|name| state.stays_in_view(name, None));
+        present.chain(absent.map(|name| (name.into(), None))).collect()
     }
 
     /// Takes an offer without looking at what it changes: a fault to be found.
@@ -109,23 +122,34 @@ impl Subscription {
         self.snapshot = snapshot;
     }
 
-    /// Looks everywhere: what is due and out of view, of which there must be nothing.
+    /// Looks everywhere: what is due and out of view, or in view as it was before, of which there must be nothing.
     #[cfg(test)]
-    pub(super) fn overlooked(&mut self) -> Vec<Key> {
+    pub(super) fn overlooked(&self) -> Vec<Key> {
         let mut overlooked = Vec::new();
         for kind in Kind::ALL {
-            let look = std::mem::take(&mut self.state_mut(kind).look);
-            let due = self.due_in_view(kind);
-            if let Look::At(seen) = &look {
-                overlooked.extend(due.difference(seen).map(|name| Key::new(kind, name.as_str())));
-            }
-            self.state_mut(kind).look = look;
+            let Look::At(seen) = &self.state(kind).look else { continue };
+            let due = self.due_anywhere(kind);
+            let unseen = due.keys().filter(|name| !seen.contains_key(*name));
+            let is_past = |name: &Arc<str>, entry: &Option<Arc<Entry>>| {
+                let now = self.snapshot.get(&Key::new(kind, &**name));
+                now.map(Arc::as_ptr) != entry.as_ref().map(Arc::as_ptr)
+            };
+            let past = seen.iter().filter(|(name, entry)| is_past(name, entry)).map(|(name, _)| name);
+            overlooked.extend(unseen.chain(past).map(|name| Key::new(kind, &**name)));
         }
         overlooked
     }
 }
 
 impl TypeState {
+    /// Whether something is due of a name under which the snapshot has this, if only once something else has happened.
+    fn stays_in_view(&self, name: &str, entry: Option<&Entry>) -> bool {
+        match entry {
+            Some(entry) => self.is_due(entry),
+            None => self.is_subscribed(name) && (self.may_hold(name) || self.awaits_absence(name)),
+        }
+    }
+
     /// Maps filled name by name are half empty, and these live as long as the stream: building them anew fills them.
     /// Names and versions that came in requests are exchanged for those of the entries, which all streams share.
     fn pack(&mut self, kind: Kind, snapshot: &Snapshot) {

@@ -63,7 +63,7 @@ impl TypeState {
 
     /// Another response, not answered yet, has it too: that answer will tell.
     fn is_under_way(&self, entry: &Entry) -> bool {
-        let mut others = self.outstanding.values().flat_map(|o| o.entries_of(&entry.key.name));
+        let mut others = self.outstanding.iter().flat_map(|o| o.entries_of(&entry.key.name));
         others.any(|other| other.version == entry.version)
     }
 

@@ -17,7 +17,7 @@ impl Subscription {
     /// since the Unix epoch.
     pub fn status(&self, ms: impl Fn(Instant) -> u64) -> Vec<TypeStatus> {
         let asked_for = self.types.iter().filter(|(_, state)| state.known);
-        asked_for.map(|(kind, state)| self.type_status(*kind, state, &ms)).collect()
+        asked_for.map(|(kind, state)| self.type_status(kind, state, &ms)).collect()
     }
 
     fn type_status(&self, kind: Kind, state: &TypeState, ms: &impl Fn(Instant) -> u64) -> TypeStatus {

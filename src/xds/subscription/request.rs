@@ -28,16 +28,15 @@ impl Subscription {
         let Some(kind) = Kind::of_type_url(&request.type_url) else {
             return self.note_unknown_type(request.type_url, actions);
         };
-        let snapshot = self.snapshot.clone();
-        let state = self.state_mut(kind);
+        let (snapshot, state) = (&*self.snapshot, &mut self.types[kind]);
         if !state.is_mere_ack(&request) {
             state.look = Look::Everywhere;
         }
         let Request { subscribe, unsubscribe, initial_versions, nonce, error, .. } = request;
         state.take_answer(kind, nonce, error, now, actions);
-        state.prune_refusals(kind, &snapshot);
+        state.prune_refusals(kind, snapshot);
         if state.known {
-            state.subscribe_again(kind, subscribe, &snapshot);
+            state.subscribe_again(kind, subscribe, snapshot);
             return state.unsubscribe(kind, unsubscribe);
         }
         state.known = true;
@@ -68,7 +67,7 @@ impl TypeState {
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        let Some(outstanding) = self.outstanding.remove(&nonce) else { return };
+        let Some(outstanding) = self.take_outstanding(&nonce) else { return };
         let after = now.saturating_duration_since(outstanding.sent_at);
         match error {
             None => {
@@ -126,7 +125,7 @@ impl TypeState {
 
     /// A client that wanted everything, then not, and now again, takes what is still on its way from the first time.
     pub(super) fn recall_in_flight(&mut self) {
-        let outstanding = self.outstanding.values();
+        let outstanding = self.outstanding.iter();
         let entries = outstanding.flat_map(|o| o.resources.iter().chain(&o.carried));
         let names: BTreeSet<Arc<str>> = entries.map(|entry| entry.name.clone()).collect();
         names.iter().for_each(|name| self.recall(name));

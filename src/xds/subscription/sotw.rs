@@ -69,14 +69,15 @@ impl TypeState {
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        let Some(order) = self.outstanding.get(&nonce).map(|outstanding| outstanding.order) else { return };
-        let earlier = self.outstanding.iter().filter(|(_, o)| o.order < order);
-        let mut earlier: Vec<(u64, String)> = earlier.map(|(nonce, o)| (o.order, nonce.clone())).collect();
-        earlier.sort_unstable();
-        for (_, nonce) in earlier {
+        if !self.outstanding.iter().any(|outstanding| outstanding.nonce == nonce) {
+            return;
+        }
+        let earlier = self.outstanding.iter().map(|outstanding| outstanding.nonce.clone());
+        let earlier: Vec<String> = earlier.take_while(|earlier| *earlier != nonce).collect();
+        for nonce in earlier {
             if error.is_none() {
                 self.take_answer(kind, nonce, None, now, actions);
-            } else if let Some(outstanding) = self.outstanding.remove(&nonce) {
+            } else if let Some(outstanding) = self.take_outstanding(&nonce) {
                 self.note_unsure(outstanding);
             }
         }
@@ -132,7 +133,7 @@ impl TypeState {
             let record = Record { given: Given::Inherited(unknown.clone()), held: Held::Inherited(unknown) };
             self.records.entry(name.clone()).or_insert(record);
         } else {
-            if self.outstanding.values().any(|o| o.entries_of(name).next().is_some()) {
+            if self.outstanding.iter().any(|o| o.entries_of(name).next().is_some()) {
                 self.recall(name);
             }
             self.ask(name);

@@ -26,6 +26,11 @@ impl Due {
 
     /// Removals go first: a listener's address must be free before its successor takes it.
     pub(super) fn split(self) -> Vec<Self> {
+        let removed = self.removed.iter().map(|name| removed_bytes(name));
+        let bytes: usize = self.resources.iter().map(|entry| resource_bytes(entry)).chain(removed).sum();
+        if bytes <= MAX_RESPONSE_BYTES {
+            return vec![self];
+        }
         let mut parts = vec![Self::default()];
         let mut bytes = 0;
         let removed = self.removed.into_iter().map(Part::Removed);
@@ -54,11 +59,18 @@ enum Part {
 
 impl Part {
     fn bytes(&self) -> usize {
-        let content = match self {
-            // Once as a removal and once as an error with a sentence about it.
-            Self::Removed(name) => name.len() * 3,
-            Self::Resource(entry) => entry.any.len() + entry.key.name.len() + entry.type_url.len(),
-        };
-        content + RESOURCE_OVERHEAD_BYTES
+        match self {
+            Self::Removed(name) => removed_bytes(name),
+            Self::Resource(entry) => resource_bytes(entry),
+        }
     }
+}
+
+/// Once as a removal and once as an error with a sentence about it.
+fn removed_bytes(name: &str) -> usize {
+    name.len() * 3 + RESOURCE_OVERHEAD_BYTES
+}
+
+fn resource_bytes(entry: &Entry) -> usize {
+    entry.any.len() + entry.key.name.len() + entry.type_url.len() + RESOURCE_OVERHEAD_BYTES
 }

@@ -35,8 +35,8 @@ pub(super) struct TypeState {
     pub(super) answered: String,
     /// Versions the client refused.
     pub(super) rejected: BTreeMap<String, BTreeSet<Version>>,
-    /// Responses not answered yet, by nonce.
-    pub(super) outstanding: BTreeMap<String, Outstanding>,
+    /// Responses not answered yet, oldest first.
+    pub(super) outstanding: Vec<Outstanding>,
     pub(super) tally: Tally,
     /// Where to look for what is due; whatever makes a name due takes it into view.
     pub(super) look: Look,
@@ -73,9 +73,8 @@ pub(super) enum Held {
 
 #[derive(Debug)]
 pub(super) struct Outstanding {
+    pub(super) nonce: String,
     pub(super) sent_at: Instant,
-    /// Its place among the responses of the stream.
-    pub(super) order: u64,
     pub(super) resources: Vec<Arc<Entry>>,
     /// It carries everything that the client should have of the type.
     pub(super) is_whole: bool,
@@ -160,12 +159,12 @@ impl TypeState {
         let holds = |o: &Outstanding| {
             o.resources.iter().any(|e| e.key.name == name) || o.removed.iter().any(|removed| removed == name)
         };
-        self.outstanding.values().any(holds)
+        self.outstanding.iter().any(holds)
     }
 
     /// The names in responses that are not answered yet.
     pub(super) fn in_flight(&self) -> BTreeSet<&str> {
-        let outstanding = self.outstanding.values();
+        let outstanding = self.outstanding.iter();
         let names = outstanding.flat_map(|o| o.resources.iter().map(|e| &e.key.name).chain(&o.removed));
         names.map(String::as_str).collect()
     }
@@ -178,9 +177,14 @@ impl TypeState {
 
     /// Whether an entry is due: changed, asked for, or owed; and not refused before.
     pub(super) fn is_due(&self, entry: &Entry) -> bool {
+        self.is_due_beside(self.records.get(&entry.name), entry)
+    }
+
+    /// The same, beside what is recorded of its name.
+    pub(super) fn is_due_beside(&self, record: Option<&Record>, entry: &Entry) -> bool {
         let name = &entry.name;
-        let given = self.records.get(name).and_then(|record| record.given.version());
-        let wanted = self.is_urgent(name) || given != Some(&entry.version);
+        let given = record.and_then(|record| record.given.version());
+        let wanted = given != Some(&entry.version) || self.is_urgent(name);
         wanted && self.is_subscribed(name) && !self.is_rejected(name, &entry.version)
     }
 
@@ -194,7 +198,7 @@ impl TypeState {
         self.is_urgent(name) || (self.names.contains(name) && !self.records.contains_key(name))
     }
 
-    pub(super) fn note_sent(&mut self, nonce: String, outstanding: Outstanding) {
+    pub(super) fn note_sent(&mut self, outstanding: Outstanding) {
         for entry in &outstanding.resources {
             self.note_given(&entry.name, Given::Sent(entry.version.clone()));
         }
@@ -207,7 +211,18 @@ impl TypeState {
         self.owes_first_answer = false;
         self.returning = None;
         self.tally.sent_at = Some(outstanding.sent_at);
-        self.outstanding.insert(nonce, outstanding);
+        self.outstanding.push(outstanding);
+    }
+
+    /// The response that a nonce answers, which is then answered.
+    pub(super) fn take_outstanding(&mut self, nonce: &str) -> Option<Outstanding> {
+        let at = self.outstanding.iter().position(|outstanding| outstanding.nonce == nonce)?;
+        let answered = self.outstanding.remove(at);
+        if self.outstanding.is_empty() {
+            // A stream rests far longer than it waits for an answer: meanwhile it keeps no room for any.
+            self.outstanding = Vec::new();
+        }
+        Some(answered)
     }
 
     pub(super) fn note_told_absent(&mut self, name: &str) {

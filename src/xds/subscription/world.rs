@@ -213,17 +213,15 @@ impl Subscription {
             Held::Entry(entry) => Some(entry),
             Held::Nothing | Held::Inherited(_) => None,
         };
-        let under_way = state.outstanding.values().flat_map(|o| o.entries_of(name).map(|e| (o.order, e)));
         let last = match &record.given {
             Given::Removed => None,
             Given::Uncertain | Given::Inherited(_) => {
                 // Whatever an earlier response has, the last one under way decides.
-                let latest = state.outstanding.values().map(|o| o.order).max();
-                let mut last = under_way.filter(|(order, _)| Some(*order) == latest).map(|(_, entry)| entry);
-                last.next().or(held)
+                state.outstanding.last().and_then(|last| last.entries_of(name).next()).or(held)
             }
             Given::Sent(version) => {
-                under_way.map(|(_, entry)| entry).chain(held).find(|entry| entry.version == *version)
+                let under_way = state.outstanding.iter().flat_map(|o| o.entries_of(name));
+                under_way.chain(held).find(|entry| entry.version == *version)
             }
         };
         last.filter(|entry| !state.is_rejected(name, &entry.version)).cloned()
