@@ -5,6 +5,7 @@
 
 pub mod notify;
 pub mod pace;
+pub mod process;
 pub mod runtime;
 pub mod signals;
 pub mod supervise;
@@ -50,7 +51,12 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    Task { name, handle: tokio::spawn(future.instrument(tracing::info_span!("task", task = name))) }
+    let future = future.instrument(tracing::info_span!("task", task = name));
+    let handle = match process::current() {
+        Some(turns) => tokio::spawn(process::within(turns, future)),
+        None => tokio::spawn(future),
+    };
+    Task { name, handle }
 }
 
 impl<T> Task<T> {

@@ -12,6 +12,7 @@ pub mod layout;
 pub mod lock;
 pub mod metrics;
 pub mod peer;
+pub mod positions;
 pub mod record;
 pub mod refusal;
 pub mod replica;

@@ -105,6 +105,7 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     };
 
     supervisor.start("catalog.watch", ended(catalog_task));
+    let positions = kept.positions.clone();
     kept.keep(&watches, &mut supervisor, stop.clone());
     supervisor.start("mesh.publish", publisher.run(stop.clone()));
     let (ready, is_ready) = watch::channel(false);
@@ -126,6 +127,7 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
             config: config.clone(),
             watches: watches.clone(),
             leaf_tokens,
+            positions,
             engine,
             metrics: metrics.sync,
         };

@@ -1,7 +1,9 @@
 //! The last known good at the agent's two ends: read before anything starts, and kept from then on.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
+use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
 use tracing::info;
 
 use crate::{
@@ -10,11 +12,13 @@ use crate::{
     lifecycle::{self, Stop, supervise::Supervisor},
     model::catalog::Topics,
     state::{
+        format::Kind,
         keeper::{Keeper, Sources},
         memory::{TokenMemory, epoch_s},
         metrics::StateMetrics,
         store::{Loaded, Store},
     },
+    sync::positions::{Disk, Positions},
 };
 
 /// What an earlier run kept, and who keeps it on.
@@ -23,6 +27,8 @@ pub(super) struct LastKnownGood {
     pub(super) topics: Topics,
     /// Which tokens passed.
     pub(super) memory: TokenMemory,
+    /// How far replication saw its prefixes committed.
+    pub(super) positions: Positions,
     keeper: Option<Keeper>,
 }
 
@@ -39,7 +45,11 @@ impl LastKnownGood {
             }
         };
         let memory = TokenMemory::new(loaded.tokens, settings.token_max_age);
-        Self { topics: loaded.topics, memory, keeper }
+        let positions = match &settings.dir {
+            Some(dir) => Positions::on(PositionsFile::of(dir), &loaded.positions),
+            None => Positions::default(),
+        };
+        Self { topics: loaded.topics, memory, positions, keeper }
     }
 
     /// Starts the task that keeps it.
@@ -55,4 +65,27 @@ fn open(dir: &Path, keys: bool, metrics: StateMetrics) -> (Loaded, Option<Keeper
     let mut store = Store::new(dir);
     let loaded = store.load(keys, epoch_s(lifecycle::wall_clock()));
     (loaded, Some(Keeper::new(store, keys, metrics)))
+}
+
+/// The file of positions. Replication writes it itself, since some of its answers wait for that.
+struct PositionsFile(Arc<Mutex<Store>>);
+
+impl PositionsFile {
+    fn of(dir: &Path) -> Self {
+        Self(Arc::new(Mutex::new(Store::new(dir))))
+    }
+}
+
+impl Disk for PositionsFile {
+    fn write(&self, body: String) -> BoxFuture<'static, Result<(), String>> {
+        let store = self.0.clone();
+        Box::pin(async move {
+            // The thread has the lock until it is done, whether anybody waits for it or not.
+            let mut store = store.lock_owned().await;
+            let now_s = epoch_s(lifecycle::wall_clock());
+            let write = move || store.write(Kind::Positions, now_s, &body).map(drop);
+            let written = tokio::task::spawn_blocking(write).await.map_err(|error| error.to_string())?;
+            written.map_err(|error| error.to_string())
+        })
+    }
 }

@@ -41,6 +41,7 @@ use crate::{
             register::{self, Registered},
             serve,
         },
+        positions::Positions,
         store::{StoreError, consul::ConsulStore},
     },
 };
@@ -88,6 +89,8 @@ pub(super) struct Replication {
     pub(super) config: Config,
     pub(super) watches: Watches,
     pub(super) leaf_tokens: LeafTokens,
+    /// What this agent saw committed, in earlier runs too.
+    pub(super) positions: Positions,
     /// The engine while it runs, for the HTTP interface.
     pub(super) engine: watch::Sender<Option<LocalEngine>>,
     pub(super) metrics: SyncMetrics,
@@ -155,7 +158,8 @@ impl Replication {
             client.clone(),
             own_stop.clone(),
         );
-        let engine_settings = engine_settings(settings, &agent, address, max_txn_ops)?;
+        let engine_settings =
+            engine_settings(settings, &agent, address, max_txn_ops, self.positions.clone())?;
         let peers = GrpcPeers::new(facts.clone(), engine_settings.hello(), Tcp);
         let (engine, engine_task) = Engine::start(engine_settings, store, peers, own_stop.clone());
         let registered =
@@ -258,6 +262,7 @@ fn engine_settings(
     agent: &AgentFacts,
     address: SocketAddr,
     max_txn_ops: usize,
+    positions: Positions,
 ) -> Result<EngineSettings, SyncError> {
     Ok(EngineSettings {
         datacenter: agent.datacenter.clone(),
@@ -282,6 +287,7 @@ fn engine_settings(
             max_staleness: settings.max_staleness,
             audit: settings.audit_interval,
         },
+        positions,
         seed: seed(),
     })
 }

@@ -46,7 +46,7 @@ const DIR: Key = Key {
     example: r#""/var/lib/causeway""#,
     unset: "the first of `$STATE_DIRECTORY`, which systemd sets by `StateDirectory=`; else none",
     meaning: "the directory, made with mode 0700; without one, or with `\"\"`, nothing is kept",
-    more: "It holds `catalog.state`, `keys.state` and `tokens.state`, each 0600",
+    more: "It holds `catalog.state`, `keys.state`, `tokens.state` and `positions.state`, each 0600",
     value: |config| Value::path(config.state.dir.as_ref()),
     ..Key::TEXT
 };

@@ -22,11 +22,13 @@ pub enum Kind {
     Keys,
     /// Marks of tokens that passed.
     Tokens,
+    /// How far prefixes were committed, as replication writes it.
+    Positions,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Keys, Self::Tokens, Self::Catalog];
+    pub const ALL: [Self; 4] = [Self::Keys, Self::Tokens, Self::Catalog, Self::Positions];
 
     /// What it is called in the file and in the log.
     pub fn name(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Kind {
             Self::Catalog => "catalog",
             Self::Keys => "keys",
             Self::Tokens => "tokens",
+            Self::Positions => "positions",
         }
     }
 
@@ -43,6 +46,7 @@ impl Kind {
             Self::Catalog => "catalog.state",
             Self::Keys => "keys.state",
             Self::Tokens => "tokens.state",
+            Self::Positions => "positions.state",
         }
     }
 }

@@ -163,6 +163,8 @@ impl Job {
         // with a change: the others are worth another try.
         for kind in Kind::ALL {
             let body = match kind {
+                // Replication writes them itself, when it must.
+                Kind::Positions => continue,
                 Kind::Keys if !self.keys => continue,
                 Kind::Keys => record::write_leaves(&keep),
                 Kind::Catalog => record::write_topics(&keep),
@@ -170,7 +172,7 @@ impl Job {
             };
             let is_nothing = match kind {
                 Kind::Tokens => self.tokens.passed.is_empty(),
-                Kind::Keys | Kind::Catalog => body.is_empty(),
+                Kind::Keys | Kind::Catalog | Kind::Positions => body.is_empty(),
             };
             if is_nothing && !self.store.has(kind) {
                 continue;

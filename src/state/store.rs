@@ -97,6 +97,8 @@ pub struct Loaded {
     pub topics: Topics,
     /// Tokens that passed.
     pub tokens: Option<Tokens>,
+    /// What replication wrote of its positions.
+    pub positions: String,
 }
 
 /// Why a file is moved aside; part of its new name.
@@ -321,7 +323,7 @@ impl Store {
         let to = self.dir.join(format!("{}.{}-{now_s}", kind.file_name(), reason.word()));
         let taken_away = match kind {
             Kind::Keys => fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)),
-            Kind::Catalog | Kind::Tokens => fs::rename(&path, &to),
+            Kind::Catalog | Kind::Tokens | Kind::Positions => fs::rename(&path, &to),
         };
         match taken_away {
             Ok(()) if kind == Kind::Keys => {
@@ -373,6 +375,10 @@ impl Loaded {
                 let (tokens, skipped) = record::read_tokens(body);
                 self.tokens = tokens;
                 return skipped;
+            }
+            Kind::Positions => {
+                body.clone_into(&mut self.positions);
+                return Skipped::default();
             }
         };
         self.topics.extend(topics);

@@ -11,6 +11,7 @@ mod execute;
 mod forward;
 mod local;
 mod neighbours;
+mod remember;
 mod serve;
 mod served;
 mod session;
@@ -38,6 +39,7 @@ use crate::{
         layout::Duty,
         lock::locks::Locks,
         peer::{Hello, Known, MIN_VERSION, Peers, VERSION},
+        positions::Positions,
         record::Doer,
         replica::{Replica, ReplicaSettings},
         status::{PrefixStatus, SyncStatus},
@@ -71,6 +73,8 @@ pub struct EngineSettings {
     pub limits: Limits,
     /// Times.
     pub times: Times,
+    /// What this agent saw committed, in earlier runs too.
+    pub positions: Positions,
     /// Makes the random numbers. Another one at every start of a real agent.
     pub seed: u64,
 }
@@ -210,7 +214,9 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             exchanges: Semaphore::new(MAX_EXCHANGES),
             seen_index: AtomicU64::new(0),
         };
-        (Self(Arc::new(inner)), lifecycle::spawn("sync.engine", look_after(tasks, stop)))
+        let engine = Self(Arc::new(inner));
+        tasks.push(lifecycle::spawn("sync.remember", engine.clone().remember(stop.clone())));
+        (engine, lifecycle::spawn("sync.engine", look_after(tasks, stop)))
     }
 
     /// How everything stands.
@@ -295,6 +301,7 @@ impl EngineSettings {
         home.max_value_bytes = self.limits.max_value_bytes;
         home.commit_timeout = self.times.commit;
         home.keep = self.limits.keep;
+        home.positions = self.positions.clone();
         home
     }
 

@@ -63,6 +63,7 @@ use crate::{
         },
         layout::Layout,
         peer::{FollowItem, FollowStart, Known, PeerError},
+        positions::Positions,
         record::{Entry, Epochs, Hash},
         refusal::Refusal,
         store::Store,
@@ -97,6 +98,8 @@ pub struct HomeSettings {
     pub commit_timeout: Duration,
     /// How much of the journal is kept.
     pub keep: Keep,
+    /// What this agent saw committed, in earlier runs too.
+    pub positions: Positions,
 }
 
 impl HomeSettings {
@@ -111,6 +114,7 @@ impl HomeSettings {
             max_value_bytes: 256 * 1024,
             commit_timeout: Duration::from_secs(5),
             keep: Keep::default(),
+            positions: Positions::default(),
         }
     }
 }
@@ -309,13 +313,22 @@ impl<S: Store> Home<S> {
         let unknown = |reason: &str| {
             Err(Refusal::OutcomeUnknown { request_id: request_id.clone(), reason: reason.into() })
         };
+        let durable = async {
+            let outcome = answered.await.unwrap_or_else(|_| unknown("the agent stopped"));
+            if let Ok(written) = &outcome
+                && !written.tokens.is_empty()
+            {
+                shared.settings.positions.kept(&shared.settings.prefix.text, written.at).await;
+            }
+            outcome
+        };
         tokio::select! { biased;
-            outcome = answered => outcome.unwrap_or_else(|_| unknown("the agent stopped")),
+            outcome = durable => outcome,
             () = tokio::time::sleep_until(deadline) => {
                 if claim.cancel() {
                     return Err(Refusal::Deadline("the home had no time for it; nothing was executed, send it again".into()));
                 }
-                unknown("Consul did not answer in time")
+                unknown("neither Consul nor the disk was done in time")
             }
         }
     }

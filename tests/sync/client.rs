@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use self::shown::{Shown, items, json_of, number, shown};
 use crate::sync::{
-    history::{Act, Call, Moment, Number, Outcome},
+    history::{Act, Call, Moment, Number, Outcome, Use},
     world::{Reply, World},
 };
 
@@ -54,6 +54,10 @@ pub(crate) enum Work {
     Session {
         hold_ms: u64,
     },
+    /// The same, and the count is guarded as Consul's own users do: by `check-session` in its transaction.
+    Checked {
+        hold_ms: u64,
+    },
 }
 
 /// Work of one client at one agent.
@@ -66,17 +70,27 @@ pub(crate) struct Task {
     pub(crate) agent: usize,
     /// Its own, and the value of what it writes.
     pub(crate) number: Number,
+    /// Without one everything is allowed.
+    pub(crate) token: Option<&'static str>,
     pub(crate) work: Work,
 }
 
 /// What was recorded. Clones are the same one.
 #[derive(Clone, Default)]
-pub(crate) struct Record(Arc<Mutex<Vec<Call>>>);
+pub(crate) struct Record {
+    calls: Arc<Mutex<Vec<Call>>>,
+    uses: Arc<Mutex<Vec<Use>>>,
+}
 
 impl Record {
     /// All of it.
     pub(crate) fn calls(&self) -> Vec<Call> {
-        self.0.lock().unwrap().clone()
+        self.calls.lock().unwrap().clone()
+    }
+
+    /// What was done with tokens.
+    pub(crate) fn uses(&self) -> Vec<Use> {
+        self.uses.lock().unwrap().clone()
     }
 }
 
@@ -103,6 +117,12 @@ pub(crate) enum Strategy {
     OwnValue,
 }
 
+/// What a count holds itself to.
+enum Guarded {
+    Token(Token),
+    Checked(String),
+}
+
 impl Client<'_> {
     /// Does its work to the end.
     pub(crate) async fn work(&self) {
@@ -117,7 +137,8 @@ impl Client<'_> {
             Work::Append => self.append().await,
             Work::ReadLists => self.read_lists().await,
             Work::Count { hold_ms } => self.count(hold_ms).await,
-            Work::Session { hold_ms } => self.session(hold_ms).await,
+            Work::Session { hold_ms } => self.session(hold_ms, false).await,
+            Work::Checked { hold_ms } => self.session(hold_ms, true).await,
         }
     }
 
@@ -127,17 +148,33 @@ impl Client<'_> {
 
     fn note(&self, began: Moment, outcome: Outcome, act: Act) {
         let ended = if outcome == Outcome::Open { Moment::MAX } else { self.world.net.moment() };
-        self.record.0.lock().unwrap().push(Call { client: self.task.client, began, ended, outcome, act });
+        if outcome == Outcome::Done {
+            written(&act).into_iter().for_each(|key| self.used(began, key, true));
+        }
+        self.record.calls.lock().unwrap().push(Call { client: self.task.client, began, ended, outcome, act });
+    }
+
+    /// It was done with the client's token.
+    fn used(&self, began: Moment, key: &str, is_write: bool) {
+        let (Some(token), ended) = (self.task.token, self.world.net.moment()) else { return };
+        self.record.uses.lock().unwrap().push(Use { token, key: key.to_owned(), is_write, began, ended });
     }
 
     async fn ask(&self, method: Method, target: &str, headers: &[(&str, String)], body: String) -> Reply {
+        let token = self.task.token.map(|token| ("x-consul-token", token.to_owned()));
+        let headers: Vec<(&str, String)> = headers.iter().cloned().chain(token).collect();
+        let headers = headers.as_slice();
         self.world.ask(self.task.datacenter, self.task.agent, method, target, headers, body).await
     }
 
     /// None in the answer for a key that is missing; none at all when there is no answer.
     async fn get(&self, key: &str, query: &str) -> Option<Option<Shown>> {
+        let began = self.began();
         let reply = self.ask(Method::GET, &format!("/v1/kv/{key}{query}"), &[], String::new()).await;
         let Reply::Answer(response) = reply else { return None };
+        if matches!(response.status, 200 | 404) {
+            self.used(began, key, false);
+        }
         match response.status {
             404 => Some(None),
             200 => {
@@ -257,6 +294,10 @@ impl Client<'_> {
         let reply = self.ask(Method::PUT, "/v1/txn?consistent", &[], json!(ops).to_string()).await;
         let Reply::Answer(response) = reply else { return };
         let Some(body) = json_of(&response).filter(|_| response.status == 200) else { return };
+        LISTS
+            .iter()
+            .filter(|key| body.to_string().contains(*key))
+            .for_each(|key| self.used(began, key, false));
         let results = body["Results"].as_array().cloned().unwrap_or_default();
         let seen = results
             .iter()
@@ -279,7 +320,7 @@ impl Client<'_> {
         let Some(told) = told else { panic!("a lock without a token: {body}") };
         let Some(token) = self.taken_token(told).await else { return };
         self.note(began, Outcome::Done, Act::Grant { lock: LOCK.to_owned(), token });
-        self.count_once(token, told, hold_ms).await;
+        self.count_once(token, hold_ms, &Guarded::Token(told)).await;
         let headers = [("x-lock-token", told.to_string())];
         let body = json!({"token": told.to_string(), "session": body["session"]}).to_string();
         let _ = self.ask(Method::PUT, &format!("/v1/lock/{LOCK}/release"), &headers, body).await;
@@ -293,21 +334,32 @@ impl Client<'_> {
         Some(Token { epoch: 0, n: shown.lock_index })
     }
 
-    async fn count_once(&self, token: Token, told: Token, hold_ms: u64) {
+    async fn count_once(&self, token: Token, hold_ms: u64, guarded: &Guarded) {
         let Some(shown) = self.get(COUNTER, "?consistent").await else { return };
         let from = shown.map_or(0, |shown| number(&shown.value));
         sleep(Duration::from_millis(hold_ms)).await;
         let began = self.began();
-        let guard = [("x-lock", LOCK.to_owned()), ("x-lock-token", told.to_string())];
-        let guard = if self.strategy == Strategy::OwnValue { &[][..] } else { &guard[..] };
         let to = from + 1;
-        let (outcome, _) =
-            self.change(Method::PUT, &format!("/v1/kv/{COUNTER}"), guard, to.to_string()).await;
+        let outcome = match guarded {
+            Guarded::Checked(session) => {
+                let value = BASE64_STANDARD.encode(to.to_string());
+                let ops = json!([
+                    {"KV": {"Verb": "check-session", "Key": LOCK, "Session": session}},
+                    {"KV": {"Verb": "set", "Key": COUNTER, "Value": value}},
+                ]);
+                self.change(Method::PUT, "/v1/txn", &[], ops.to_string()).await.0
+            }
+            Guarded::Token(told) => {
+                let guard = [("x-lock", LOCK.to_owned()), ("x-lock-token", told.to_string())];
+                let guard = if self.strategy == Strategy::OwnValue { &[][..] } else { &guard[..] };
+                self.change(Method::PUT, &format!("/v1/kv/{COUNTER}"), guard, to.to_string()).await.0
+            }
+        };
         self.note(began, outcome, Act::Count { lock: LOCK.to_owned(), token, from, to });
     }
 
     /// As a client of Consul's own API does: a session, acquire, work, release.
-    async fn session(&self, hold_ms: u64) {
+    async fn session(&self, hold_ms: u64, is_checked: bool) {
         let body = json!({"TTL": "10s", "LockDelay": "1ms", "Behavior": "release"}).to_string();
         let home = crate::sync::world::datacenter(self.world.home_of(LOCK));
         let create = format!("/v1/session/create?dc={home}");
@@ -323,12 +375,25 @@ impl Client<'_> {
             let Some(told) = told else { panic!("a lock without a token: {response:?}") };
             let Some(token) = self.taken_token(told).await else { return };
             self.note(began, Outcome::Done, Act::Grant { lock: LOCK.to_owned(), token });
-            self.count_once(token, told, hold_ms).await;
+            let guarded = if is_checked { Guarded::Checked(id.clone()) } else { Guarded::Token(told) };
+            self.count_once(token, hold_ms, &guarded).await;
             let release = format!("/v1/kv/{LOCK}?release={id}");
             let _ = self.ask(Method::PUT, &release, &[], String::new()).await;
         }
         let _ =
             self.ask(Method::PUT, &format!("/v1/session/destroy/{id}?dc={home}"), &[], String::new()).await;
+    }
+}
+
+/// The keys that an act changed.
+fn written(act: &Act) -> Vec<&str> {
+    match act {
+        Act::Write { key, .. } | Act::Cas { key, .. } => vec![key],
+        Act::DeleteTree { prefix, .. } => vec![prefix],
+        Act::Append { lists, .. } => lists.iter().map(|(key, _)| key.as_str()).collect(),
+        Act::Grant { lock, .. } => vec![lock],
+        Act::Count { .. } => vec![COUNTER],
+        Act::Read { .. } | Act::Lists { .. } => Vec::new(),
     }
 }
 
@@ -353,7 +418,16 @@ pub(crate) async fn read_all(
             return Err(format!("{work:?} is not answered after all faults ended"));
         }
         let before = record.calls().len();
-        let task = Task { client: 999, after_ms: 0, datacenter: 0, agent: 0, number: 0, work: work.clone() };
+        let work_again = work.clone();
+        let task = Task {
+            client: 999,
+            after_ms: 0,
+            datacenter: 0,
+            agent: 0,
+            number: 0,
+            token: None,
+            work: work_again,
+        };
         let client = Client { world, record: record.clone(), task, strategy: Strategy::Told };
         client.work().await;
         let lists_missing = matches!(work, Work::ReadLists);

@@ -7,6 +7,8 @@
 mod linear;
 mod lists;
 mod locks;
+mod restored;
+mod rights;
 #[cfg(test)]
 mod tests;
 mod witness;
@@ -17,6 +19,8 @@ pub(crate) use self::{
     linear::registers,
     lists::lists,
     locks::locks,
+    restored::{Restored, judge_restored},
+    rights::{May, Turn, Use, rights},
     witness::{Side, Witness},
 };
 

@@ -27,4 +27,8 @@ pub(crate) enum Mutant {
     SplitProgress,
     /// A transaction is acknowledged before Consul has it, and given up when Consul is not there.
     EarlyAck,
+    /// Agents keep nothing on their disks.
+    NoDisk,
+    /// Agents take every token for one that may do everything.
+    NoRights,
 }

@@ -2,20 +2,24 @@
 //! agents over a network that delays, loses, doubles and cuts, all from one seed.
 //!
 //! What was sent is carried out whatever became of who sent it: a call of an agent that crashed, was stopped or gave up
-//! may still arrive, and late. `store` is the way to a Consul, `peers` the one to other agents.
+//! may still arrive, and late. An agent that is stopped does nothing at all, and then finds everything overdue at once.
+//! `store` is the way to a Consul, `peers` the one to other agents, `disk` what outlives an agent.
 
+mod disk;
 mod peers;
+mod rights;
 mod store;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use causeway::{
-    lifecycle,
+    lifecycle::{self, process::Turns},
     model::{
         name::{Datacenter, NodeName},
         session::SessionId,
@@ -27,16 +31,18 @@ use tokio::{
 };
 
 pub(crate) use self::{
+    disk::{Content, SimDisk},
     peers::{Door, SimPeers},
+    rights::{PART, READER, own},
     store::SimStore,
 };
 use crate::sync::{
     consul_model::{Model, Shared},
-    history::Violation,
+    history::{May, Turn, Violation},
 };
 
 /// How bad the network is, in percent of messages and in ms.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Weather {
     /// Between an agent and its Consul; between datacenters it is ten times as long.
     pub(crate) delay_ms: u64,
@@ -53,7 +59,7 @@ pub(crate) struct Weather {
 /// What is wrong right now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Faults {
-    /// Nothing leaves or reaches these agents, until it goes on.
+    /// These agents are stopped: what reaches them waits.
     pub(crate) paused: BTreeSet<NodeName>,
     /// Nothing arrives from the one at the other.
     pub(crate) cut: BTreeSet<(Datacenter, Datacenter)>,
@@ -77,6 +83,29 @@ struct Inner {
     /// Who made each session.
     sessions: BTreeMap<(Datacenter, SessionId), NodeName>,
     found: Vec<Violation>,
+    /// Tasks of agents that are stopped, in the order in which they wanted to run.
+    held: BTreeMap<NodeName, Vec<Waker>>,
+    rights: rights::Rights,
+}
+
+/// When the tasks of an agent run.
+struct Gate {
+    net: Net,
+    node: NodeName,
+}
+
+impl Turns for Gate {
+    fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inner = self.net.lock();
+        if !inner.faults.paused.contains(&self.node) {
+            return Poll::Ready(());
+        }
+        let held = inner.held.entry(self.node.clone()).or_default();
+        if !held.iter().any(|waker| waker.will_wake(cx.waker())) {
+            held.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
 }
 
 /// All of it. Clones are the same one.
@@ -106,6 +135,8 @@ impl Net {
             lives: BTreeMap::new(),
             sessions: BTreeMap::new(),
             found: Vec::new(),
+            held: BTreeMap::new(),
+            rights: rights::Rights::default(),
         };
         Self {
             inner: Arc::new(Mutex::new(inner)),
@@ -122,7 +153,15 @@ impl Net {
 
     /// Changes what is wrong.
     pub(crate) fn fault(&self, change: impl FnOnce(&mut Faults)) {
-        change(&mut self.lock().faults);
+        let woken: Vec<Waker> = {
+            let mut inner = self.lock();
+            change(&mut inner.faults);
+            let Inner { held, faults, .. } = &mut *inner;
+            let running: Vec<NodeName> =
+                held.keys().filter(|node| !faults.paused.contains(*node)).cloned().collect();
+            running.iter().filter_map(|node| held.remove(node)).flatten().collect()
+        };
+        woken.into_iter().for_each(Waker::wake);
         self.changes.notify_waiters();
     }
 
@@ -131,6 +170,17 @@ impl Net {
         self.fault(|faults| *faults = Faults::default());
         let mut inner = self.lock();
         inner.weather = Weather { delay_ms: inner.weather.delay_ms, ..Weather::default() };
+    }
+
+    /// From now on a token may do this.
+    pub(crate) fn allow(&self, token: &'static str, may: May) {
+        let at = self.moment();
+        self.lock().rights.turn(at, token, may);
+    }
+
+    /// What tokens could do, and when.
+    pub(crate) fn turns_of_rights(&self) -> Vec<Turn> {
+        self.lock().rights.turns().to_vec()
     }
 
     /// What was found on the way to Consuls.
@@ -234,9 +284,9 @@ impl Net {
         }
     }
 
-    /// Waits until this agent runs.
-    pub(crate) async fn running(&self, node: &NodeName) {
-        self.until(|faults| !faults.paused.contains(node)).await;
+    /// Where everything that an agent does belongs.
+    pub(crate) fn turns(&self, node: &NodeName) -> Arc<dyn Turns> {
+        Arc::new(Gate { net: self.clone(), node: node.clone() })
     }
 
     fn is_cut(&self, from: &Datacenter, to: &Datacenter) -> bool {

@@ -15,10 +15,10 @@ use std::{
     },
 };
 
-use self::run::Report;
 pub(crate) use self::{
     program::{Fault, Kind, Program, Timed},
-    run::run,
+    run::{Report, run},
+    shrink::shortest,
 };
 use crate::sync::compare::number;
 
@@ -68,7 +68,7 @@ fn tell(kind: Kind, failed: &BTreeMap<u64, Report>) {
         format!("  SYNC_SEED={seed} {}\n", first.unwrap_or_default())
     };
     let lines: String = failed.iter().map(line).collect();
-    let (program, report) = shrink::shortest(Program::of(*seed, kind), report.clone());
+    let (program, report) = shortest(Program::of(*seed, kind), report.clone());
     panic!("{kind:?}:\n{lines}of the first of them:\n{}", shown(&program, &report));
 }
 
@@ -111,4 +111,11 @@ fn nothing_fails_while_nothing_is_wrong() {
 fn a_restored_home_is_noticed_and_never_guessed_about() {
     let covered = run_seeds(Kind::Restore);
     println!("{covered:?}");
+}
+
+#[test]
+fn a_home_that_is_restored_while_it_is_alone_repeats_no_token() {
+    let covered = run_seeds(Kind::Alone);
+    println!("{covered:?}");
+    assert!(covered.get("granted").is_some_and(|count| *count > 0), "{covered:?}");
 }

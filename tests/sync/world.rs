@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use causeway::{
-    lifecycle::{self, Stop, StopSource, Task},
+    lifecycle::{self, Stop, StopSource, Task, process},
     model::{
         name::{Datacenter, NodeName},
         sync::{Mode, Position, Prefix, PrefixTable},
@@ -16,6 +16,7 @@ use causeway::{
     sync::{
         endpoint::{Request, Response},
         engine::{Engine, EngineSettings, Limits, Times},
+        positions::Positions,
         replica::machine::Stage,
     },
 };
@@ -24,9 +25,9 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::sync::{
     consul_model::Snapshot,
-    history::{Side, Violation, Witness},
+    history::{Moment, Restored, Side, Violation, Witness},
     mutants::{Mutant, MutantPeers, MutantStore, Watermark},
-    net::{Net, SimPeers, SimStore, Weather},
+    net::{Content, Net, SimDisk, SimPeers, SimStore, Weather},
 };
 
 /// How long a client waits for an answer.
@@ -63,8 +64,10 @@ pub(crate) struct World {
     prefixes: PrefixTable,
     agents: Mutex<BTreeMap<NodeName, Running>>,
     witnesses: Arc<Mutex<Vec<Witness>>>,
-    saved: Mutex<BTreeMap<Datacenter, Snapshot>>,
+    saved: Mutex<BTreeMap<Datacenter, (Moment, Snapshot)>>,
+    restored: Mutex<Vec<Restored>>,
     marks: Mutex<BTreeMap<Datacenter, Watermark>>,
+    disks: Mutex<BTreeMap<NodeName, Content>>,
 }
 
 /// The name of a datacenter by its number, from 0.
@@ -121,7 +124,9 @@ impl World {
             agents: Mutex::default(),
             witnesses: Arc::new(Mutex::new(witnesses)),
             saved: Mutex::default(),
+            restored: Mutex::default(),
             marks: Mutex::default(),
+            disks: Mutex::default(),
             plan,
         });
         names.iter().for_each(|name| world.watch(name));
@@ -145,10 +150,11 @@ impl World {
         });
     }
 
-    /// Starts an agent, with an empty memory.
+    /// Starts an agent, with an empty memory, and what is on its disk.
     pub(crate) fn boot(&self, at: usize, agent: usize) {
         let (datacenter_name, node) = (datacenter(at), node(at, agent));
         let life = self.net.new_life(&node);
+        self.net.fault(|faults| faults.paused.retain(|paused| *paused != node));
         let settings = EngineSettings {
             datacenter: datacenter_name.clone(),
             datacenters: (0..self.plan.datacenters).map(datacenter).collect(),
@@ -158,6 +164,7 @@ impl World {
             sessions_home: datacenter(0),
             limits: Limits::default(),
             times: Times::default(),
+            positions: self.positions(&node),
             seed: self.net.seed(&node),
         };
         let store = SimStore::new(&self.net, &datacenter_name, &node, life);
@@ -165,14 +172,20 @@ impl World {
         let mutant = self.plan.mutant;
         let mark = self.marks.lock().unwrap().entry(datacenter_name.clone()).or_default().clone();
         let (source, stop) = Stop::pair();
-        let (engine, task) = Engine::start(
-            settings,
-            MutantStore::new(store, mutant),
-            MutantPeers::new(peers, mutant, mark),
-            stop,
-        );
+        let (store, peers) = (MutantStore::new(store, mutant), MutantPeers::new(peers, mutant, mark));
+        let start = || Engine::start(settings, store, peers, stop);
+        let (engine, task) = process::enter(self.net.turns(&node), start);
         self.net.open(&node, &datacenter_name, life, Arc::new(engine.clone()));
         self.lock_agents().insert(node, Running { engine, _task: task, _stop: source });
+    }
+
+    fn positions(&self, node: &NodeName) -> Positions {
+        if self.plan.mutant == Mutant::NoDisk {
+            return Positions::default();
+        }
+        let content = self.disks.lock().unwrap().entry(node.clone()).or_default().clone();
+        let body = content.lock().unwrap().clone();
+        Positions::on(SimDisk::new(&self.net, node, content), &body)
     }
 
     /// As `kill -9` does.
@@ -186,15 +199,23 @@ impl World {
     /// Keeps a snapshot of a datacenter's Consul.
     pub(crate) fn save(&self, at: usize) {
         let snapshot = self.net.consul(&datacenter(at)).look(|model| model.save());
-        self.saved.lock().unwrap().insert(datacenter(at), snapshot);
+        self.saved.lock().unwrap().insert(datacenter(at), (self.net.moment(), snapshot));
     }
 
     /// Restores what was kept.
     pub(crate) fn restore(&self, at: usize, is_fresh: bool, waits: crate::sync::consul_model::Waits) {
-        if let Some(snapshot) = self.saved.lock().unwrap().get(&datacenter(at)).cloned() {
+        if let Some((saved, snapshot)) = self.saved.lock().unwrap().get(&datacenter(at)).cloned() {
+            let homes = self.plan.prefixes.iter().filter(|(_, home)| *home == at);
+            let prefixes = homes.map(|(text, _)| (*text).to_owned()).collect();
+            self.restored.lock().unwrap().push(Restored { prefixes, saved, restored: self.net.moment() });
             self.witnesses.lock().unwrap().iter_mut().for_each(|witness| witness.forget(&datacenter(at)));
             self.net.consul(&datacenter(at)).with(|model| model.restore(snapshot, is_fresh, waits));
         }
+    }
+
+    /// Which prefixes went back, and to when.
+    pub(crate) fn restored(&self) -> Vec<Restored> {
+        self.restored.lock().unwrap().clone()
     }
 
     /// What witnesses found.
@@ -264,9 +285,7 @@ impl World {
         let (net, name) = (self.net.clone(), node.clone());
         let life = net.life(&node);
         self.net.send(async move {
-            net.running(&name).await;
-            let response = engine.serve(request).await;
-            net.running(&name).await;
+            let response = process::within(net.turns(&name), async { engine.serve(request).await }).await;
             if net.life(&name) == life {
                 let _ = answer.send(response);
             } else {

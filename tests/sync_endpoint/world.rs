@@ -19,6 +19,7 @@ use causeway::{
             FOLLOW_QUEUE, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError, Peers,
             Served, Target,
         },
+        positions::Positions,
         store::consul::ConsulStore,
     },
 };
@@ -245,6 +246,7 @@ fn engine_settings(at: usize, texts: Prefixes) -> EngineSettings {
             .unwrap();
     }
     EngineSettings {
+        positions: Positions::default(),
         datacenter: NAMES[at].into(),
         datacenters: NAMES.iter().map(Datacenter::from).collect(),
         node: format!("{}-1", NAMES[at]).as_str().into(),

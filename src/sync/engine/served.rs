@@ -37,6 +37,8 @@ impl<S: Store + Raw, P: Peers> Served for Engine<S, P> {
         let mut known = Vec::new();
         for part in self.0.parts.values() {
             known.extend(self.known(part).await);
+            // A restored Consul of ours has forgotten what was committed; that makes it no less true.
+            known.extend(settings.positions.known(&part.prefix.text));
         }
         let own = settings.hello();
         Ok(HelloReply {
@@ -112,7 +114,7 @@ impl<S: Store + Raw, P: Peers> Served for Engine<S, P> {
 
 impl<S: Store + Raw, P: Peers> Engine<S, P> {
     /// How far our datacenter knows a prefix: where this agent does not do the work, its Consul tells.
-    async fn known(&self, part: &Part<S, P>) -> Option<Known> {
+    pub(super) async fn known(&self, part: &Part<S, P>) -> Option<Known> {
         if let Some(known) = part.known() {
             return Some(known);
         }

@@ -239,6 +239,10 @@ impl<S: Store, O: Others> Commit<S, O> {
         for logged in &newest {
             self.seen.learn(&logged.entry, logged.index);
         }
+        // Some of what waits may have been carried out by another agent meanwhile.
+        for pending in std::mem::take(&mut self.queue) {
+            self.admit(pending);
+        }
         self.fences.clear();
         self.contested = None;
         self.shared.locks.send_replace(locks);
@@ -254,6 +258,7 @@ impl<S: Store, O: Others> Commit<S, O> {
         let Head { position, hash, first } = reign.head.clone();
         let known = Known { prefix: self.shared.settings.prefix.text.clone(), position, hash: hash.clone() };
         self.known = Some(known.clone());
+        self.shared.settings.positions.learn(&known);
         self.shared.tip.send_replace(Some(Tip { position, hash, first, ts_ms: reign.ts_ms }));
         self.shared.known.send_replace(Some(known));
     }

@@ -1,8 +1,10 @@
 //! Whether the history that is found here is the one that others know. Pure.
 //!
 //! A Consul that was restored from a snapshot has forgotten what it acknowledged after it. Whoever still knows of that
-//! (another datacenter, this process) shows it by a later position, or by another hash at ours. Then a new epoch begins:
+//! (another datacenter, this agent, which keeps it on disk) shows it by a later position, or by another hash at one of ours. Then a new epoch begins:
 //! tokens go on growing, and followers of the lost part see that theirs is no longer the home's history.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +42,8 @@ pub struct Found {
     pub sentinel: Option<Sentinel>,
     /// The entry that `head` names: its position and the hash of its bytes.
     pub last: Option<(Position, Hash)>,
+    /// Hashes of the entries that [`compared`] names, by their numbers.
+    pub entries: BTreeMap<u64, Hash>,
 }
 
 /// What to do about it.
@@ -92,7 +96,7 @@ pub fn decide(found: &Found, known: &[Known], contested: Option<u32>, prefix: &P
             ));
         }
     };
-    let reason = known.iter().find_map(|known| doubt(known, head)).or_else(|| {
+    let reason = known.iter().find_map(|known| doubt(known, head, &found.entries)).or_else(|| {
         let epoch = contested.filter(|epoch| *epoch >= head.position.epoch)?;
         Some(format!("a follower has another entry of epoch {epoch}"))
     });
@@ -110,7 +114,16 @@ pub fn decide(found: &Found, known: &[Known], contested: Option<u32>, prefix: &P
     Decision::NewEpoch { epochs, head, reason }
 }
 
-fn doubt(known: &Known, head: &Head) -> Option<String> {
+/// The entry of ours to hold against what is known elsewhere: one of the present epoch, before the last. What is known of
+/// an epoch that is over says nothing about this one, whose tokens are greater anyway.
+pub fn compared(found: &Found, known: &Known) -> Option<u64> {
+    let head = found.head.as_ref()?;
+    let Position { epoch, seq } = known.position;
+    let is_kept = (head.first.max(FIRST)..head.position.seq).contains(&seq);
+    (epoch == head.position.epoch && is_kept).then_some(seq)
+}
+
+fn doubt(known: &Known, head: &Head, entries: &BTreeMap<u64, Hash>) -> Option<String> {
     let Known { position, hash, .. } = known;
     if *position > head.position {
         return Some(format!(
@@ -118,7 +131,12 @@ fn doubt(known: &Known, head: &Head) -> Option<String> {
             head.position
         ));
     }
-    (*position == head.position && *hash != head.hash)
+    let ours = if *position == head.position {
+        Some(&head.hash)
+    } else {
+        entries.get(&position.seq).filter(|_| position.epoch == head.position.epoch)
+    };
+    ours.is_some_and(|ours| ours != hash)
         .then(|| format!("another entry {position} is known elsewhere than the one here"))
 }
 

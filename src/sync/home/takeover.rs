@@ -3,7 +3,7 @@
 //! It runs while this agent holds the duty's lock. What another agent had sent before can no longer be executed then: it
 //! begins with a check of that agent's session.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     model::{
@@ -22,7 +22,7 @@ use crate::{
         },
         layout::Duty,
         peer::Known,
-        record::{self, Epochs, Head},
+        record::{self, Epochs, Hash, Head},
         store::Store,
     },
 };
@@ -65,10 +65,12 @@ pub(crate) async fn take_over<S: Store, O: Others>(
     let prefix = &shared.settings.prefix;
     has_duty(shared, session).await?;
     let doubt = |error: JournalError| End::Doubt(error.to_string());
-    let records = read(shared).await.map_err(doubt)?;
+    let mut records = read(shared).await.map_err(doubt)?;
     let mut known = tokio::time::timeout(ASK_TIMEOUT, others.known(&prefix.text)).await.unwrap_or_default();
     known.retain(|known| known.prefix == prefix.text);
     known.extend(remembered.cloned());
+    known.extend(shared.settings.positions.known(&prefix.text));
+    records.found.entries = entries(shared, &records.found, &known).await.map_err(doubt)?;
     let epoch = contested.map(|contested| contested.position.epoch);
     let (epochs, head, ts_ms) = match fence::decide(&records.found, &known, epoch, prefix) {
         Decision::Serve => {
@@ -126,8 +128,24 @@ async fn read<S: Store>(shared: &Shared<S>) -> Result<Records, JournalError> {
             head: head.map(|head| head.record),
             sentinel: sentinel.map(|sentinel| sentinel.record),
             last: last.map(|last| (last.entry.position, last.hash)),
+            entries: BTreeMap::new(),
         },
     })
+}
+
+/// Our entries at the positions of the present epoch that are known elsewhere, as far as they are kept.
+async fn entries<S: Store>(
+    shared: &Shared<S>,
+    found: &Found,
+    known: &[Known],
+) -> Result<BTreeMap<u64, Hash>, JournalError> {
+    let mut entries = BTreeMap::new();
+    for seq in known.iter().filter_map(|known| fence::compared(found, known)) {
+        if let Some(pair) = journal::key(&shared.store, &shared.layout.entry(seq)).await? {
+            entries.insert(seq, journal::logged(&pair)?.hash);
+        }
+    }
+    Ok(entries)
 }
 
 /// Writes the records of a new epoch over those that were read, and over no others.

@@ -4,6 +4,7 @@ mod cases;
 pub(crate) mod fake;
 mod following;
 mod locks;
+mod remembered;
 mod trouble;
 
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use causeway::model::sync::Token;
 
-use super::{Act, Call, Moment, Outcome, judge};
+use super::{Act, Call, Moment, Outcome, Restored, judge, judge_restored};
 
 fn call(began: Moment, ended: Moment, outcome: Outcome, act: Act) -> Call {
     Call { client: 0, began, ended, outcome, act }
@@ -103,4 +103,33 @@ fn tokens_grow_and_order_what_they_guard() {
     finds(&[done(0, 1, grant(2)), done(3, 4, grant(1))], "I5");
     finds(&[done(0, 1, count(1, 0, 1)), done(3, 4, count(2, 0, 1))], "I7");
     finds(&[done(0, 1, count(2, 0, 1)), done(3, 4, count(1, 1, 2))], "I6");
+}
+
+#[test]
+fn a_restore_takes_back_what_came_after_the_snapshot_and_nothing_else() {
+    let restored = |prefix: &str| vec![Restored { prefixes: vec![prefix.into()], saved: 100, restored: 200 }];
+    let judged = |calls: &[Call]| judge_restored(calls, &restored("k"));
+    let kept = || done(0, 1, write(1));
+    let lost = || done(110, 120, write(2));
+    for last in [Some(1), Some(2)] {
+        assert_eq!(judged(&[kept(), lost(), done(130, 140, read(Some(2))), done(210, 220, read(last))]), []);
+    }
+    // What was before the snapshot stays, what is read before the restore is what was written, and nothing comes from nowhere.
+    for wrong in [done(210, 220, read(None)), done(130, 140, read(Some(1))), done(210, 220, read(Some(9)))] {
+        let found = judged(&[kept(), lost(), wrong.clone()]);
+        assert!(found.iter().any(|violation| violation.0.starts_with("I1")), "{wrong:?}: {found:?}");
+    }
+    // Another prefix lost nothing.
+    let elsewhere = judge_restored(&[kept(), lost(), done(210, 220, read(Some(1)))], &restored("other"));
+    assert!(elsewhere.iter().any(|violation| violation.0.starts_with("I1")), "{elsewhere:?}");
+}
+
+#[test]
+fn tokens_grow_through_a_restore() {
+    let restored = [Restored { prefixes: vec!["l".into()], saved: 100, restored: 200 }];
+    let grant = |epoch, n| Act::Grant { lock: "l".into(), token: Token { epoch, n } };
+    let calls = |last| [done(0, 1, grant(1, 1)), done(110, 120, grant(1, 2)), done(210, 220, last)];
+    assert_eq!(judge_restored(&calls(grant(2, 2)), &restored), []);
+    let found = judge_restored(&calls(grant(1, 2)), &restored);
+    assert!(found.iter().any(|violation| violation.0.starts_with("I5")), "{found:?}");
 }

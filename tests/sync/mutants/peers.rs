@@ -1,8 +1,9 @@
 //! What is changed between an engine and others.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -19,8 +20,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::Mutant;
 
-/// The newest index that came to a datacenter.
-pub(crate) type Watermark = Arc<AtomicU64>;
+/// The newest index that came to a datacenter, of each prefix.
+pub(crate) type Watermark = Arc<Mutex<BTreeMap<String, Arc<AtomicU64>>>>;
 
 /// Peers with a fault.
 #[derive(Clone)]
@@ -57,12 +58,12 @@ impl<P: Peers> Peers for MutantPeers<P> {
         start: FollowStart,
         acks: watch::Receiver<Position>,
     ) -> Result<mpsc::Receiver<Result<FollowItem, PeerError>>, PeerError> {
+        let newest = self.newest.lock().unwrap().entry(start.prefix.clone()).or_default().clone();
         let mut items = self.inner.follow(to, start, acks).await?;
         if self.mutant != Mutant::Watermark {
             return Ok(items);
         }
         let (changed, ours) = mpsc::channel(FOLLOW_QUEUE);
-        let newest = self.newest.clone();
         tokio::spawn(async move {
             let mut dropped = 0;
             while let Some(item) = items.recv().await {

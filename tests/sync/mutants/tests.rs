@@ -3,7 +3,7 @@
 use super::Mutant;
 use crate::sync::{
     client::{Strategy, Task, Work},
-    scenario::{Fault, Kind, Program, Timed, run},
+    scenario::{Fault, Kind, Program, Report, Timed, run, shortest, shown},
 };
 
 /// Seeds to try at most: a mutant that survives these is not caught.
@@ -11,6 +11,11 @@ const SEEDS: u64 = 300;
 
 /// Runs programs of this kind, changed, until one of these invariants is found broken.
 fn is_caught(kind: Kind, invariants: &[&str], change: impl Fn(&mut Program)) {
+    drop(caught(kind, invariants, change));
+}
+
+/// The program that broke it.
+fn caught(kind: Kind, invariants: &[&str], change: impl Fn(&mut Program)) -> (Program, Report) {
     let mut seen = Vec::new();
     for seed in 1..=SEEDS {
         let mut program = Program::of(seed, kind);
@@ -19,7 +24,7 @@ fn is_caught(kind: Kind, invariants: &[&str], change: impl Fn(&mut Program)) {
         let is_about = |text: &str| invariants.iter().any(|invariant| text.starts_with(invariant));
         if let Some(violation) = report.violations.iter().find(|violation| is_about(&violation.0)) {
             println!("caught at seed {seed}: {}", violation.0);
-            return;
+            return (program, report);
         }
         seen.extend(report.violations.into_iter().map(|violation| violation.0));
     }
@@ -46,6 +51,7 @@ fn work(program: &mut Program, clients: usize, each: usize, after_ms: u64, work:
         datacenter: number % datacenters,
         agent: number / datacenters % 2,
         number: number as u64 + 1,
+        token: None,
         work: work.clone(),
     };
     program.tasks = (0..clients * each).map(task).collect();
@@ -104,4 +110,36 @@ fn cas_on_a_replica_s_own_index_is_caught() {
 #[test]
 fn acknowledging_before_it_is_durable_is_caught() {
     is_caught(Kind::Faults, &["I1", "I2", "I7"], with(Mutant::EarlyAck));
+}
+
+#[test]
+fn keeping_no_position_on_disk_is_caught() {
+    is_caught(Kind::Alone, &["I5"], with(Mutant::NoDisk));
+}
+
+#[test]
+fn transactions_without_session_check_are_seen_in_the_history() {
+    is_caught(Kind::Faults, &["I6", "I7"], |program| {
+        program.plan.mutant = Mutant::NoSessionCheck;
+        work(program, 4, 8, 2_000, &Work::Checked { hold_ms: 25_000 });
+        faults(program, &[]);
+    });
+}
+
+#[test]
+fn rights_that_nobody_asks_for_are_caught() {
+    is_caught(Kind::Faults, &["rights"], with(Mutant::NoRights));
+}
+
+#[test]
+fn what_is_printed_of_a_violation_is_short() {
+    let (program, report) = caught(Kind::Alone, &["I5"], with(Mutant::NoDisk));
+    let (short, report) = shortest(program, report);
+    let text = shown(&short, &report);
+    println!("{text}");
+    assert!(text.starts_with("I5: ") && text.contains(&format!("seed: {}", short.plan.seed)), "{text}");
+    // A grant before the restore and one after it, and a task more where the time between them matters.
+    assert!(short.tasks.len() <= 4 && report.calls.len() <= 24, "{text}");
+    let is_needed = |timed: &Timed| !matches!(timed.fault, Fault::Pause { .. } | Fault::Freeze { .. });
+    assert!(short.faults.iter().all(is_needed), "{text}");
 }

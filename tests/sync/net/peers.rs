@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use causeway::{
-    lifecycle,
+    lifecycle::{self, process},
     model::{
         name::{Datacenter, NodeName},
         sync::Position,
@@ -102,7 +102,6 @@ impl SimPeers {
 
     /// Connects: nothing is sent before both ways are there.
     async fn find(&self, to: &Target) -> Result<Other, PeerError> {
-        self.net.running(&self.node).await;
         let found: Vec<Other> = {
             let inner = self.net.lock();
             let is_meant = |node: &NodeName, datacenter: &Datacenter| match to {
@@ -162,19 +161,16 @@ impl SimPeers {
         if self.is_cut_to(&other) {
             return None;
         }
-        self.net.running(&other.node).await;
-        let result = act.await;
+        let result = process::within(self.net.turns(&other.node), act).await;
         if !self.net.is_alive(&other.node, other.life)
             || self.net.happens(&self.lane(&other.node), |weather| weather.unanswered)
         {
             return None;
         }
         self.way(&other).await;
-        self.net.running(&other.node).await;
         if self.is_cut_from(&other) {
             return None;
         }
-        self.net.running(&self.node).await;
         Some(result)
     }
 
@@ -281,7 +277,7 @@ impl Peers for SimPeers {
         let (theirs, from) = mpsc::channel(FOLLOW_QUEUE);
         let (to_us, ours) = mpsc::channel(FOLLOW_QUEUE);
         let serving = other.door.clone().follow(self.datacenter.clone(), start, acks, theirs);
-        let served = self.net.send(serving);
+        let served = self.net.send(process::within(self.net.turns(&other.node), serving));
         let (peers, net) = (self.clone(), self.net.clone());
         net.send(async move {
             peers.relay(other, from, to_us).await;

@@ -101,7 +101,6 @@ impl SimStore {
         F: Future<Output = Result<T, StoreError>>,
     {
         let net = &self.net;
-        net.running(&self.node).await;
         if net.happens(lane, |weather| weather.refused) {
             return Some(Err(StoreError::NotSent("connection refused".to_owned())));
         }
@@ -121,7 +120,6 @@ impl SimStore {
                 .then(|| Err(StoreError::Unknown("connection reset".to_owned())));
         }
         net.near(lane).await;
-        net.running(&self.node).await;
         Some(result)
     }
 }
@@ -176,13 +174,13 @@ impl Store for SimStore {
         self.call(Duration::ZERO, &what, |consul| async move { consul.destroy_session(&id).await }).await
     }
 
-    async fn authorize(
-        &self,
-        _token: Option<&SecretText>,
-        rights: &[Right],
-    ) -> Result<Vec<bool>, StoreError> {
-        let count = rights.len();
-        self.call(Duration::ZERO, "authorize", move |_| async move { Ok(vec![true; count]) }).await
+    async fn authorize(&self, token: Option<&SecretText>, rights: &[Right]) -> Result<Vec<bool>, StoreError> {
+        let (net, token, rights) = (self.net.clone(), token.cloned(), rights.to_vec());
+        let has = async move {
+            let inner = net.lock();
+            Ok(rights.iter().map(|right| inner.rights.has(token.as_ref(), right)).collect())
+        };
+        self.call(Duration::ZERO, "authorize", move |_| has).await
     }
 }
 
@@ -196,7 +194,21 @@ impl Raw for SimStore {
         };
         let wait = ask.wait().map_or(Duration::ZERO, |(_, wait)| wait + wait / 16);
         let what = format!("{} {}", request.method, request.target);
-        let told = self.call(wait, &what, |consul| async move { Ok(consul.ask(&ask).await) }).await?;
+        let (net, asked) = (self.net.clone(), request.clone());
+        let answer = |consul: Shared| async move {
+            let refusal = net.lock().rights.refusal(&asked);
+            Ok(match refusal {
+                Some(refusal) => Err(refusal),
+                None => {
+                    let told = consul.ask(&ask).await;
+                    Ok(net.lock().rights.visible(&asked, told))
+                }
+            })
+        };
+        let told = match self.call(wait, &what, answer).await? {
+            Ok(told) => told,
+            Err(refusal) => return Ok(refusal),
+        };
         let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
         if let Some(index) = told.index {
             headers.push(("x-consul-index".to_owned(), index.to_string()));

@@ -6,7 +6,7 @@ use crate::sync::{
     client::{REGISTERS, Strategy, Task, Work},
     consul_model::Waits,
     mutants::Mutant,
-    net::Weather,
+    net::{PART, READER, Weather},
     world::{AGENTS, Plan},
 };
 
@@ -25,6 +25,15 @@ pub(crate) enum Kind {
     Faults,
     /// The home is restored from a snapshot of a while before.
     Restore,
+    /// The same with the home of the locks, while nobody can be asked who knows better and its agents are down.
+    Alone,
+}
+
+impl Kind {
+    /// Whether something that was acknowledged is undone.
+    pub(crate) fn restores(self) -> bool {
+        matches!(self, Self::Restore | Self::Alone)
+    }
 }
 
 /// What goes wrong.
@@ -63,6 +72,10 @@ pub(crate) enum Fault {
     /// Consul's lists come filtered.
     Filter {
         at: usize,
+    },
+    /// A token has no rights.
+    Revoke {
+        token: &'static str,
     },
     Save {
         at: usize,
@@ -106,8 +119,11 @@ impl Program {
             weather,
             mutant: Mutant::None,
         };
-        let tasks = tasks(&mut rng, datacenters);
-        let faults = faults(&mut rng, datacenters, kind);
+        let (tasks, faults) = if kind == Kind::Alone {
+            (grants(&mut rng, locks_home), alone(&mut rng, datacenters, locks_home))
+        } else {
+            (tasks(&mut rng, datacenters), faults(&mut rng, datacenters, kind))
+        };
         Self { kind, plan, strategy: Strategy::Told, tasks, faults }
     }
 
@@ -143,10 +159,37 @@ fn tasks(rng: &mut fastrand::Rng, datacenters: usize) -> Vec<Task> {
             let number = tasks.len() as u64 + 1;
             let (datacenter, agent) = (rng.usize(0..datacenters), rng.usize(0..AGENTS));
             let after_ms = *rng.choice(&[0, 10, 500, 3_000, 8_000]).unwrap_or(&0);
-            tasks.push(Task { client, after_ms, datacenter, agent, number, work: work(rng) });
+            let token = *rng.choice(&[None, None, None, None, Some(READER), Some(PART)]).unwrap_or(&None);
+            tasks.push(Task { client, after_ms, datacenter, agent, number, token, work: work(rng) });
         }
     }
     tasks
+}
+
+/// Clients at home that do nothing but take the lock, before the restore and after it.
+fn grants(rng: &mut fastrand::Rng, home: usize) -> Vec<Task> {
+    let (clients, each) = (rng.usize(2..=3), 24);
+    let task = |number: u64| {
+        let hold_ms = *rng.choice(&[0, 50, 500]).unwrap_or(&0);
+        let work = if rng.bool() { Work::Count { hold_ms } } else { Work::Session { hold_ms } };
+        let (client, after_ms) = (rng.usize(0..clients), rng.u64(500..4_000));
+        Task { client, after_ms, datacenter: home, agent: rng.usize(0..AGENTS), number, token: None, work }
+    };
+    (1..=clients as u64 * each).map(task).collect()
+}
+
+fn alone(rng: &mut fastrand::Rng, datacenters: usize, home: usize) -> Vec<Timed> {
+    let saved = rng.u64(5_000..15_000);
+    let cut = saved + rng.u64(5_000..15_000);
+    let others = (0..datacenters).filter(|at| *at != home);
+    let cuts = others.map(|to| (cut, 60_000, Fault::Cut { from: home, to, is_both: true }));
+    let crashes = (0..AGENTS).map(|agent| (cut + 100, 2_000, Fault::Crash { at: home, agent }));
+    let waits = if rng.bool() { Waits::End } else { Waits::Hang };
+    let restore = Fault::Restore { at: home, is_fresh: rng.bool(), waits };
+    let mut faults = vec![(saved, 0, Fault::Save { at: home }), (cut + 1_000, 0, restore)];
+    faults.extend(cuts.chain(crashes));
+    faults.sort_by_key(|(at_ms, ..)| *at_ms);
+    faults.into_iter().map(|(at_ms, for_ms, fault)| Timed { at_ms, for_ms, fault }).collect()
 }
 
 fn work(rng: &mut fastrand::Rng) -> Work {
@@ -164,6 +207,7 @@ fn work(rng: &mut fastrand::Rng) -> Work {
         78..82 => Work::ReadLists,
         82..91 => Work::Count { hold_ms },
         91 => Work::DeleteLock,
+        92..94 => Work::Checked { hold_ms },
         _ => Work::Session { hold_ms },
     }
 }
@@ -190,7 +234,8 @@ fn faults(rng: &mut fastrand::Rng, datacenters: usize, kind: Kind) -> Vec<Timed>
 fn fault(rng: &mut fastrand::Rng, datacenters: usize) -> Fault {
     let (at, agent) = (rng.usize(0..datacenters), rng.usize(0..AGENTS));
     let to = (at + rng.usize(1..datacenters)) % datacenters;
-    match rng.u32(0..10) {
+    match rng.u32(0..11) {
+        10 => Fault::Revoke { token: if rng.bool() { READER } else { PART } },
         0..2 => Fault::Crash { at, agent },
         2..5 => Fault::Pause { at, agent },
         5..7 => Fault::Cut { from: at, to, is_both: rng.bool() },

@@ -14,8 +14,8 @@ use tokio::time::{sleep, sleep_until};
 use super::program::{Fault, Kind, Program, Timed, WARM_UP};
 use crate::sync::{
     client::{self, Record, Task},
-    history::{self, Act, Call, Outcome, Violation},
-    net::Faults,
+    history::{self, Act, Call, May, Outcome, Violation},
+    net::{Faults, own},
     world::{Behind, World, after, datacenter, node, simulate},
 };
 
@@ -71,19 +71,10 @@ async fn live(program: &Program) -> Report {
     let mut violations = settle(&world, &record, program.kind).await;
     let calls = record.calls();
     let mut found = world.found();
-    found.extend(judged(&calls, program.kind));
+    found.extend(history::judge_restored(&calls, &world.restored()));
+    found.extend(history::rights(&record.uses(), &world.net.turns_of_rights()));
     found.append(&mut violations);
     Report { calls, violations: found }
-}
-
-/// What a restore takes back was acknowledged and is gone: then only tokens are judged, and what replicas hold.
-fn judged(calls: &[Call], kind: Kind) -> Vec<Violation> {
-    if kind == Kind::Restore {
-        let grants: Vec<Call> =
-            calls.iter().filter(|call| matches!(call.act, Act::Grant { .. })).cloned().collect();
-        return history::locks(&grants);
-    }
-    history::judge(calls)
 }
 
 /// I9, and what was read at the end.
@@ -121,7 +112,7 @@ async fn approve(world: &World, kind: Kind, behind: &Behind, found: &mut Vec<Vio
     if !reason.contains("causeway sync approve") {
         found.push(Violation(format!("hold: without a remedy: {reason}")));
     }
-    if kind != Kind::Restore && !reason.contains("would be deleted") {
+    if !kind.restores() && !reason.contains("would be deleted") {
         found.push(Violation(format!("hold: {behind}, though nothing was restored: {reason}")));
     }
     let target = format!("/v1/sync/approve?prefix={}", behind.prefix);
@@ -144,6 +135,7 @@ fn begin(world: &World, fault: Fault) {
         Fault::Crash { at, agent } => world.crash(at, agent),
         Fault::Lead { at } => world.net.consul(&datacenter(at)).with(|model| model.lead_anew()),
         Fault::Reap { at } => world.net.consul(&datacenter(at)).with(|model| model.reap()),
+        Fault::Revoke { token } => world.net.allow(token, May::Nothing),
         Fault::Save { at } => world.save(at),
         Fault::Restore { at, is_fresh, waits } => world.restore(at, is_fresh, waits),
         lasting => world.net.fault(|faults| turn(faults, lasting, true)),
@@ -153,6 +145,7 @@ fn begin(world: &World, fault: Fault) {
 fn end(world: &World, fault: Fault) {
     match fault {
         Fault::Crash { at, agent } => world.boot(at, agent),
+        Fault::Revoke { token } => world.net.allow(token, own(token)),
         lasting => world.net.fault(|faults| turn(faults, lasting, false)),
     }
 }
@@ -180,6 +173,7 @@ fn turn(faults: &mut Faults, fault: Fault, is_on: bool) {
         Fault::Crash { .. }
         | Fault::Lead { .. }
         | Fault::Reap { .. }
+        | Fault::Revoke { .. }
         | Fault::Save { .. }
         | Fault::Restore { .. } => {}
     }

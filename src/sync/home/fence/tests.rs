@@ -20,6 +20,7 @@ fn found(position: Position, hash: &str) -> Found {
         head: Some(Head { position, hash: Hash(hash.into()), first: 1 }),
         sentinel: Some(Sentinel { prefix: "config/".into(), home: "primary".into() }),
         last: (position.seq > 0).then(|| (position, Hash(hash.into()))),
+        entries: BTreeMap::new(),
     }
 }
 
@@ -88,4 +89,28 @@ fn records_that_do_not_fit_together_are_refused() {
     }
     let last_epoch = decide(&good(), &[known(at(u32::MAX, 1), "x")], None, &prefix());
     assert!(matches!(last_epoch, Decision::Refuse(_)));
+}
+
+#[test]
+fn an_entry_before_the_last_that_is_another_one_begins_an_epoch() {
+    let head = || Found { entries: BTreeMap::from([(4, Hash("h4".into()))]), ..found(at(2, 7), "h7") };
+    let decide = |known: Known| decide(&head(), &[known], None, &prefix());
+    assert_eq!(decide(known(at(2, 4), "h4")), Decision::Serve);
+    assert!(matches!(decide(known(at(2, 4), "other")), Decision::NewEpoch { .. }));
+    assert_eq!(decide(known(at(1, 4), "other")), Decision::Serve, "that epoch is over");
+    assert_eq!(decide(known(at(2, 3), "trimmed")), Decision::Serve, "nobody can tell any more");
+}
+
+#[test]
+fn only_entries_of_the_present_epoch_that_are_kept_are_compared() {
+    let mut found = found(at(2, 7), "h7");
+    if let Some(head) = &mut found.head {
+        head.first = 3;
+    }
+    let compared = |position| compared(&found, &known(position, "h"));
+    assert_eq!(
+        [at(2, 2), at(2, 3), at(2, 6), at(2, 7), at(1, 4), at(3, 4)].map(compared),
+        [None, Some(3), Some(6), None, None, None]
+    );
+    assert_eq!(super::compared(&Found::default(), &known(at(1, 1), "h")), None);
 }

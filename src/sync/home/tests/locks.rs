@@ -162,3 +162,26 @@ async fn a_guard_that_cannot_be_read_harms_nobody_beside_it() {
     assert_eq!(refusal.status(), 400);
     assert!(refusal.to_string().contains("locks//x"), "{refusal}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_slot_of_a_semaphore_has_tokens_of_its_own() {
+    let store = Fake::new(&["s", "l", "m"]);
+    let agent = Agent::serving(&store, "s").await;
+    let guarded = |slot: &str, token, n: &str| {
+        let guard = Some(Guard { lock: slot.into(), token });
+        agent.home.write(Write { guard, ..agent.request(n, vec![set("config/data", n)]) })
+    };
+    let (one, two) = ("config/sem/.slots/000", "config/sem/.slots/001");
+    let first = agent.write(vec![lock(one, "l")]).await.unwrap().tokens[0].1;
+    agent.write(vec![lock(two, "m")]).await.unwrap();
+    agent.write(vec![unlock(two, "m")]).await.unwrap();
+    let second = agent.write(vec![lock(two, "m")]).await.unwrap().tokens[0].1;
+    assert!(is_committed(&guarded(one, first, "a").await.unwrap()));
+    assert!(is_committed(&guarded(two, second, "b").await.unwrap()));
+    // The token of one slot is nothing at another, and none is worth anything at the semaphore's own name.
+    assert!(matches!(guarded(two, first, "c").await, Err(Refusal::StaleToken { .. })));
+    assert!(matches!(guarded("config/sem", first, "d").await, Err(Refusal::StaleToken { .. })));
+    agent.write(vec![unlock(one, "l")]).await.unwrap();
+    assert!(matches!(guarded(one, first, "e").await, Err(Refusal::StaleToken { current: None, .. })));
+    assert_eq!(store.value("config/data").as_deref(), Some("b"));
+}
