@@ -158,6 +158,9 @@ impl World {
             sessions_home: datacenter(0),
             limits: Limits::default(),
             times: Times::default(),
+            locks: Default::default(),
+            lock_waits: Default::default(),
+            kin: tokio::sync::watch::channel(Default::default()).1,
             seed: self.net.seed(&node),
         };
         let store = SimStore::new(&self.net, &datacenter_name, &node, life);

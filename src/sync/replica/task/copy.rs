@@ -91,7 +91,9 @@ impl<S: Store, P: Peers> Worker<S, P> {
             memory.forget_between(last.as_deref(), None);
         }
         self.finish(&terms, ended, rest).await?;
-        self.audit_rest = since(start) * REST;
+        let took = since(start);
+        self.audit_rest = took * REST;
+        self.shared.view().counts.snapshot_ms = u64::try_from(took.as_millis()).ok();
         Ok(())
     }
 
@@ -255,7 +257,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
         if ended.position < at {
             return Err(End::Held(Reason::Behind { home: ended.position, at }));
         }
-        rest.excess().map_or(Ok(()), |excess| Err(End::Held(Reason::Guard(excess))))
+        rest.excess(self.settings.guard).map_or(Ok(()), |excess| Err(End::Held(Reason::Guard(excess))))
     }
 
     /// Deletes what the home does not have, and moves the progress with the last of it.
