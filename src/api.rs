@@ -5,6 +5,7 @@
 
 mod kv;
 mod page;
+mod patient;
 mod routes;
 mod server;
 
@@ -12,7 +13,7 @@ pub mod wire;
 
 use crate::api::wire::{ProxyConfig, Readiness, Status};
 pub use crate::api::{
-    kv::Kv,
+    kv::{Body, Kv},
     server::{BindError, bind, serve},
 };
 

@@ -19,6 +19,7 @@ pub mod manual;
 mod progress;
 pub mod proxy;
 pub mod sync;
+mod table;
 pub mod tls;
 
 use std::{

@@ -7,6 +7,7 @@ mod answers;
 mod ask;
 mod counter;
 mod faults;
+mod rights;
 mod tools;
 mod world;
 
@@ -23,19 +24,40 @@ macro_rules! scenarios {
 
 #[test]
 fn keys_and_locks_between_two_datacenters() {
-    let world = World::start();
-    let scenarios = scenarios![
-        tools::consul_kv_does_what_it_does_against_consul,
-        tools::consul_lock_excludes_the_other_datacenter,
-        tools::consul_lock_with_several_holders,
-        tools::consul_watch_sees_what_the_other_datacenter_writes,
-        answers::they_are_consuls_own,
-        counter::two_processes_in_both_datacenters_lose_no_increment,
-        faults::the_home_agent_is_killed_under_traffic,
-        faults::the_applier_is_killed_under_traffic,
-    ];
-    let mut failures = Vec::new();
-    for (name, scenario) in scenarios {
+    run(
+        World::start(),
+        &scenarios![
+            tools::consul_kv_does_what_it_does_against_consul,
+            tools::consul_lock_excludes_the_other_datacenter,
+            tools::consul_lock_with_several_holders,
+            tools::consul_watch_sees_what_the_other_datacenter_writes,
+            answers::they_are_consuls_own,
+            counter::two_processes_in_both_datacenters_lose_no_increment,
+            faults::the_home_agent_is_killed_under_traffic,
+            faults::the_applier_is_killed_under_traffic,
+        ],
+    );
+}
+
+#[test]
+fn the_same_where_acls_deny_by_default() {
+    run(
+        World::start_with_acls(),
+        &scenarios![
+            tools::consul_kv_does_what_it_does_against_consul,
+            tools::consul_lock_excludes_the_other_datacenter,
+            tools::consul_lock_with_several_holders,
+            tools::consul_watch_sees_what_the_other_datacenter_writes,
+            counter::two_processes_in_both_datacenters_lose_no_increment,
+            rights::a_token_can_do_through_every_agent_what_it_could_do_at_home,
+            faults::the_home_agent_is_killed_under_traffic,
+        ],
+    );
+}
+
+fn run(world: World, scenarios: &[(&str, Scenario)]) {
+    let mut failures: Vec<&str> = Vec::new();
+    for &(name, scenario) in scenarios {
         let started = causeway::lifecycle::now();
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scenario(&world)));
         println!(

@@ -23,6 +23,7 @@ mod sync;
 mod sync_endpoint;
 mod sync_peer;
 mod sync_store;
+mod sync_stream;
 mod tls;
 mod xds_envoy;
 mod xds_failover;

@@ -2,7 +2,8 @@
 //! for the same operations in the same order.
 
 mod operations;
-mod rights;
+pub(crate) mod rights;
+mod trouble;
 mod world;
 
 use std::time::Duration;
@@ -17,7 +18,7 @@ use self::{
 };
 
 /// What differs between Consuls by nature: raft indexes.
-fn without_indexes(body: &str) -> String {
+pub(crate) fn without_indexes(body: &str) -> String {
     let mut out = String::new();
     let mut rest = body;
     while let Some(at) = rest.find("Index\"") {

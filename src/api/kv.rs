@@ -2,13 +2,8 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use axum::{
-    Extension, Router,
-    body::{Body, Bytes},
-    extract::State,
-    response::{IntoResponse, Response},
-    routing::any,
-};
+pub use axum::body::Body;
+use axum::{Extension, Router, body::Bytes, extract::State, response::Response, routing::any};
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
@@ -30,8 +25,9 @@ pub trait Kv: Send + Sync + 'static {
     /// Whether a client of this address may change something. Clients on loopback always may.
     fn may_write(&self, client: IpAddr) -> bool;
 
-    /// Answers a request. A blocking query takes as long as it asks for.
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'static, http::Response<Bytes>>;
+    /// Answers a request. A blocking query takes as long as it asks for. A body may still be coming: it is asked for no
+    /// faster than the client takes it, and dropped when the client goes away.
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'static, http::Response<Body>>;
 }
 
 pub(crate) fn router(kv: Arc<dyn Kv>) -> Router {
@@ -67,7 +63,7 @@ async fn answer(
         Ok(Err(error)) => return refusal(StatusCode::BAD_REQUEST, &format!("the body broke off: {error}")),
         Err(_) => return crate::api::routes::too_slow(),
     };
-    kv.serve(Request::from_parts(head, body)).await.map(Body::from).into_response()
+    kv.serve(Request::from_parts(head, body)).await
 }
 
 /// Keeps web pages out: loopback is no login, and a browser on this machine, or on one that may write, is led here by

@@ -7,7 +7,7 @@ use axum::{Router, response::Response};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::timeout,
@@ -17,6 +17,7 @@ use tower_service::Service;
 use crate::{
     api::{
         Kv, Sources, kv,
+        patient::Patient,
         routes::{self, Peer},
     },
     lifecycle::Stop,
@@ -36,6 +37,12 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Under `/v1/` the longest is a blocking query: 10 minutes, the sixteenth that Consul adds, and time for the way.
 const KV_DEADLINE: Duration = Duration::from_secs(660);
+
+/// A client that takes nothing of its answer for so long is cut.
+const TAKE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Connections that wait in the kernel to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// Room for the head of a request, which may name a long key; the least that hyper takes is 8 KiB.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -72,12 +79,22 @@ fn remedy(address: SocketAddr, error: &io::Error) -> String {
 ///
 /// # Errors
 /// The address is taken, not there, or not allowed; says what to do.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
-    let listener = TcpListener::bind(address).await.map_err(|source| BindError { address, source })?;
+pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
+    let listener = listen(address).map_err(|source| BindError { address, source })?;
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "HTTP interface is not on loopback: whoever reaches it can read the status");
     }
     Ok(listener)
+}
+
+/// Connections have the listener's keepalive: an answer that goes on in silence ends with a client's machine too.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As `TcpListener::bind` does: connections that are closing do not keep a new start from its port.
+    socket.set_reuseaddr(true)?;
+    socket.set_keepalive(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves until the stop, then lets open requests end. Without `kv` there is nothing below `/v1/`.
@@ -141,7 +158,7 @@ async fn converse(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_READ_DEADLINE)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Patient::new(stream, TAKE_DEADLINE)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

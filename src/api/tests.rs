@@ -209,7 +209,7 @@ async fn the_log_level_is_changed_locally_and_by_number_only() {
 }
 
 async fn started() -> (SocketAddr, StopSource, Task<()>) {
-    let listener = bind("127.53.0.1:0".parse().expect("an address")).await.expect("bound");
+    let listener = bind("127.53.0.1:0".parse().expect("an address")).expect("bound");
     let address = listener.local_addr().expect("an address");
     let (source, stop) = Stop::pair();
     (address, source, spawn("api", serve(listener, Fake::new(&[]), None, stop)))
@@ -261,11 +261,11 @@ async fn the_stop_ends_idle_connections_and_the_listener() {
 
 #[tokio::test]
 async fn a_busy_port_names_the_address_and_the_remedy() {
-    let held = bind("127.53.0.1:0".parse().expect("an address")).await.expect("bound");
+    let held = bind("127.53.0.1:0".parse().expect("an address")).expect("bound");
     let address = held.local_addr().expect("an address");
-    let error = bind(address).await.expect_err("it is taken").to_string();
+    let error = bind(address).expect_err("it is taken").to_string();
     assert!(error.starts_with(&format!("listen for HTTP on {address}: Address")), "{error}");
     assert!(error.contains(&format!("`ss -ltnp sport = :{}` names who holds it", address.port())), "{error}");
-    let error = bind("192.0.2.1:1".parse().expect("an address")).await.expect_err("not ours").to_string();
+    let error = bind("192.0.2.1:1".parse().expect("an address")).expect_err("not ours").to_string();
     assert!(error.ends_with("no interface has this address; correct [http] listen"), "{error}");
 }

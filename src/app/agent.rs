@@ -74,7 +74,7 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     let metrics = metrics::register();
     let client = Client::new(config.consul.clone())?;
     let listeners = bind(&config.xds)?;
-    let http = api::bind(config.http.listen).await?;
+    let http = api::bind(config.http.listen)?;
     let (options, watch_options) = watch::channel(options(&config));
 
     let mut kept = LastKnownGood::read(&config.state, metrics.state);

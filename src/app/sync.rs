@@ -3,13 +3,14 @@
 
 mod door;
 mod figures;
+mod kin;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
-use serde::Deserialize;
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -24,6 +25,7 @@ use crate::{
         acl::leaf::{Credential, LeafTokens},
         client::{Client, ClientError},
         watch::Watches,
+        wire::{self, WireError},
     },
     lifecycle::{self, Stop, StopSource, Task, TaskFailed},
     model::{
@@ -31,9 +33,13 @@ use crate::{
         name::{Datacenter, ServiceName},
     },
     sync::{
-        engine::{Engine, EngineSettings, Limits, Times},
+        engine::{
+            Engine, EngineSettings, Limits, Times,
+            kin::{KinSeen, told},
+        },
         home::trim::Keep,
-        metrics::SyncMetrics,
+        lock::wire::LockDefaults,
+        metrics::{LockWaits, SyncMetrics, calls::Metered},
         peer::{
             self,
             facts::{self, PeerSettings},
@@ -42,12 +48,13 @@ use crate::{
             serve,
         },
         positions::Positions,
+        replica::snapshot::Guard,
         store::{StoreError, consul::ConsulStore},
     },
 };
 
 /// The engine over the real Consul and real peers.
-pub(super) type LocalEngine = Engine<ConsulStore, GrpcPeers>;
+pub(super) type LocalEngine = Engine<ConsulStore, Metered<GrpcPeers>>;
 
 /// Between two starts at least.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -158,15 +165,36 @@ impl Replication {
             client.clone(),
             own_stop.clone(),
         );
-        let engine_settings =
-            engine_settings(settings, &agent, address, max_txn_ops, self.positions.clone())?;
+        let (kin_seen, see_kin) = watch::channel(Arc::default());
+        let lock_waits = self.metrics.lock_waits.clone();
+        let engine_settings = engine_settings(
+            settings,
+            &agent,
+            address,
+            max_txn_ops,
+            self.positions.clone(),
+            lock_waits,
+            see_kin,
+        )?;
+        let own = kin::Own {
+            datacenter: agent.datacenter.clone(),
+            node: agent.node.clone(),
+            prefixes: settings.prefixes.clone(),
+        };
         let peers = GrpcPeers::new(facts.clone(), engine_settings.hello(), Tcp);
+        self.metrics.calls.start_at_zero(settings.datacenters.iter());
+        let peers = Metered::new(peers, agent.datacenter.clone(), self.metrics.calls.clone());
         let (engine, engine_task) = Engine::start(engine_settings, store, peers, own_stop.clone());
-        let registered =
-            Registered { node: agent.node.clone(), address, http_address: self.http_address(address.ip()) };
+        let registered = Registered {
+            node: agent.node.clone(),
+            address,
+            http_address: self.http_address(address.ip()),
+            prefixes: settings.prefixes.iter().map(told).collect(),
+        };
         let tasks = vec![
             facts_task,
             engine_task,
+            lifecycle::spawn("sync.kin", kin::run(own, self.watches.clone(), kin_seen, own_stop.clone())),
             lifecycle::spawn(
                 "sync.peer.serve",
                 serve::serve(listener, facts, engine.clone(), own_stop.clone()),
@@ -217,18 +245,11 @@ impl Replication {
 
 /// The address of the local Consul agent's node.
 async fn node_address(client: &Client) -> Result<IpAddr, ClientError> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct WireSelf {
-        member: WireMember,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct WireMember {
-        addr: IpAddr,
-    }
-    let reply = client.get("/v1/agent/self", &[], ASK).await?.ok()?;
-    Ok(reply.json::<WireSelf>()?.member.addr)
+    const PATH: &str = "/v1/agent/self";
+    let reply = client.get(PATH, &[], ASK).await?.ok()?;
+    let unread =
+        |error: WireError| ClientError::Json { act: format!("GET {PATH}"), reason: error.to_string() };
+    wire::agent::address(&reply.body).map_err(unread)
 }
 
 /// Waits for the stop or for a task that ends before it; then ends all of them in good order.
@@ -263,6 +284,8 @@ fn engine_settings(
     address: SocketAddr,
     max_txn_ops: usize,
     positions: Positions,
+    lock_waits: LockWaits,
+    kin: KinSeen,
 ) -> Result<EngineSettings, SyncError> {
     Ok(EngineSettings {
         datacenter: agent.datacenter.clone(),
@@ -279,6 +302,7 @@ fn engine_settings(
                 max_age: settings.journal_max_age,
                 ..Keep::default()
             },
+            guard: Guard { keys: settings.delete_guard_keys, percent: settings.delete_guard_percent },
         },
         times: Times {
             forward: settings.forward_deadline,
@@ -286,8 +310,12 @@ fn engine_settings(
             applied: settings.forward_deadline,
             max_staleness: settings.max_staleness,
             audit: settings.audit_interval,
+            linger: settings.commit_linger,
         },
         positions,
+        locks: LockDefaults { ttl: settings.lock_ttl, delay: settings.lock_delay },
+        lock_waits,
+        kin,
         seed: seed(),
     })
 }

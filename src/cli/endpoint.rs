@@ -28,7 +28,7 @@ const EXCERPT_CHARS: usize = 400;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Agent")]
 pub struct EndpointFlags {
-    /// The causeway agent's HTTP interface; TLS as the CONSUL_* variables say
+    /// The causeway agent's HTTP interface
     #[arg(long, value_name = "URL", env = "CAUSEWAY_HTTP_ADDR", default_value = "http://127.0.0.1:18500")]
     http_addr: String,
     /// ACL token; others on this machine can see it in the list of processes, prefer --token-file
@@ -207,12 +207,14 @@ pub fn key_path(key: &str) -> String {
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> anyhow::Error {
-    let text = String::from_utf8_lossy(body);
-    let line: String =
-        text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(EXCERPT_CHARS).collect();
-    if line.is_empty() {
-        anyhow!("the agent answered with {status}")
-    } else {
-        anyhow!("the agent answered with {status}: {line}")
+    match excerpt(body).as_str() {
+        "" => anyhow!("the agent answered with {status}"),
+        line => anyhow!("the agent answered with {status}: {line}"),
     }
+}
+
+/// The start of an unwanted answer, as one line.
+pub fn excerpt(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(EXCERPT_CHARS).collect()
 }

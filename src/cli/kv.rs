@@ -80,18 +80,27 @@ struct WriteFlags {
     /// The datacenter to write in: of a replicated key only its home is taken [default: where the key is at home]
     #[arg(long, value_name = "DC")]
     datacenter: Option<String>,
-    /// The id of a request whose outcome is unknown: it is executed once at most, however often it is sent
-    #[arg(long, value_name = "ID")]
-    request_id: Option<String>,
     #[command(flatten)]
     endpoint: EndpointFlags,
+}
+
+/// How one write is sent, which may be sent again.
+#[derive(Args, Clone, Debug)]
+struct OneWriteFlags {
+    #[command(flatten)]
+    each: WriteFlags,
+    /// The id of a request whose outcome is unknown: it is executed once at most, however often it is sent
+    #[arg(long, value_name = "ID", help_heading = "Options")]
+    request_id: Option<String>,
 }
 
 impl WriteFlags {
     fn query(&self) -> Vec<(&str, Option<&str>)> {
         self.datacenter.as_deref().map(|dc| ("dc", Some(dc))).into_iter().collect()
     }
+}
 
+impl OneWriteFlags {
     fn headers(&self) -> Vec<(&'static str, &str)> {
         self.request_id.as_deref().map(|id| ("x-sync-request-id", id)).into_iter().collect()
     }

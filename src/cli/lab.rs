@@ -9,12 +9,15 @@ use std::{
 use clap::Subcommand;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::lab::{
-    Lab, LabOptions,
-    down::{self, Down},
-    plan::LAST_SLOT,
-    process::{Death, ProcessId},
-    state::{self, LabFile, LabState, LabStatus},
+use crate::{
+    cli::table::{Side, lines},
+    lab::{
+        Lab, LabOptions,
+        down::{self, Down},
+        plan::LAST_SLOT,
+        process::{Death, ProcessId},
+        state::{self, LabFile, LabState, LabStatus},
+    },
 };
 
 mod detach;
@@ -205,11 +208,11 @@ fn show_ready(status: &LabStatus) {
     if let Some(dashboard) = &status.dashboard {
         say(&format!("\ndashboard  {dashboard}\n"));
     }
-    say(&table(status));
+    say(&nodes(status));
 }
 
-/// All nodes, one per line, columns as wide as their widest entry.
-fn table(status: &LabStatus) -> String {
+/// All nodes, one per line.
+fn nodes(status: &LabStatus) -> String {
     let head = ["node", "datacenter", "role", "address", "consul", "causeway", "sync", "envoy admin"];
     let mut rows = vec![head.map(str::to_owned)];
     let or_none = |url: &Option<String>| url.clone().unwrap_or_else(|| "-".into());
@@ -225,13 +228,7 @@ fn table(status: &LabStatus) -> String {
             or_none(&node.envoy_admin),
         ]
     }));
-    let widths: [usize; 8] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
-    let line = |row: &[String; 8]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-    };
-    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+    lines(&rows, Side::Left).join("\n")
 }
 
 /// What the command says to its user. A reader that went away (`| head`) must not take the lab down.
@@ -256,7 +253,7 @@ mod tests {
             sync: None,
             envoy_admin: None,
         };
-        let text = table(&LabStatus { state: LabState::Ready, dashboard: None, nodes: vec![node] });
+        let text = nodes(&LabStatus { state: LabState::Ready, dashboard: None, nodes: vec![node] });
         assert_eq!(
             text,
             "node            datacenter  role    address     consul                  causeway  sync  envoy admin\n\

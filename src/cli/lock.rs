@@ -33,19 +33,19 @@ Examples:
       -H \"X-Lock-Token: $CAUSEWAY_LOCK_TOKEN\" http://127.0.0.1:18500/v1/kv/locks/deploy-state'
 
 The command finds the token in CAUSEWAY_LOCK_TOKEN and the key that is held in CAUSEWAY_LOCK_NAME.
-When the lock is lost the command gets SIGTERM and, after --grace, SIGKILL; SIGKILL at once when this
-process was paused for so long that another may hold the lock already. SIGTERM, SIGINT, SIGHUP,
-SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to the command. An ACL token is taken from --token-file or
-the CONSUL_HTTP_TOKEN and CONSUL_HTTP_TOKEN_FILE variables.
+When the lock is lost the command gets SIGTERM and, after --grace, SIGKILL; SIGKILL at once when
+this process was paused for so long that another may hold the lock already. SIGTERM, SIGINT,
+SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to the command. An ACL token is taken from
+--token-file or the CONSUL_HTTP_TOKEN and CONSUL_HTTP_TOKEN_FILE variables.
 
 `consul lock P` holds the key P/.lock: name that key to exclude its holders. Semaphores of the two
 never meet.
 
 Exit codes: that of the command, or 128 and the number of the signal that ended it; 126 when the
 command cannot be started, 127 when it is not there; 75 when the lock was another's for all of
---wait; 76 when the lock was lost and the command stopped for it; 69 when the agent or the lock's home
-could not be asked in time; 66 when the token file cannot be read; 2 for a wrong command line; 1 when
-the request was refused, and for all else that goes wrong.";
+--wait; 76 when the lock was lost and the command stopped for it; 69 when the agent or the lock's
+home could not be asked in time; 66 when the token file cannot be read; 2 for a wrong command
+line; 1 when the request was refused, and for all else that goes wrong.";
 
 /// Run a command while holding a lock that excludes holders in every datacenter
 #[derive(Args, Clone, Debug)]

@@ -37,17 +37,17 @@ Examples:
   causeway sync status
   causeway sync status --json
 
-Exit codes: 0 when every prefix is served or followed; 1 when the agent cannot be asked; 2 for a wrong
-command line; 3 when a prefix is on hold, not followed or not served.";
+Exit codes: 0 when every prefix is served or followed; 1 when the agent cannot be asked; 2 for a
+wrong command line; 3 when a prefix is on hold, not followed or not served.";
 
 const APPROVE_HELP: &str = "\
 Example:
   causeway sync approve config/
 
-Ends the hold of a replica whose home was restored, or which would lose many keys: look at `causeway
-sync diff` first. Keys that the home does not have are deleted here. Needs a token with
-operator = \"write\". Exit codes: 0 done; 1 the agent refused or cannot be asked; 2 for a wrong command
-line.";
+Ends the hold of a replica whose home was restored, or which would lose many keys: look at
+`causeway sync diff` first. Keys that the home does not have are deleted here. Needs a token with
+operator = \"write\". Exit codes: 0 done; 1 the agent refused or cannot be asked; 2 for a wrong
+command line.";
 
 const RESYNC_HELP: &str = "\
 Example:

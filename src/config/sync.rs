@@ -32,6 +32,8 @@ pub struct SyncSettings {
     pub forward_deadline: Duration,
     /// How long a write waits for its commit.
     pub commit_deadline: Duration,
+    /// How long a commit at home waits for more writes, while there are many.
+    pub commit_linger: Duration,
     /// How often a replica compares its keys with what it applied.
     pub audit_interval: Duration,
     /// The age beyond which a replica that is cut off answers no more reads; none for never.
@@ -42,6 +44,14 @@ pub struct SyncSettings {
     pub journal_max_entries: u64,
     /// The age of entries that are kept at most.
     pub journal_max_age: Duration,
+    /// So many keys are deleted at once from a replica that is compared with its home, without a person's word.
+    pub delete_guard_keys: usize,
+    /// And so many of a hundred, where that is more.
+    pub delete_guard_percent: usize,
+    /// How long a lock lives without renewal whose client does not say.
+    pub lock_ttl: Duration,
+    /// How long a lock stays closed after its holder was lost, where its client does not say.
+    pub lock_delay: Duration,
     /// The prefixes and their homes.
     pub prefixes: PrefixTable,
 }
@@ -66,11 +76,16 @@ impl Default for SyncSettings {
             gateway_mode: GatewayMode::Local,
             forward_deadline: Duration::from_secs(2),
             commit_deadline: Duration::from_secs(5),
+            commit_linger: Duration::from_millis(2),
             audit_interval: Duration::from_secs(30),
             max_staleness: None,
             max_value_bytes: 256 * 1024,
             journal_max_entries: 1_000_000,
             journal_max_age: Duration::from_secs(86_400),
+            delete_guard_keys: 100,
+            delete_guard_percent: 10,
+            lock_ttl: Duration::from_secs(15),
+            lock_delay: Duration::from_secs(15),
             prefixes: PrefixTable::default(),
         }
     }

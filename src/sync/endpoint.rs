@@ -7,13 +7,17 @@ pub mod ask;
 pub mod audit;
 pub mod merge;
 pub mod message;
+pub mod passed;
 pub mod rights;
 pub mod route;
 pub mod translate;
 
 use std::future::Future;
 
-pub use crate::sync::endpoint::message::{Origin, PASSED, Request, Response};
+pub use crate::sync::endpoint::{
+    message::{Origin, PASSED, Request, Response},
+    passed::Passed,
+};
 use crate::sync::store::StoreError;
 
 /// The local Consul's HTTP interface as it is: requests that replication has nothing to do with, and reads.
@@ -24,4 +28,12 @@ pub trait Raw: Clone + Send + Sync + 'static {
     /// # Errors
     /// There was no answer.
     fn ask(&self, request: &Request) -> impl Future<Output = Result<Response, StoreError>> + Send;
+
+    /// The same, as soon as the answer's head is there: a long body is read no faster than it is taken.
+    ///
+    /// # Errors
+    /// There was no answer.
+    fn open(&self, request: &Request) -> impl Future<Output = Result<Passed, StoreError>> + Send {
+        async move { self.ask(request).await.map(Passed::Whole) }
+    }
 }

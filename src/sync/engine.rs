@@ -9,6 +9,7 @@ mod accessor;
 mod bounded;
 mod execute;
 mod forward;
+pub mod kin;
 mod local;
 mod neighbours;
 mod remember;
@@ -34,20 +35,21 @@ use crate::{
     sync::{
         duty::{Duties, Holding},
         endpoint::{Raw, route::Standing},
-        engine::{accessor::Accessors, neighbours::Neighbours, session::Places},
+        engine::{accessor::Accessors, kin::KinSeen, neighbours::Neighbours, session::Places},
         home::{Home, HomeSettings, trim::Keep},
         layout::Duty,
-        lock::locks::Locks,
+        lock::{locks::Locks, wire::LockDefaults},
+        metrics::LockWaits,
         peer::{Hello, Known, MIN_VERSION, Peers, VERSION},
         positions::Positions,
         record::Doer,
-        replica::{Replica, ReplicaSettings},
+        replica::{Replica, ReplicaSettings, snapshot::Guard},
         status::{PrefixStatus, SyncStatus},
         store::Store,
     },
 };
 
-/// Blocking queries at the local Consul at a time. It takes 200 connections from one address in all
+/// Blocking queries and endless answers at the local Consul at a time. It takes 200 connections from one address in all
 /// (`http_max_conns_per_client`), and resets what is beyond; the agent's own watches need some of them.
 const MAX_WATCHES: usize = 96;
 
@@ -75,6 +77,12 @@ pub struct EngineSettings {
     pub times: Times,
     /// What this agent saw committed, in earlier runs too.
     pub positions: Positions,
+    /// What locks have whose clients name nothing else.
+    pub locks: LockDefaults,
+    /// Where it is counted how long they are waited for.
+    pub lock_waits: LockWaits,
+    /// What the other sync agents of our datacenter say of themselves.
+    pub kin: KinSeen,
     /// Makes the random numbers. Another one at every start of a real agent.
     pub seed: u64,
 }
@@ -88,11 +96,13 @@ pub struct Limits {
     pub max_value_bytes: usize,
     /// How much of a journal is kept.
     pub keep: Keep,
+    /// How many deletes at once pass at a replica without a person's word.
+    pub guard: Guard,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_txn_ops: 64, max_value_bytes: 256 << 10, keep: Keep::default() }
+        Self { max_txn_ops: 64, max_value_bytes: 256 << 10, keep: Keep::default(), guard: Guard::default() }
     }
 }
 
@@ -109,6 +119,8 @@ pub struct Times {
     pub max_staleness: Option<Duration>,
     /// How often a replica looks for edits past the agents.
     pub audit: Duration,
+    /// How long a commit waits for more, while there are many.
+    pub linger: Duration,
 }
 
 impl Default for Times {
@@ -119,6 +131,7 @@ impl Default for Times {
             applied: Duration::from_secs(2),
             max_staleness: None,
             audit: Duration::from_secs(30),
+            linger: Duration::from_millis(2),
         }
     }
 }
@@ -143,8 +156,8 @@ struct Inner<S, P> {
     started_ms: u128,
     places: Mutex<Places>,
     accessors: Mutex<Accessors>,
-    watches: Semaphore,
-    exchanges: Semaphore,
+    watches: Arc<Semaphore>,
+    exchanges: Arc<Semaphore>,
     /// The greatest `X-Consul-Index` that the local Consul gave.
     seen_index: AtomicU64,
 }
@@ -187,7 +200,9 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
                     stop.clone(),
                 );
                 let id = PrefixId::of(&prefix.text);
-                let (locks, giving_back) = Locks::start(store, home.clone(), &id, stop);
+                let waits = settings.lock_waits.of(&id);
+                let (locks, giving_back) =
+                    Locks::start(store, home.clone(), &id, settings.locks, waits, stop);
                 tasks.push(giving_back);
                 (Role::Home(home, locks), task)
             } else {
@@ -210,8 +225,8 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             started_ms: since_1970.as_millis(),
             places: Mutex::default(),
             accessors: Mutex::default(),
-            watches: Semaphore::new(MAX_WATCHES),
-            exchanges: Semaphore::new(MAX_EXCHANGES),
+            watches: Arc::new(Semaphore::new(MAX_WATCHES)),
+            exchanges: Arc::new(Semaphore::new(MAX_EXCHANGES)),
             seen_index: AtomicU64::new(0),
         };
         let engine = Self(Arc::new(inner));
@@ -228,7 +243,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             home: part.prefix.home.clone(),
             is_active: part.holding.borrow().session.is_some(),
             active_node: inner.doer(part).map(|doer| doer.node),
-            misfit: inner.neighbours.misfit(&part.prefix),
+            misfit: inner.misfit(&part.prefix),
             as_home: match &part.role {
                 Role::Home(home, _) => Some(home.status()),
                 Role::Replica(_) => None,
@@ -244,7 +259,21 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             sessions_home: inner.settings.sessions_home.clone(),
             prefixes: prefixes.collect(),
             datacenters: inner.neighbours.status(),
+            disagreements: kin::disagreements(
+                &inner.settings.node,
+                &inner.settings.prefixes,
+                &inner.settings.kin.borrow(),
+            ),
         }
+    }
+}
+
+impl<S, P: Peers> Inner<S, P> {
+    /// In what way another agent, of whatever datacenter, disagrees on a prefix.
+    fn misfit(&self, prefix: &Prefix) -> Option<String> {
+        let settings = &self.settings;
+        let kin = || kin::misfit(&settings.node, prefix, &settings.kin.borrow());
+        self.neighbours.misfit(prefix).or_else(kin)
     }
 }
 
@@ -300,6 +329,7 @@ impl EngineSettings {
         home.max_txn_ops = self.limits.max_txn_ops;
         home.max_value_bytes = self.limits.max_value_bytes;
         home.commit_timeout = self.times.commit;
+        home.linger = self.times.linger;
         home.keep = self.limits.keep;
         home.positions = self.positions.clone();
         home
@@ -310,10 +340,10 @@ impl EngineSettings {
         replica.max_txn_ops = self.limits.max_txn_ops;
         replica.commit = self.times.commit;
         replica.audit = self.times.audit;
+        replica.guard = self.limits.guard;
         replica
     }
 
-    /// What others are told.
     /// How this agent greets others.
     pub fn hello(&self) -> Hello {
         Hello {
@@ -322,6 +352,7 @@ impl EngineSettings {
             node: self.node.clone(),
             prefixes: self.prefixes.iter().cloned().collect(),
             max_txn_ops: self.limits.max_txn_ops,
+            max_value_bytes: Some(self.limits.max_value_bytes),
         }
     }
 }

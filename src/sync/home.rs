@@ -30,7 +30,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -49,7 +49,7 @@ use crate::{
         kv::Op,
         name::Datacenter,
         session::SessionId,
-        sync::{Position, Prefix, PrefixId, PrefixTable},
+        sync::{Position, Prefix, PrefixId, PrefixTable, Token},
     },
     sync::{
         duty::Holding,
@@ -96,6 +96,8 @@ pub struct HomeSettings {
     pub max_value_bytes: usize,
     /// How long a transaction may take until its outcome is looked up.
     pub commit_timeout: Duration,
+    /// How long a transaction is held open for more, when the one before it had more than one request.
+    pub linger: Duration,
     /// How much of the journal is kept.
     pub keep: Keep,
     /// What this agent saw committed, in earlier runs too.
@@ -113,6 +115,7 @@ impl HomeSettings {
             max_txn_ops: 64,
             max_value_bytes: 256 * 1024,
             commit_timeout: Duration::from_secs(5),
+            linger: Duration::from_millis(2),
             keep: Keep::default(),
             positions: Positions::default(),
         }
@@ -126,6 +129,11 @@ pub trait Others: Clone + Send + Sync + 'static {
 
     /// The most verbs that a transaction takes everywhere, as far as is known.
     fn max_txn_ops(&self) -> usize;
+
+    /// The largest value that all of them are configured to take, as far as is known.
+    fn max_value_bytes(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// A request of a client.
@@ -210,6 +218,16 @@ pub(crate) struct Counts {
     pub(crate) rolled_back: AtomicU64,
     pub(crate) unknown: AtomicU64,
     pub(crate) repeated: AtomicU64,
+    pub(crate) grants: AtomicU64,
+    pub(crate) token: Mutex<Option<Token>>,
+}
+
+impl Counts {
+    /// A lock was granted with this token.
+    pub(crate) fn granted(&self, token: Token) {
+        self.grants.fetch_add(1, Ordering::Relaxed);
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    }
 }
 
 /// A home as people see it.
@@ -247,6 +265,11 @@ pub struct HomeStatus {
     pub repeated_total: u64,
     /// Transactions whose outcome had to be looked up.
     pub unknown_total: u64,
+    /// Acquires granted by this process.
+    pub lock_grants_total: u64,
+    /// The token of the last of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_token: Option<Token>,
 }
 
 impl<S: Store> Home<S> {
@@ -293,12 +316,11 @@ impl<S: Store> Home<S> {
         }
         let Write { request_id, origin, ops, guard, deadline } = write;
         let request = Request { id: request_id.clone(), origin, ops, guard };
-        let size = batch::admit(
-            &request,
-            &shared.settings.prefix.text,
-            shared.settings.max_value_bytes,
-            &shared.budget.borrow(),
-        )?;
+        let size = {
+            let budget = shared.budget.borrow();
+            let max_value_bytes = shared.settings.max_value_bytes.min(budget.value_bytes);
+            batch::admit(&request, &shared.settings.prefix.text, max_value_bytes, &budget)?
+        };
         let busy = || {
             Refusal::Busy(format!(
                 "too many writes wait at the home of {}; send fewer at a time",
@@ -381,6 +403,8 @@ impl<S: Store> Home<S> {
             rolled_back_total: count(&shared.counts.rolled_back),
             repeated_total: count(&shared.counts.repeated),
             unknown_total: count(&shared.counts.unknown),
+            lock_grants_total: count(&shared.counts.grants),
+            last_token: *shared.counts.token.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 }

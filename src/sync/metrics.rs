@@ -1,14 +1,22 @@
 //! What replication counts, as metrics: written from the status of the engine whenever somebody asks for them.
 
+pub mod calls;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
-use crate::model::sync::{Position, PrefixId};
+use crate::{
+    model::sync::{Position, PrefixId},
+    sync::metrics::calls::CallMetrics,
+};
+
+/// From a lock that is free to the longest wait in line, which is 10 minutes.
+const WAIT_BUCKETS: [f64; 11] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0, 45.0, 120.0, 600.0];
 
 /// What a prefix's metrics are made from. A home has no lag; what this agent does not know is absent.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +39,10 @@ pub struct Figures {
     pub locks: u64,
     /// Requests that wait, at home.
     pub queued: u64,
+    /// The number in the last token given out.
+    pub token: Option<u64>,
+    /// How long the last snapshot took.
+    pub snapshot_seconds: Option<f64>,
     /// What was counted since the engine started.
     pub counted: Counted,
 }
@@ -44,6 +56,8 @@ pub struct Counted {
     pub ops: u64,
     /// Snapshots taken.
     pub snapshots: u64,
+    /// Acquires that were granted.
+    pub grants: u64,
     /// Edits past the agents that were found.
     pub local_edits: u64,
     /// Requests carried out.
@@ -72,7 +86,31 @@ pub struct SyncMetrics {
     snapshots: Family<ByPrefix, Counter>,
     local_edits: Family<ByPrefix, Counter>,
     requests: Family<ByOutcome, Counter>,
+    grants: Family<ByPrefix, Counter>,
+    token: Family<ByPrefix, Gauge>,
+    snapshot_seconds: Family<ByPrefix, Gauge<f64, AtomicU64>>,
     pub(crate) restarts: Counter,
+    /// How long locks were waited for.
+    pub lock_waits: LockWaits,
+    /// Calls of other agents.
+    pub calls: CallMetrics,
+}
+
+/// How long requests of the lock API waited until they had the lock. Clones are the same ones.
+#[derive(Clone, Debug)]
+pub struct LockWaits(Family<ByPrefix, Histogram, fn() -> Histogram>);
+
+impl Default for LockWaits {
+    fn default() -> Self {
+        Self(Family::new_with_constructor(|| Histogram::new(WAIT_BUCKETS)))
+    }
+}
+
+impl LockWaits {
+    /// Those of a prefix.
+    pub fn of(&self, prefix: &PrefixId) -> Histogram {
+        self.0.get_or_create(&ByPrefix { prefix: prefix.as_str().to_owned() }).clone()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -129,9 +167,18 @@ impl SyncMetrics {
         counter("causeway_sync_snapshots", "Snapshots that the replica took whole", &it.snapshots);
         let help = "Keys of the replica that somebody else changed, found and taken back";
         counter("causeway_sync_local_edits", help, &it.local_edits);
+        counter("causeway_sync_lock_grants", "Acquires of locks that were granted at home", &it.grants);
         let help =
             "Writes at home by outcome (committed, rolled_back, repeated, unknown: looked up afterwards)";
         registry.register("causeway_sync_requests", help, it.requests.clone());
+        let help =
+            "The number in the last token that was given out for a lock at home; the epoch stands before it";
+        registry.register("causeway_sync_lock_token", help, it.token.clone());
+        let help = "From a request of the lock API to its grant";
+        registry.register("causeway_sync_lock_wait_seconds", help, it.lock_waits.0.clone());
+        let help = "How long the replica's last snapshot took, from its first question to its last key";
+        registry.register("causeway_sync_snapshot_seconds", help, it.snapshot_seconds.clone());
+        it.calls.register(registry);
         let help = "Starts of replication after it had failed";
         registry.register("causeway_sync_restarts", help, it.restarts.clone());
         it
@@ -153,13 +200,27 @@ impl SyncMetrics {
             set(&self.epoch, position.epoch.into());
             set(&self.seq, position.seq);
         }
-        let Counted { entries, ops, snapshots, local_edits, committed, rolled_back, repeated, unknown } =
-            figures.counted;
+        let Counted {
+            entries,
+            ops,
+            snapshots,
+            grants,
+            local_edits,
+            committed,
+            rolled_back,
+            repeated,
+            unknown,
+        } = figures.counted;
         let role = if figures.is_home { "home" } else { "replica" };
         raise(&self.entries.get_or_create(&ByRole { prefix: prefix(), role }), entries);
         set(&self.locks, figures.locks);
         if figures.is_home {
             set(&self.queued, figures.queued);
+            raise(&self.grants.get_or_create(&by_prefix()), grants);
+            drop(self.lock_waits.of(&figures.prefix));
+            if let Some(token) = figures.token {
+                set(&self.token, token);
+            }
             for (outcome, count) in [
                 ("committed", committed),
                 ("rolled_back", rolled_back),
@@ -176,6 +237,9 @@ impl SyncMetrics {
             [(&self.ops, ops), (&self.snapshots, snapshots), (&self.local_edits, local_edits)]
         {
             raise(&family.get_or_create(&by_prefix()), count);
+        }
+        if let Some(seconds) = figures.snapshot_seconds {
+            self.snapshot_seconds.get_or_create(&by_prefix()).set(seconds);
         }
         match figures.lag_seconds {
             Some(seconds) => drop(self.lag.get_or_create(&by_prefix()).set(seconds)),
@@ -203,10 +267,18 @@ impl Figures {
             keys: 0,
             locks: 0,
             queued: 0,
+            token: Some(1),
+            snapshot_seconds: None,
             counted: Counted::default(),
         };
-        let replica =
-            Self { prefix: PrefixId::of("locks/"), is_home: false, lag_seconds: Some(0.0), ..home.clone() };
+        let replica = Self {
+            prefix: PrefixId::of("locks/"),
+            is_home: false,
+            lag_seconds: Some(0.0),
+            token: None,
+            snapshot_seconds: Some(0.0),
+            ..home.clone()
+        };
         [home, replica]
     }
 }

@@ -120,6 +120,8 @@ pub struct Hello {
     pub prefixes: Vec<Prefix>,
     /// The most verbs that a transaction of its Consul takes.
     pub max_txn_ops: usize,
+    /// The largest value that it is configured to take; none when it does not say.
+    pub max_value_bytes: Option<usize>,
 }
 
 /// Who answers.
@@ -135,6 +137,8 @@ pub struct HelloReply {
     pub prefixes: Vec<Prefix>,
     /// The most verbs that a transaction of its Consul takes.
     pub max_txn_ops: usize,
+    /// The largest value that it is configured to take; none when it does not say.
+    pub max_value_bytes: Option<usize>,
     /// What its datacenter knows of each prefix.
     pub known: Vec<Known>,
 }

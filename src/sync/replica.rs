@@ -43,6 +43,7 @@ use crate::{
         duty::Holding,
         peer::{Known, Peers},
         refusal::Refusal,
+        replica::snapshot::Guard,
         store::Store,
     },
 };
@@ -67,6 +68,8 @@ pub struct ReplicaSettings {
     pub commit: Duration,
     /// A home that says nothing for so long is asked anew.
     pub silence: Duration,
+    /// How many deletes at once pass without a person's word.
+    pub guard: Guard,
 }
 
 impl ReplicaSettings {
@@ -80,6 +83,7 @@ impl ReplicaSettings {
             audit: Duration::from_secs(30),
             commit: Duration::from_secs(5),
             silence: Duration::from_secs(15),
+            guard: Guard::default(),
         }
     }
 }

@@ -23,6 +23,9 @@ pub struct SyncStatus {
     pub prefixes: Vec<PrefixStatus>,
     /// The other datacenters.
     pub datacenters: Vec<DatacenterStatus>,
+    /// In what the sync agents of this datacenter are configured otherwise than this one, a sentence for each prefix.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disagreements: Vec<String>,
 }
 
 /// One prefix, seen from one agent.
@@ -64,6 +67,9 @@ pub struct DatacenterStatus {
     /// The most verbs that a transaction of its Consul takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_txn_ops: Option<usize>,
+    /// The largest value that it is configured to take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_value_bytes: Option<usize>,
     /// Why the last try to reach it failed; none when it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,

@@ -27,10 +27,21 @@ impl Reply {
     }
 }
 
-/// Asks `http://address:port/path`.
+/// The address without the token in it, `http://TOKEN@address:port`, and the token.
+pub(super) fn without_token(address: &str) -> (String, Option<&str>) {
+    match address.strip_prefix("http://").and_then(|rest| rest.split_once('@')) {
+        Some((token, rest)) => (format!("http://{rest}"), Some(token)),
+        None => (address.to_owned(), None),
+    }
+}
+
+/// Asks `http://address:port/path`, or `http://TOKEN@address:port/path` with a token.
 pub(super) fn ask(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Reply, String> {
+    let (url, token) = without_token(url);
     let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url} is not plain HTTP"))?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let token = token.map(|token| ("X-Consul-Token", token));
+    let headers: Vec<(&str, &str)> = headers.iter().copied().chain(token).collect();
     let address: SocketAddr = host.parse().map_err(|error| format!("{host}: {error}"))?;
     let exchange = || -> std::io::Result<Vec<u8>> {
         let mut stream = TcpStream::connect(address)?;

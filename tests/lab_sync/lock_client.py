@@ -19,13 +19,17 @@ PATIENCE = 90.0
 
 class Client:
     def __init__(self, address):
-        self.address = address
+        # http://TOKEN@ADDRESS, where Consul has ACLs
+        scheme, _, rest = address.partition("://")
+        token, _, host = rest.rpartition("@")
+        self.address = f"{scheme}://{host}"
+        self.headers = {"X-Consul-Token": token} if token else {}
 
     def ask(self, method, path, body=None):
         """Status, headers and body; what cannot be answered now is asked again."""
         end = time.monotonic() + PATIENCE
         while True:
-            request = urllib.request.Request(self.address + path, data=body, method=method)
+            request = urllib.request.Request(self.address + path, data=body, headers=self.headers, method=method)
             try:
                 with urllib.request.urlopen(request, timeout=75) as answer:
                     return answer.status, answer.headers, answer.read()

@@ -16,11 +16,11 @@ use causeway::{
     model::sync::PrefixId,
     sync::layout::{Duty, Layout},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::lab_sync::ask::{Reply, ask};
+use crate::lab_sync::ask::{Reply, ask, without_token};
 
 /// A limit that only a fault reaches: an agent that was killed is replaced after twice its session's 10 s.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,10 +33,24 @@ pub(super) const AGENTS: [(&str, [&str; 2]); 2] = [
     (SECONDARY, ["secondary-gateway", "secondary-services"]),
 ];
 
+/// What a team's programs may do: keys and sessions, and what `consul lock` and `consul watch` look at. `_sync/` is read by
+/// the test alone, to find out who is active.
+const RULES: &str = r#"
+key_prefix "config/" { policy = "write" }
+key_prefix "locks/" { policy = "write" }
+key_prefix "plain/" { policy = "write" }
+key_prefix "_sync/" { policy = "read" }
+session_prefix "" { policy = "write" }
+agent_prefix "" { policy = "read" }
+node_prefix "" { policy = "read" }
+"#;
+
 pub(super) struct World {
     runtime: Runtime,
     lab: Lab,
     dir: TempDir,
+    /// What everybody asks with; none without ACLs.
+    token: Option<String>,
 }
 
 /// A process that is killed with its group when it is dropped.
@@ -57,14 +71,33 @@ impl Background {
 
 impl World {
     pub(super) fn start() -> Self {
+        Self::start_lab(false)
+    }
+
+    /// The same with ACLs in default deny, where agents have no more rights than the shipped policies give them.
+    pub(super) fn start_with_acls() -> Self {
+        let mut world = Self::start_lab(true);
+        let token = world.make_token("tester", RULES);
+        world.token = Some(token);
+        for (_, nodes) in AGENTS {
+            nodes.iter().for_each(|node| world.until_serving(node));
+        }
+        world
+    }
+
+    fn start_lab(has_acls: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let (own, lookup) = (env!("CARGO_BIN_EXE_causeway").into(), |name: &str| std::env::var_os(name));
-        let options = LabOptions::new(&dir.path().join("lab"), own, root, &lookup)
+        let mut options = LabOptions::new(&dir.path().join("lab"), own, root, &lookup)
             .unwrap_or_else(|error| panic!("{error}; `make tools` brings the real parts"));
+        options.has_acls = has_acls;
         let lab = runtime.block_on(Lab::start(options, |line| println!("{line}")));
-        let world = Self { lab: lab.unwrap_or_else(|error| panic!("{error}")), runtime, dir };
+        let lab = lab.unwrap_or_else(|error| panic!("{error}"));
+        let mut world = Self { lab, runtime, dir, token: None };
+        let management = world.lab.management_token();
+        world.token = management.map(|file| fs::read_to_string(file).unwrap().trim().to_owned());
         for (_, nodes) in AGENTS {
             for node in nodes {
                 world.until_serving(node);
@@ -81,14 +114,39 @@ impl World {
         }
     }
 
-    /// The HTTP address of a node's agent.
+    /// The HTTP address of a node's agent, with the token to ask it with.
     pub(super) fn agent(&self, node: &str) -> String {
-        self.lab.node(node).unwrap().causeway_http.clone().expect("the node has an agent")
+        let address = self.lab.node(node).unwrap().causeway_http.clone().expect("the node has an agent");
+        with_token(&address, self.token.as_deref())
     }
 
-    /// The HTTP address of a node's Consul.
+    /// The HTTP address of a node's Consul, with the token to ask it with.
     pub(super) fn consul(&self, node: &str) -> String {
-        self.lab.node(node).unwrap().consul_http.clone()
+        with_token(&self.lab.node(node).unwrap().consul_http, self.token.as_deref())
+    }
+
+    /// Makes a token with these rules, and waits until both datacenters know it. Only who may do everything can.
+    pub(super) fn make_token(&self, name: &str, rules: &str) -> String {
+        let management = self.lab.management_token().expect("the lab has ACLs");
+        let management = fs::read_to_string(management).unwrap();
+        let primary = &self.lab.node("primary-server").unwrap().consul_http;
+        let primary = with_token(primary, Some(management.trim()));
+        let policy = json!({ "Name": name, "Rules": rules }).to_string();
+        let made = self.ask("PUT", &format!("{primary}/v1/acl/policy"), policy.as_bytes());
+        assert_eq!(made.status, 200, "{}", made.text());
+        let token = json!({ "Policies": [{ "Name": name }] }).to_string();
+        let made = self.ask("PUT", &format!("{primary}/v1/acl/token"), token.as_bytes());
+        let made: Value = serde_json::from_slice(&made.body).unwrap_or_else(|_| panic!("{}", made.text()));
+        let secret = made["SecretID"].as_str().unwrap().to_owned();
+        for datacenter in [PRIMARY, SECONDARY] {
+            let server = &self.lab.node(&format!("{datacenter}-server")).unwrap().consul_http;
+            let address = with_token(server, Some(&secret));
+            until(&format!("{datacenter} knows the token {name}"), || {
+                let own = ask("GET", &format!("{address}/v1/acl/token/self"), &[], b"")?;
+                if own.status == 200 { Ok(()) } else { Err(own.text()) }
+            });
+        }
+        secret
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -114,7 +172,9 @@ impl World {
                 command.env_remove(name);
             }
         }
+        let (address, token) = without_token(address);
         command.env("CONSUL_HTTP_ADDR", address).args(args).stdin(Stdio::null());
+        command.envs(token.map(|token| ("CONSUL_HTTP_TOKEN", token)));
         command
     }
 
@@ -177,6 +237,15 @@ impl World {
         let path = self.path(name);
         fs::write(&path, text).unwrap();
         path
+    }
+}
+
+/// The address with a token in it, in place of one that is there.
+pub(super) fn with_token(address: &str, token: Option<&str>) -> String {
+    let (bare, _) = without_token(address);
+    match token {
+        Some(token) => bare.replacen("http://", &format!("http://{token}@"), 1),
+        None => bare,
     }
 }
 

@@ -165,6 +165,9 @@ impl World {
             limits: Limits::default(),
             times: Times::default(),
             positions: self.positions(&node),
+            locks: Default::default(),
+            lock_waits: Default::default(),
+            kin: tokio::sync::watch::channel(Default::default()).1,
             seed: self.net.seed(&node),
         };
         let store = SimStore::new(&self.net, &datacenter_name, &node, life);

@@ -1,6 +1,6 @@
 //! Two datacenters in one process: a real Consul and an engine in each, and calls from engine to engine.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use causeway::{
@@ -14,12 +14,15 @@ use causeway::{
     },
     sync::{
         endpoint::{Request, Response},
-        engine::{Engine, EngineSettings, Limits, Times},
+        engine::{Engine, EngineSettings, Limits, Times, kin::Kin},
+        lock::wire::LockDefaults,
+        metrics::LockWaits,
         peer::{
             FOLLOW_QUEUE, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError, Peers,
             Served, Target,
         },
         positions::Positions,
+        status::SyncStatus,
         store::consul::ConsulStore,
     },
 };
@@ -53,6 +56,7 @@ pub(super) struct Direct {
     own: Datacenter,
     doors: [mpsc::Sender<Call>; 2],
     is_cut: watch::Receiver<bool>,
+    is_lossy: watch::Receiver<bool>,
 }
 
 impl Direct {
@@ -89,7 +93,8 @@ impl Peers for Direct {
     ) -> Result<Forwarded, PeerError> {
         let (told, answer) = oneshot::channel();
         self.call(to, Call::Forward(self.own.clone(), request, told)).await?;
-        tokio::time::timeout(deadline, answer).await.map_err(lost)?.map_err(lost)?
+        let answer = tokio::time::timeout(deadline, answer).await.map_err(lost)?.map_err(lost)?;
+        if *self.is_lossy.borrow() { Err(lost(())) } else { answer }
     }
 
     async fn follow(
@@ -134,6 +139,8 @@ pub(super) struct World {
     consuls: Vec<Consul>,
     engines: Vec<Host>,
     is_cut: watch::Sender<bool>,
+    is_lossy: watch::Sender<bool>,
+    kin: watch::Sender<Arc<Vec<Kin>>>,
     _tasks: Vec<Task<()>>,
     _stop: StopSource,
 }
@@ -146,8 +153,19 @@ impl World {
 
     /// The same with prefixes and homes for each of the two.
     pub(super) async fn start_with(more: Value, prefixes: [Prefixes; 2]) -> Self {
+        Self::start_as(more, prefixes, [Limits::default().max_value_bytes; 2]).await
+    }
+
+    /// The same with the largest value that each of them takes.
+    pub(super) async fn start_with_limits(max_value_bytes: [usize; 2]) -> Self {
+        Self::start_as(json!({}), [PREFIXES, PREFIXES], max_value_bytes).await
+    }
+
+    async fn start_as(more: Value, prefixes: [Prefixes; 2], max_value_bytes: [usize; 2]) -> Self {
         let (source, stop) = Stop::pair();
         let (is_cut, see_cut) = watch::channel(false);
+        let (is_lossy, see_lossy) = watch::channel(false);
+        let (kin, see_kin) = watch::channel(Arc::default());
         let [(first, at_home), (second, at_replica)] = [(); 2].map(|()| mpsc::channel(64));
         let mut calls = [Some(at_home), Some(at_replica)];
         let (mut consuls, mut engines, mut tasks) = (Vec::new(), Vec::new(), Vec::new());
@@ -163,14 +181,18 @@ impl World {
             };
             let store = ConsulStore::new(Client::new(settings).unwrap());
             let doors = [first.clone(), second.clone()];
-            let peers = Direct { own: (*name).into(), doors, is_cut: see_cut.clone() };
-            let (engine, task) = Engine::start(engine_settings(at, prefixes[at]), store, peers, stop.clone());
+            let mut settings = engine_settings(at, prefixes[at]);
+            settings.limits.max_value_bytes = max_value_bytes[at];
+            settings.kin = see_kin.clone();
+            let (is_cut, is_lossy) = (see_cut.clone(), see_lossy.clone());
+            let peers = Direct { own: (*name).into(), doors, is_cut, is_lossy };
+            let (engine, task) = Engine::start(settings, store, peers, stop.clone());
             let calls = calls[at].take().unwrap();
             tasks.extend([task, spawn("test.calls", answer(engine.clone(), calls, see_cut.clone()))]);
             engines.push(engine);
             consuls.push(consul);
         }
-        let world = Self { consuls, engines, is_cut, _tasks: tasks, _stop: source };
+        let world = Self { consuls, engines, is_cut, is_lossy, kin, _tasks: tasks, _stop: source };
         world.until_serving().await;
         world
     }
@@ -211,9 +233,22 @@ impl World {
         target: &str,
         body: &str,
     ) -> Response {
-        let headers = token.map(|token| ("X-Consul-Token".to_owned(), token.to_owned()));
+        let headers: Vec<_> = token.map(|token| ("X-Consul-Token", token)).into_iter().collect();
+        self.ask_with(at, &headers, method, target, body).await
+    }
+
+    /// The same with headers.
+    pub(super) async fn ask_with(
+        &self,
+        at: usize,
+        headers: &[(&str, &str)],
+        method: &str,
+        target: &str,
+        body: &str,
+    ) -> Response {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let body = Bytes::from(body.to_owned());
-        let request = Request::new(method.parse().unwrap(), target, headers.into_iter().collect(), body);
+        let request = Request::new(method.parse().unwrap(), target, headers.collect(), body);
         let engine = self.engines[at].clone();
         engine.serve(request).await
     }
@@ -226,6 +261,26 @@ impl World {
 
     pub(super) fn consul(&self, at: usize) -> &Consul {
         &self.consuls[at]
+    }
+
+    /// Another agent registers in both datacenters, with these prefixes.
+    pub(super) fn meet(&self, node: &str, texts: Prefixes) {
+        let prefix = |(text, home): &(&str, usize)| Prefix {
+            text: (*text).into(),
+            home: NAMES[*home].into(),
+            mode: Mode::Journaled,
+        };
+        let kin = Kin { node: node.into(), prefixes: texts.iter().map(prefix).collect() };
+        self.kin.send_replace(Arc::new(vec![kin]));
+    }
+
+    pub(super) fn status(&self, at: usize) -> SyncStatus {
+        self.engines[at].status()
+    }
+
+    /// Loses the answers to what is passed on from now on, or does not any more. What was asked is carried out.
+    pub(super) fn lose_answers(&self, is_lossy: bool) {
+        self.is_lossy.send_replace(is_lossy);
     }
 
     /// Cuts the way between the two, or mends it.
@@ -255,6 +310,9 @@ fn engine_settings(at: usize, texts: Prefixes) -> EngineSettings {
         sessions_home: NAMES[HOME].into(),
         limits: Limits::default(),
         times: Times::default(),
+        locks: LockDefaults::default(),
+        lock_waits: LockWaits::default(),
+        kin: watch::channel(Arc::default()).1,
         seed: 7 + at as u64,
     }
 }

@@ -66,6 +66,7 @@ impl Served for Double {
             node: me.node,
             prefixes: me.prefixes,
             max_txn_ops: me.max_txn_ops,
+            max_value_bytes: me.max_value_bytes,
             known: Vec::new(),
         })
     }

@@ -70,7 +70,8 @@ impl Site {
         let double = Double::new(hello(dc));
         let serving =
             serve(TcpListener::bind(address).await?, facts.clone(), double.clone(), stopped.clone());
-        let registered = Registered { node: node.name.as_str().into(), address, http_address: None };
+        let registered =
+            Registered { node: node.name.as_str().into(), address, http_address: None, prefixes: Vec::new() };
         let registration = spawn("test.register", register::run(registered, consul.clone(), stopped));
         Ok(Self {
             dc,

@@ -104,6 +104,7 @@ pub(super) fn hello(dc: &str) -> Hello {
         node: format!("{dc}-vm").as_str().into(),
         prefixes: Vec::new(),
         max_txn_ops: 64,
+        max_value_bytes: None,
     }
 }
 

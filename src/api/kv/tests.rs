@@ -16,10 +16,10 @@ impl Kv for Fake {
         client == IpAddr::from([10, 0, 0, 7])
     }
 
-    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'static, http::Response<Bytes>> {
+    fn serve(&self, request: Request<Bytes>) -> BoxFuture<'static, http::Response<Body>> {
         let asked = format!("{} {} {}", request.method(), request.uri(), request.body().len());
         self.0.lock().unwrap().push(asked);
-        async { http::Response::new(Bytes::from_static(b"true")) }.boxed()
+        async { http::Response::new(Body::from("true")) }.boxed()
     }
 }
 

@@ -9,13 +9,14 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::header::CONTENT_LENGTH;
 use tokio::{
     sync::{OnceCell, watch},
     time::timeout,
 };
 
 use crate::{
-    api::Kv,
+    api::{Body, Kv},
     app::sync::LocalEngine,
     config::{
         consul::{ConsulAddress, ConsulSettings},
@@ -24,11 +25,11 @@ use crate::{
     consul::{client::Client, watch::Watches},
     model::{
         catalog::{Catalog, Topic},
-        instance::{Health, Instance},
+        instance::Instance,
         name::{Datacenter, ServiceName},
     },
     sync::{
-        endpoint::{PASSED, Raw, Request, Response, ask},
+        endpoint::{PASSED, Passed, Raw, Request, Response, ask},
         peer,
         store::{StoreError, consul::ConsulStore},
     },
@@ -40,6 +41,9 @@ const HTTP_ADDRESS: &str = "http_address";
 const OWNER: &str = "sync.pass";
 /// For Consul to tell them, the first time.
 const FIRST_ANSWER: Duration = Duration::from_secs(2);
+/// Said where none of them is known.
+const NOBODY: &str = "no agent of this datacenter that other machines reach takes part in replication: turn [sync] enabled \
+                      on in two of them, and give their [http] listen an address that other machines reach";
 /// Paths that a sync agent answers; all else is the local Consul's.
 const REPLICATED: [&str; 5] = ["/v1/kv", "/v1/session", "/v1/txn", "/v1/lock", "/v1/sync"];
 
@@ -91,47 +95,63 @@ impl Kv for Door {
         self.http.may_write(client)
     }
 
-    fn serve(&self, request: http::Request<Bytes>) -> BoxFuture<'static, http::Response<Bytes>> {
+    fn serve(&self, request: http::Request<Bytes>) -> BoxFuture<'static, http::Response<Body>> {
         let request = Request::from(request);
         match &self.inside {
             Inside::Engine(engine) => {
                 let engine = engine.borrow().clone();
                 Box::pin(async move {
-                    match engine {
-                        Some(engine) => engine.serve(request).await.into(),
-                        None => not_running().into(),
-                    }
+                    let Some(engine) = engine else { return http(Passed::Whole(not_running())) };
+                    http(engine.answer(request).await)
                 })
             }
             Inside::Others(others) => {
                 let others = others.clone();
-                Box::pin(async move { others.answer(request).await.into() })
+                Box::pin(async move { http(others.answer(request).await) })
             }
         }
     }
 }
 
+fn http(passed: Passed) -> http::Response<Body> {
+    let (head, pieces) = match passed {
+        Passed::Whole(whole) => return http::Response::<Bytes>::from(whole).map(Body::from),
+        Passed::Coming(head, pieces) => (head, pieces),
+    };
+    // So that a client knows how much there is, and a body that breaks off is told by breaking off.
+    let length = head.header(CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
+    let mut response = http::Response::<Bytes>::from(head).map(|_| Body::from_stream(pieces));
+    if let Some(length) = length {
+        response.headers_mut().insert(CONTENT_LENGTH, length);
+    }
+    response
+}
+
 impl Others {
-    async fn answer(&self, request: Request) -> Response {
+    async fn answer(&self, request: Request) -> Passed {
         // What is passed on has its token in a header: a `;` beside it in the query would be gone.
         if let Some(response) = ask::ambiguous(&request) {
-            return response;
+            return Passed::Whole(response);
         }
-        let Some(agents) = self.agents().await else { return nobody() };
-        if !is_replicated(&request.path) {
-            return told(self.local.ask(&request).await);
-        }
-        if request.header(PASSED).is_some() {
-            return Response::text(
-                503,
-                "the agent that was asked takes no part in replication any more; ask again",
-            );
+        let Some(agents) = self.agents().await else { return not_known() };
+        match (is_replicated(&request.path), agents.is_empty()) {
+            // Where nothing is replicated, this is no door to Consul.
+            (false, true) => return Passed::Whole(Response::text(404, NOBODY)),
+            (false, false) => return told(self.local.open(&request).await),
+            // Not 404, which says that a key is not there.
+            (true, true) => return unavailable(NOBODY),
+            (true, false) if request.header(PASSED).is_some() => {
+                return unavailable(
+                    "the agent that was asked takes no part in replication any more; ask again",
+                );
+            }
+            (true, false) => {}
         }
         let mut passed = request;
         passed.headers.push((PASSED.to_owned(), "1".to_owned()));
-        let mut last = nobody();
+        let mut last = unavailable(NOBODY);
         for agent in agents {
-            let answer = agent.ask(&passed).await;
+            let answer = agent.open(&passed).await;
             // Only what never left is given to another: it was executed by nobody.
             let is_over = !matches!(answer, Err(StoreError::NotSent(_)));
             last = told(answer);
@@ -142,7 +162,7 @@ impl Others {
         last
     }
 
-    /// The agents of this datacenter that can be asked, those that are well first; none while nobody knows of any.
+    /// The agents of this datacenter that can be asked, those that are well first; none while Consul has not told.
     async fn agents(&self) -> Option<Vec<ConsulStore>> {
         let mut catalog = self.watches.catalog();
         let datacenter = catalog.borrow().agent().known()?.datacenter.clone();
@@ -151,10 +171,9 @@ impl Others {
         let is_told = |catalog: &Arc<Catalog>| catalog.connect(datacenter, &service).known().is_some();
         let told = timeout(FIRST_ANSWER, catalog.wait_for(is_told)).await.ok()?.ok()?.clone();
         let mut instances: Vec<&Instance> = told.connect(datacenter, &service).known()?.iter().collect();
-        instances.retain(|it| it.health != Health::Critical);
+        // Those whose check fails are asked when all others could not be.
         instances.sort_by_key(|it| it.health);
-        let agents = self.doors(instances.iter().filter_map(|it| it.meta.get(HTTP_ADDRESS)));
-        (!agents.is_empty()).then_some(agents)
+        Some(self.doors(instances.iter().filter_map(|it| it.meta.get(HTTP_ADDRESS))))
     }
 
     async fn want(&self, dc: Datacenter) -> Datacenter {
@@ -184,18 +203,26 @@ fn is_replicated(path: &str) -> bool {
     REPLICATED.into_iter().any(|root| path.strip_prefix(root).is_some_and(is_below))
 }
 
-fn told(answer: Result<Response, StoreError>) -> Response {
-    answer.unwrap_or_else(|error| Response::text(503, error.to_string()))
+fn told(answer: Result<Passed, StoreError>) -> Passed {
+    answer.unwrap_or_else(|error| match error {
+        StoreError::Unknown(reason) => {
+            Passed::Whole(Response::text(504, format!("outcome=unknown: {reason}")))
+        }
+        StoreError::Refused { status, reason } => Passed::Whole(Response::text(status, reason)),
+        StoreError::NotSent(reason) | StoreError::Unusable(reason) => unavailable(reason),
+    })
 }
 
 fn not_running() -> Response {
     Response::text(503, "replication is starting, or could not be started; the agent's log says why")
 }
 
-fn nobody() -> Response {
-    let text = "no agent of this datacenter that can be reached takes part in replication: turn [sync] enabled on in two of \
-                them, and give their [http] listen an address that other machines reach";
-    Response::text(404, text)
+fn not_known() -> Passed {
+    unavailable("the local Consul has not told yet which agents take part in replication; ask again")
+}
+
+fn unavailable(text: impl Into<String>) -> Passed {
+    Passed::Whole(Response::text(503, text))
 }
 
 #[cfg(test)]

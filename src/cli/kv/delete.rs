@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::cli::{
     complain,
     endpoint::key_path,
-    kv::{WriteFlags, key, remark},
+    kv::{OneWriteFlags, key, remark},
     print,
 };
 
@@ -21,8 +21,8 @@ Examples:
   causeway kv delete --recurse config/old/
   causeway kv delete --cas --modify-index=7 config/greeting
 
-Exit codes: 0 it is not there any more; 1 the key was changed meanwhile (--cas), or the agent refused
-or cannot be asked; 2 for a wrong command line.";
+Exit codes: 0 it is not there any more; 1 the key was changed meanwhile (--cas), or the agent
+refused or cannot be asked; 2 for a wrong command line.";
 
 /// Delete a key, or all below a prefix
 #[derive(Args, Clone, Debug)]
@@ -44,17 +44,17 @@ pub(crate) struct DeleteArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    write: WriteFlags,
+    write: OneWriteFlags,
 }
 
 pub(crate) async fn run(args: &DeleteArgs, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<ExitCode> {
-    let endpoint = args.write.endpoint.endpoint(env)?;
+    let endpoint = args.write.each.endpoint.endpoint(env)?;
     let key = key(&args.key);
     if key.is_empty() && !args.recurse {
         bail!("no key is given; to delete all keys use --recurse");
     }
     let index = args.modify_index.map(|index| index.to_string());
-    let mut query = args.write.query();
+    let mut query = args.write.each.query();
     query.extend(args.recurse.then_some(("recurse", None)));
     query.extend(args.cas.then_some(("cas", index.as_deref())));
     let headers = args.write.headers();

@@ -39,9 +39,9 @@ Examples:
   causeway kv export config/ | causeway kv import --prefix=copy/ -
 
 The file is one of `causeway kv export` or `consul kv export`. Keys that are there already are
-overwritten, others stay. Each transaction holds whole or not at all, the import as a whole does not:
-run it again after an error. Exit codes: 0 all keys are written; 1 some may not be; 2 for a wrong
-command line.";
+overwritten, others stay. Each transaction holds whole or not at all, the import as a whole does
+not: run it again after an error. Exit codes: 0 all keys are written; 1 some may not be; 2 for a
+wrong command line.";
 
 /// Write all pairs of an export
 #[derive(Args, Clone, Debug)]
@@ -62,9 +62,6 @@ pub(crate) struct ImportArgs {
 
 pub(crate) async fn run(args: &ImportArgs, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<ExitCode> {
     let endpoint = args.write.endpoint.endpoint(env)?;
-    if args.write.request_id.is_some() {
-        bail!("an import is many requests; leave out --request-id");
-    }
     let batches = batches(read(&given(&args.data)?, key(&args.prefix))?);
     let total: usize = batches.iter().map(Vec::len).sum();
     let mut progress = Progress::new("keys", total as u64);

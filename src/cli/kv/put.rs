@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::cli::{
     complain,
     endpoint::{Answer, key_path},
-    kv::{WriteFlags, key, remark},
+    kv::{OneWriteFlags, key, remark},
     print,
 };
 
@@ -25,8 +25,8 @@ Examples:
   causeway kv put config/nginx.conf @nginx.conf
   causeway kv put --cas --modify-index=7 config/greeting servus
 
-Exit codes: 0 written; 1 not written: the key was changed meanwhile (--cas), somebody else holds it
-(--acquire), or the agent refused or cannot be asked; 2 for a wrong command line.";
+Exit codes: 0 written; 1 not written: the key was changed meanwhile (--cas), somebody else holds
+it (--acquire), or the agent refused or cannot be asked; 2 for a wrong command line.";
 
 /// Write a value, compare and set it, or take or free a lock
 #[derive(Args, Clone, Debug)]
@@ -62,18 +62,18 @@ pub(crate) struct PutArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    write: WriteFlags,
+    write: OneWriteFlags,
 }
 
 pub(crate) async fn run(args: &PutArgs, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<ExitCode> {
-    let endpoint = args.write.endpoint.endpoint(env)?;
+    let endpoint = args.write.each.endpoint.endpoint(env)?;
     let key = key(&args.key);
     if key.is_empty() {
         bail!("no key is given");
     }
     let value = value(args.data.as_deref(), args.base64)?;
     let (flags, index) = (args.flags.to_string(), args.modify_index.map(|index| index.to_string()));
-    let mut query = args.write.query();
+    let mut query = args.write.each.query();
     query.extend((args.flags != 0).then_some(("flags", Some(flags.as_str()))));
     query.extend(args.cas.then_some(("cas", index.as_deref())));
     query.extend(args.acquire.then_some(("acquire", args.session.as_deref())));

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hyper::Method;
 
 use crate::{
+    cli::endpoint::excerpt,
     fetch::{self, path_segment},
     model::secret::SecretText,
     sync::lock::{
@@ -16,9 +17,6 @@ use crate::{
 
 /// How long an answer is waited for that needs no waiting in line: the way to the home and back, and its commit.
 const CALL: Duration = Duration::from_secs(10);
-
-/// How much of a refusal is told.
-const EXCERPT_CHARS: usize = 400;
 
 /// Who is asked, and for what.
 #[derive(Clone, Debug)]
@@ -122,7 +120,6 @@ fn token(granted: &Granted) -> Vec<u8> {
 
 /// What the agent said.
 fn told(answer: &fetch::Answer) -> String {
-    let text: String = String::from_utf8_lossy(&answer.body).chars().take(EXCERPT_CHARS).collect();
-    let text = text.trim();
-    if text.is_empty() { format!("status {}", answer.status.as_u16()) } else { text.to_owned() }
+    let text = excerpt(&answer.body);
+    if text.is_empty() { format!("status {}", answer.status.as_u16()) } else { text }
 }

@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use crate::{
     api::wire::{ProxyStatus, Status},
+    cli::table::{Side, lines},
     xds::status::{ResourceState, StreamStatus, TypeStatus},
 };
 
@@ -141,16 +142,9 @@ fn row(kind: &TypeStatus, now_ms: u64) -> [String; 11] {
     ]
 }
 
-/// The first column to the left, all others to the right.
 fn write_rows(text: &mut String, rows: &[[String; 11]]) {
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-    let widths: [usize; 11] = std::array::from_fn(width);
-    for row in rows {
-        let mut out = format!("{:<1$}", row[0], widths[0]);
-        for (cell, width) in row.iter().zip(widths).skip(1) {
-            let _ = write!(out, "  {cell:>width$}");
-        }
-        line(text, 4, &out);
+    for row in lines(rows, Side::Right) {
+        line(text, 4, &row);
     }
 }
 

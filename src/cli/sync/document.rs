@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::cli::table::{Side, lines};
+
 /// `/v1/sync/status`
 #[derive(Debug, Deserialize)]
 pub(crate) struct Document {
@@ -97,7 +99,10 @@ impl Document {
         let mut rows = vec![COLUMNS.map(str::to_owned)];
         rows.extend(self.prefixes.iter().map(|prefix| prefix.row(&self.datacenter)));
         text.push('\n');
-        text.push_str(&aligned(&rows));
+        for line in lines(&rows, Side::Left) {
+            text.push_str(&line);
+            text.push('\n');
+        }
         let reasons =
             self.prefixes.iter().filter_map(|it| Some(format!("{}: {}\n", it.prefix, it.reason()?)));
         let troubles = self.datacenters.iter().filter_map(Datacenter::line);
@@ -164,17 +169,4 @@ impl Datacenter {
             self.heard_ms_ago.map_or_else(|| "never heard".into(), |ms| format!("heard {} s ago", ms / 1000));
         Some(format!("datacenter {} ({heard}): {trouble}\n", self.datacenter))
     }
-}
-
-fn aligned(rows: &[[String; 7]]) -> String {
-    let mut text = String::new();
-    let widths: Vec<usize> =
-        (0..7).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
-    for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
 }

@@ -42,17 +42,17 @@ Examples:
   causeway sync verify --with dc2 config/ features/
 
 Keys that differ are looked at again for a few seconds, so that writes on their way count as no
-difference. Locks live at home only: what is above one cannot be compared. Exit codes: 0 all is the
-same; 1 something differs; 2 for a wrong command line; 69 it could not be compared.";
+difference. Locks live at home only: what is above one cannot be compared. Exit codes: 0 all is
+the same; 1 something differs; 2 for a wrong command line; 69 it could not be compared.";
 
 pub(crate) const DIFF_HELP: &str = "\
 Examples:
   causeway sync diff --with dc2 config/
   causeway sync diff --datacenter dc2 --with dc3 --json
 
-A line per key: < only the first datacenter has it, > only the second, ! values differ, ~ flags differ.
-Exit codes: 0 all is the same; 1 something differs; 2 for a wrong command line; 69 it could not be
-compared.";
+A line per key: < only the first datacenter has it, > only the second, ! values differ, ~ flags
+differ. Exit codes: 0 all is the same; 1 something differs; 2 for a wrong command line; 69 it
+could not be compared.";
 
 /// What to compare.
 #[derive(Args, Clone, Debug)]

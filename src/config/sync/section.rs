@@ -1,12 +1,20 @@
 //! The keys of `[sync]` and of its tables `[[sync.prefix]]`, and how they are read.
 
+mod bounds;
+
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use crate::{
     config::{
         key::{Key, Kind, Section, Value},
         reader::{Document, Reading, Refusal},
-        sync::{Advertised, SyncSettings},
+        sync::{
+            Advertised, SyncSettings,
+            section::bounds::{
+                DELETE_GUARD_KEYS, DELETE_GUARD_PERCENT, JOURNAL_MAX_AGE_S, JOURNAL_MAX_ENTRIES,
+                LOCK_DELAY_S, LOCK_TTL_S, MAX_VALUE_BYTES,
+            },
+        },
         xds,
     },
     model::{
@@ -28,19 +36,21 @@ pub(crate) const SECTION: Section = Section {
         GATEWAY_MODE,
         FORWARD_DEADLINE_MS,
         COMMIT_DEADLINE_MS,
+        COMMIT_LINGER_MS,
         AUDIT_INTERVAL_S,
         MAX_STALENESS_S,
         MAX_VALUE_BYTES,
         JOURNAL_MAX_ENTRIES,
         JOURNAL_MAX_AGE_S,
+        DELETE_GUARD_KEYS,
+        DELETE_GUARD_PERCENT,
+        LOCK_TTL_S,
+        LOCK_DELAY_S,
         PREFIX,
     ],
 };
 
 const DAY_S: u64 = 86_400;
-
-/// In base64 it leaves some KiB of Consul's 512 KiB to the rest of its transaction.
-const MAX_VALUE_BYTES_LIMIT: u64 = 384_000;
 
 const ENABLED: Key = Key {
     name: "enabled",
@@ -129,6 +139,15 @@ const COMMIT_DEADLINE_MS: Key = Key {
     value: |config| milliseconds(config.sync.commit_deadline),
     ..Key::TEXT
 };
+const COMMIT_LINGER_MS: Key = Key {
+    name: "commit_linger_ms",
+    kind: Kind::Number("milliseconds", 0..=1_000),
+    example: "2",
+    meaning: "how long a transaction at home waits for more writes, while many come; the first after quiet never waits",
+    more: "More makes fewer and larger transactions, and each write slower",
+    value: |config| milliseconds(config.sync.commit_linger),
+    ..Key::TEXT
+};
 const AUDIT_INTERVAL_S: Key = Key {
     name: "audit_interval_s",
     kind: Kind::Number("seconds", 1..=DAY_S),
@@ -144,30 +163,6 @@ const MAX_STALENESS_S: Key = Key {
     meaning: "the age beyond which a replica that is cut off from its home answers reads with 503; `0` for never",
     more: "Until then they are answered with `X-Sync-Stale: true`",
     value: |config| seconds(config.sync.max_staleness.unwrap_or_default()),
-    ..Key::TEXT
-};
-const MAX_VALUE_BYTES: Key = Key {
-    name: "max_value_bytes",
-    kind: Kind::Number("bytes", 1..=MAX_VALUE_BYTES_LIMIT),
-    example: "262144",
-    meaning: "the largest value that is taken (413 beyond); what fits into a transaction of Consul's is the upper limit",
-    value: |config| Value::count(config.sync.max_value_bytes),
-    ..Key::TEXT
-};
-const JOURNAL_MAX_ENTRIES: Key = Key {
-    name: "journal_max_entries",
-    kind: Kind::Number("entries", 1_000..=100_000_000),
-    example: "1000000",
-    meaning: "how many entries of a journal are kept at most for a datacenter that is away; one that is away longer gets a snapshot",
-    value: |config| Value::Number(config.sync.journal_max_entries),
-    ..Key::TEXT
-};
-const JOURNAL_MAX_AGE_S: Key = Key {
-    name: "journal_max_age_s",
-    kind: Kind::Number("seconds", 60..=30 * DAY_S),
-    example: "86400",
-    meaning: "for how long at most",
-    value: |config| seconds(config.sync.journal_max_age),
     ..Key::TEXT
 };
 const PREFIX: Key = Key {
@@ -259,6 +254,9 @@ fn read_times(section: &mut Reading<'_, '_>, settings: &mut SyncSettings) {
     };
     set(&FORWARD_DEADLINE_MS, Duration::from_millis, &mut settings.forward_deadline);
     set(&COMMIT_DEADLINE_MS, Duration::from_millis, &mut settings.commit_deadline);
+    set(&COMMIT_LINGER_MS, Duration::from_millis, &mut settings.commit_linger);
+    set(&LOCK_TTL_S, Duration::from_secs, &mut settings.lock_ttl);
+    set(&LOCK_DELAY_S, Duration::from_secs, &mut settings.lock_delay);
     set(&AUDIT_INTERVAL_S, Duration::from_secs, &mut settings.audit_interval);
     set(&JOURNAL_MAX_AGE_S, Duration::from_secs, &mut settings.journal_max_age);
     let mut staleness = settings.max_staleness.unwrap_or_default();
@@ -267,9 +265,14 @@ fn read_times(section: &mut Reading<'_, '_>, settings: &mut SyncSettings) {
 }
 
 fn read_limits(section: &mut Reading<'_, '_>, settings: &mut SyncSettings) {
-    if let Some(bytes) = section.number(&MAX_VALUE_BYTES) {
-        settings.max_value_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    }
+    let mut count = |key: &Key, to: &mut usize| {
+        if let Some(number) = section.number(key) {
+            *to = usize::try_from(number).unwrap_or(usize::MAX);
+        }
+    };
+    count(&MAX_VALUE_BYTES, &mut settings.max_value_bytes);
+    count(&DELETE_GUARD_KEYS, &mut settings.delete_guard_keys);
+    count(&DELETE_GUARD_PERCENT, &mut settings.delete_guard_percent);
     let mut set = |key: &Key, to: &mut u64| *to = section.number(key).unwrap_or(*to);
     set(&JOURNAL_MAX_ENTRIES, &mut settings.journal_max_entries);
 }

@@ -42,6 +42,11 @@ const IDLE: Duration = Duration::from_secs(60);
 /// All polls share one HTTP/2 connection: a dead one must not take them all into their deadlines.
 const PING_EVERY: Duration = Duration::from_secs(15);
 const PING_PATIENCE: Duration = Duration::from_secs(10);
+/// With HTTP/2: what an answer may send before any of it is taken.
+const STREAM_WINDOW_BYTES: u32 = 512 << 10;
+/// What all answers together may send: as many as Consul takes connections from one address, so that answers which
+/// nobody takes hold up no other.
+const CONNECTION_WINDOW_BYTES: u32 = 200 * STREAM_WINDOW_BYTES;
 
 /// The TLS files among the settings; none unless the address asks for TLS.
 pub(crate) fn tls_files(settings: &ConsulSettings) -> ClientFiles {
@@ -117,6 +122,8 @@ pub(crate) fn http_client(settings: &ConsulSettings) -> Result<Http, ClientError
         .pool_idle_timeout(IDLE)
         .http2_keep_alive_interval(PING_EVERY)
         .http2_keep_alive_timeout(PING_PATIENCE)
+        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .build(Connector(Arc::new(way))))
 }
 

@@ -1,5 +1,7 @@
 //! `/v1/agent/self`.
 
+use std::net::IpAddr;
+
 use serde::Deserialize;
 
 use crate::{
@@ -21,6 +23,19 @@ struct WireSelf {
     config: WireConfig,
     #[serde(default, deserialize_with = "nullable")]
     debug_config: WireDebugConfig,
+}
+
+/// As much as [`address`] reads of it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireOwn {
+    member: WireMember,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireMember {
+    addr: IpAddr,
 }
 
 #[derive(Deserialize)]
@@ -63,6 +78,15 @@ struct WireResolver {
     acls_enabled: Option<bool>,
     #[serde(rename = "ACLDefaultPolicy")]
     acl_default_policy: Option<String>,
+}
+
+/// The address of the agent's node, as its datacenter knows it.
+///
+/// # Errors
+/// The answer does not tell it.
+pub fn address(body: &[u8]) -> Result<IpAddr, WireError> {
+    let WireOwn { member } = whole(body)?;
+    Ok(member.addr)
 }
 
 /// The agent's facts. `header` is `X-Consul-Default-ACL-Policy` of the same answer (Consul 1.9+); where it and the

@@ -24,6 +24,9 @@ const HOP_BY_HOP: &[&str] = &[
     "upgrade",
 ];
 
+/// What has no end, and says nothing while there is nothing to say.
+const ENDLESS: [&str; 2] = ["/v1/agent/metrics/stream", "/v1/agent/monitor"];
+
 /// Consul says so of every answer, since it compresses those that may be.
 const VARY: &str = "Accept-Encoding";
 
@@ -139,6 +142,17 @@ impl Request {
     /// The first value of a header, its name in lower case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Whether it waits for something to happen, or has an answer without an end.
+    pub fn is_waiting(&self) -> bool {
+        self.is_endless()
+            || self.param("index").or_else(|| self.param("hash")).is_some_and(|mark| mark != "0")
+    }
+
+    /// Whether its answer has no end.
+    pub fn is_endless(&self) -> bool {
+        ENDLESS.contains(&self.path.as_str())
     }
 
     /// The same without a header.

@@ -19,7 +19,7 @@ use crate::{
         home::{Guard, Home, Write, Written},
         lock::{
             locks::Caller,
-            wire::{self, View},
+            wire::{self, LockDefaults, View},
         },
         peer::Peers,
         refusal::Refusal,
@@ -79,7 +79,9 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
     /// Checks the client's rights; the inner error is the answer to one that lacks some.
     async fn permitted(&self, asked: &Asked<'_>) -> Result<Result<Visible, Response>, Refusal> {
         let mut needed = rights::needed(&asked.ask, &asked.wishes, &self.0.settings.node);
-        needed.extend(slots_right(&asked.ask, &asked.request.body)?.map(|right| (0, right)));
+        needed.extend(
+            slots_right(&asked.ask, &asked.request.body, self.0.settings.locks)?.map(|right| (0, right)),
+        );
         let keys: Vec<String> = match &asked.ask {
             Ask::Txn(txn) => {
                 txn.ops.iter().filter(|op| !op.is_tree()).map(|op| op.key().to_owned()).collect()
@@ -249,9 +251,9 @@ fn stranger<'o>(ops: &'o [Op], reply: &TxnReply) -> Option<(&'o str, &'o Session
 
 /// The right to all slots of a semaphore, which are keys below the lock's own, for one that asks to hold any of them.
 /// Renewing and releasing name the slot itself.
-fn slots_right(ask: &Ask, body: &[u8]) -> Result<Option<Right>, Refusal> {
+fn slots_right(ask: &Ask, body: &[u8], defaults: LockDefaults) -> Result<Option<Right>, Refusal> {
     let Ask::Lock(LockAsk { key, act: LockAct::Acquire }) = ask else { return Ok(None) };
-    let is_semaphore = wire::acquire(body)?.holders > 1;
+    let is_semaphore = wire::acquire(body, defaults)?.holders > 1;
     let segment = wire::slots(key);
     Ok(is_semaphore.then_some(Right { resource: Resource::Key, access: Access::WritePrefix, segment }))
 }
@@ -268,7 +270,8 @@ mod tests {
     fn a_semaphore_needs_its_slots() {
         let of = |act, body: &str| {
             let ask = Ask::Lock(LockAsk { key: "locks/a".into(), act });
-            slots_right(&ask, body.as_bytes()).map(|right| right.map(|right| rights::shown(&right)))
+            slots_right(&ask, body.as_bytes(), LockDefaults::default())
+                .map(|right| right.map(|right| rights::shown(&right)))
         };
         let all = "key:write (all below) on locks/a/.slots/".to_owned();
         assert_eq!(of(LockAct::Acquire, r#"{"holders":3}"#), Ok(Some(all)));

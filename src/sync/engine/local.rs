@@ -10,11 +10,14 @@ use crate::{
     },
     sync::{
         endpoint::{
-            Raw, Request, Response,
+            Passed, Raw, Request, Response,
             ask::{Ask, What},
             translate::{self, Shown, Translated},
         },
-        engine::{Engine, Role, serve::Asked},
+        engine::{
+            Engine, Role,
+            serve::{Asked, whole},
+        },
         layout::Layout,
         peer::{Peers, Target},
         record::{self, Phase, State},
@@ -40,7 +43,8 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         }
         // Known before the read, so that what is read is at least this old.
         let at = replica.known().map(|known| known.position);
-        let response = self.read_here(&asked.request.clone().without_header("accept-encoding")).await?;
+        let plain = asked.request.clone().without_header("accept-encoding");
+        let response = whole(self.read_here(&plain).await?, &plain).await?;
         // It may have become a lock while the query waited.
         if is_held(replica, &asked.ask) {
             return self.ask_home(asked, prefix, replica).await;
@@ -59,14 +63,18 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
     /// all that this one will reach, and a query that waits for it would see nothing until its time is over: clients of a
     /// replica come with the home's, as for a lock or while the applier changed, and are passed on to the home with the
     /// replica's.
-    pub(super) async fn read_here(&self, request: &Request) -> Result<Response, Refusal> {
+    pub(super) async fn read_here(&self, request: &Request) -> Result<Passed, Refusal> {
         let waits_for = request.param("index").and_then(|index| index.parse::<u64>().ok());
         let Some(index) = waits_for.filter(|index| *index > self.0.seen_index.load(Ordering::Relaxed)) else {
-            return self.pass(request).await;
+            return self.open(request).await;
         };
-        let now = self.pass(&request.clone().without_param("index").without_param("wait")).await?;
+        let now = self.open(&request.clone().without_param("index").without_param("wait")).await?;
         let reached = now.header("x-consul-index").and_then(|index| index.parse::<u64>().ok());
-        if reached.is_some_and(|reached| reached < index) { Ok(now) } else { self.pass(request).await }
+        if reached.is_some_and(|reached| reached < index) {
+            return Ok(now);
+        }
+        drop(now);
+        self.open(request).await
     }
 
     /// `X-Sync-Min-Seq` and the configured staleness.
@@ -182,10 +190,11 @@ fn translation<S: Store, P: Peers>(
     translated.map(Some).map_err(|error| Refusal::NotServing(error.to_string()))
 }
 
-/// Keys and trees that are read.
-fn asked_for(ask: &Ask) -> Vec<(&str, bool)> {
+/// The keys that are named, and whether with all below them.
+pub(super) fn asked_for(ask: &Ask) -> Vec<(&str, bool)> {
     match ask {
         Ask::Read(read) => vec![(&read.key, read.is_tree())],
+        Ask::Write(op) => vec![(op.key(), op.is_tree())],
         Ask::Txn(txn) => txn.ops.iter().map(|op: &Op| (op.key(), op.is_tree())).collect(),
         _ => Vec::new(),
     }

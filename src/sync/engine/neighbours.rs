@@ -181,6 +181,7 @@ impl<P: Peers> Neighbours<P> {
                 node: view.reply.as_ref().map(|reply| reply.node.clone()),
                 heard_ms_ago: ago.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
                 max_txn_ops: view.reply.as_ref().map(|reply| reply.max_txn_ops),
+                max_value_bytes: view.reply.as_ref().and_then(|reply| reply.max_value_bytes),
                 trouble: view.failed.as_ref().map(|(_, error)| error.to_string()),
             }
         };
@@ -205,11 +206,20 @@ impl<P: Peers> Others for Neighbours<P> {
     fn max_txn_ops(&self) -> usize {
         self.0.others.values().map(Other::max_txn_ops).fold(self.0.hello.max_txn_ops, usize::min)
     }
+
+    fn max_value_bytes(&self) -> usize {
+        self.0.others.values().filter_map(Other::max_value_bytes).min().unwrap_or(usize::MAX)
+    }
 }
 
 impl Other {
     fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it is configured to take; none while it has not said.
+    fn max_value_bytes(&self) -> Option<usize> {
+        self.view().reply.as_ref()?.max_value_bytes
     }
 
     /// What its Consul takes; of one that never answered, what every release does: it must be able to apply what is
@@ -250,16 +260,17 @@ mod tests {
     #[test]
     fn a_datacenter_that_never_answered_takes_what_every_consul_does() {
         let other = Other::default();
-        assert_eq!(other.max_txn_ops(), SAFE_TXN_OPS);
+        assert_eq!((other.max_txn_ops(), other.max_value_bytes()), (SAFE_TXN_OPS, None));
         other.view().reply = Some(HelloReply {
             version: 1,
             datacenter: "b".into(),
             node: "n".into(),
             prefixes: Vec::new(),
             max_txn_ops: 128,
+            max_value_bytes: Some(1024),
             known: Vec::new(),
         });
-        assert_eq!(other.max_txn_ops(), 128);
+        assert_eq!((other.max_txn_ops(), other.max_value_bytes()), (128, Some(1024)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::{
-    sync::SemaphorePermit,
+    sync::OwnedSemaphorePermit,
     time::{Instant, timeout},
 };
 
@@ -12,13 +12,13 @@ use crate::{
     model::{kv::Op, name::Datacenter, sync::Prefix},
     sync::{
         endpoint::{
-            Raw, Request, Response, answer,
+            Passed, Raw, Request, Response, answer,
             ask::{self, Ask, Wishes},
             audit,
             route::{Route, Scene},
         },
-        engine::Engine,
-        peer::Peers,
+        engine::{Engine, kin, local::asked_for},
+        peer::{Peers, convert},
         refusal::Refusal,
         store::{Store, StoreError},
     },
@@ -29,6 +29,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// For a connection to the local Consul to come free: a request takes some ms, so that only a Consul in trouble has none.
 const ROOM: Duration = Duration::from_secs(5);
+
+/// The longest answer of the local Consul's that is read as a whole, to be shown as the home would show it: a million
+/// keys of 256 bytes.
+const MAX_WHOLE_BYTES: usize = 512 << 20;
 
 /// A request that was read.
 pub(super) struct Asked<'r> {
@@ -59,15 +63,26 @@ impl Asked<'_> {
 }
 
 impl<S: Store + Raw, P: Peers> Engine<S, P> {
-    /// Answers a request of a client, or one that another agent passed on.
+    /// Answers a request of a client, or one that another agent passed on, as a whole.
     pub async fn serve(&self, request: Request) -> Response {
+        const LIMIT: usize = convert::MAX_BODY_BYTES;
+        let is_read = request.method.is_safe();
+        match self.answer(request).await {
+            Passed::Whole(response) if response.body.len() > LIMIT => carried_out(response, LIMIT),
+            passed => told(passed.whole(LIMIT, is_read).await, is_read)
+                .unwrap_or_else(|refusal| answer::refusal(&refusal)),
+        }
+    }
+
+    /// Answers a request of a client. What is the local Consul's own answer is passed on while it comes.
+    pub async fn answer(&self, request: Request) -> Passed {
         let read = ask::ask(&request).and_then(|ask| {
             let wishes = ask::wishes(&request, &ask)?;
             Ok((ask, wishes))
         });
         let (ask, wishes) = match read {
             Ok(read) => read,
-            Err(response) => return response,
+            Err(response) => return Passed::Whole(response),
         };
         let given = request.origin.as_ref().map(|origin| origin.request_id.clone());
         let request_id =
@@ -75,17 +90,20 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         let arrived = lifecycle::now();
         let asked = Asked { request: &request, ask, wishes, request_id, arrived };
         match &asked.ask {
-            Ask::Session(session) => self.session(&asked, session).await,
+            Ask::Session(session) => Passed::Whole(self.session(&asked, session).await),
             // Another agent's word is good for what replication is about, and opens nothing else of Consul's.
             Ask::Other if request.origin.is_some() => {
-                Response::text(403, "another agent passes on keys, sessions and locks only")
+                Passed::Whole(Response::text(403, "another agent passes on keys, sessions and locks only"))
             }
-            Ask::Other => self.pass(&request).await.unwrap_or_else(|refusal| answer::refusal(&refusal)),
+            Ask::Other => {
+                let opened = self.open(&request).await;
+                opened.unwrap_or_else(|refusal| Passed::Whole(answer::refusal(&refusal)))
+            }
             _ => self.routed(&asked).await,
         }
     }
 
-    async fn routed(&self, asked: &Asked<'_>) -> Response {
+    async fn routed(&self, asked: &Asked<'_>) -> Passed {
         let give_up = asked.arrived + self.0.settings.times.forward;
         loop {
             let refusal = match self.once(asked).await {
@@ -97,28 +115,30 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             if !is_passing || asked.request.origin.is_some() || lifecycle::now() + LOOK_EVERY >= give_up {
                 let response = answer::refusal(&refusal);
                 self.tell(asked, &response).await;
-                return response;
+                return Passed::Whole(response);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
-    async fn once(&self, asked: &Asked<'_>) -> Result<Response, Refusal> {
-        match self.route(asked) {
+    async fn once(&self, asked: &Asked<'_>) -> Result<Passed, Refusal> {
+        let done = match self.route(asked) {
             Route::Pass => {
                 self.is_ours_to_pass(asked)?;
-                match &asked.ask {
+                self.is_nobodys(asked)?;
+                return match &asked.ask {
                     // Another agent's client may wait for an index of its own Consul.
                     Ask::Read(_) if asked.request.origin.is_some() => self.read_here(asked.request).await,
-                    _ => self.pass(asked.request).await,
-                }
+                    _ => self.open(asked.request).await,
+                };
             }
             Route::Local(prefix) => self.local(asked, &prefix).await,
             Route::Above(prefixes) => self.above(asked, &prefixes).await,
             Route::Execute(prefix) => self.execute(asked, prefix.as_ref()).await,
             Route::Forward(target) => self.forward(asked, &target).await,
             Route::Refuse(refusal) => Err(refusal),
-        }
+        };
+        done.map(Passed::Whole)
     }
 
     fn route(&self, asked: &Asked<'_>) -> Route {
@@ -128,7 +148,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             datacenters: &inner.settings.datacenters,
             prefixes: &inner.settings.prefixes,
             standing: &|prefix: &Prefix| inner.standing(prefix),
-            misfit: &|prefix: &Prefix| inner.neighbours.misfit(prefix),
+            misfit: &|prefix: &Prefix| inner.misfit(prefix),
             dc: asked.request.param("dc"),
             is_consistent: asked.request.has("consistent"),
             origin: asked.request.origin.as_ref(),
@@ -157,37 +177,45 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         )))
     }
 
-    /// Has the local Consul answer.
+    /// What another agent of our datacenter replicates is not passed to Consul past it.
+    fn is_nobodys(&self, asked: &Asked<'_>) -> Result<(), Refusal> {
+        let settings = &self.0.settings;
+        let kin = settings.kin.borrow();
+        let foreign = |(key, is_tree): (&str, bool)| {
+            let takes_all_below = is_tree && !asked.is_read();
+            kin::foreign(&settings.node, &settings.prefixes, &kin, key, takes_all_below)
+        };
+        asked_for(&asked.ask).into_iter().find_map(foreign).map_or(Ok(()), Err)
+    }
+
+    /// Has the local Consul answer, and waits for all of it.
     pub(super) async fn pass(&self, request: &Request) -> Result<Response, Refusal> {
-        let _room = self.room(request).await?;
-        let is_read = request.method.is_safe();
-        let answered = self.0.store.ask(request).await;
-        if let Ok(response) = &answered
+        whole(self.open(request).await?, request).await
+    }
+
+    /// Has the local Consul answer. The place among the connections to it is taken until the body has come.
+    pub(super) async fn open(&self, request: &Request) -> Result<Passed, Refusal> {
+        let room = self.room(request).await?;
+        let opened = self.0.store.open(request).await;
+        if let Ok(passed) = &opened
             && is_of(request, &self.0.settings.datacenter)
-            && let Some(index) = response.header("x-consul-index").and_then(|index| index.parse().ok())
+            && let Some(index) = passed.header("x-consul-index").and_then(|index| index.parse().ok())
         {
             self.0.seen_index.fetch_max(index, Ordering::Relaxed);
         }
-        answered.or_else(|error| match error {
-            StoreError::Refused { status, reason } => Ok(Response::text(status, reason)),
-            StoreError::NotSent(reason) => Err(Refusal::NotServing(reason)),
-            StoreError::Unknown(reason) | StoreError::Unusable(reason) if is_read => {
-                Ok(Response::text(500, reason))
-            }
-            StoreError::Unknown(reason) | StoreError::Unusable(reason) => {
-                Ok(Response::text(504, format!("outcome=unknown: {reason}")))
-            }
-        })
+        match opened {
+            Ok(passed) => Ok(passed.keeping(room)),
+            Err(error) => told(Err(error), request.method.is_safe()).map(Passed::Whole),
+        }
     }
 
     /// A place among the connections to the local Consul.
-    async fn room(&self, request: &Request) -> Result<SemaphorePermit<'_>, Refusal> {
-        let waits = request.param("index").or_else(|| request.param("hash")).is_some_and(|mark| mark != "0");
-        if waits {
+    async fn room(&self, request: &Request) -> Result<OwnedSemaphorePermit, Refusal> {
+        if request.is_waiting() {
             let text = "too many blocking queries wait at this agent; end some, or ask another one";
-            return self.0.watches.try_acquire().map_err(|_| Refusal::Busy(text.into()));
+            return self.0.watches.clone().try_acquire_owned().map_err(|_| Refusal::Busy(text.into()));
         }
-        match timeout(ROOM, self.0.exchanges.acquire()).await {
+        match timeout(ROOM, self.0.exchanges.clone().acquire_owned()).await {
             Ok(Ok(room)) => Ok(room),
             _ => {
                 let text = "too many requests wait for the local Consul; send it again, or ask another agent";
@@ -218,6 +246,40 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             );
         }
     }
+}
+
+/// In place of an answer that is too long for another agent: what it was the answer to is done.
+fn carried_out(response: Response, limit: usize) -> Response {
+    let text = format!(
+        "the request was carried out with status {}, and its answer of {} bytes is longer than the {limit} that agents pass \
+         on to each other; read less at once",
+        response.status,
+        response.body.len()
+    );
+    let own = response.headers.into_iter().filter(|(name, _)| name.starts_with("x-"));
+    let mut told = Response::text(502, text);
+    told.headers.extend(own);
+    told
+}
+
+/// Waits for all of an answer of the local Consul's.
+pub(super) async fn whole(passed: Passed, request: &Request) -> Result<Response, Refusal> {
+    let is_read = request.method.is_safe();
+    told(passed.whole(MAX_WHOLE_BYTES, is_read).await, is_read)
+}
+
+/// What a client is told of the local Consul's answer, or of the lack of one.
+fn told(answer: Result<Response, StoreError>, is_read: bool) -> Result<Response, Refusal> {
+    answer.or_else(|error| match error {
+        StoreError::Refused { status, reason } => Ok(Response::text(status, reason)),
+        StoreError::NotSent(reason) => Err(Refusal::NotServing(reason)),
+        StoreError::Unknown(reason) | StoreError::Unusable(reason) if is_read => {
+            Ok(Response::text(500, reason))
+        }
+        StoreError::Unknown(reason) | StoreError::Unusable(reason) => {
+            Ok(Response::text(504, format!("outcome=unknown: {reason}")))
+        }
+    })
 }
 
 /// Whether it may change something and wants a guard checked first.

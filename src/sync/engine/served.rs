@@ -47,6 +47,7 @@ impl<S: Store + Raw, P: Peers> Served for Engine<S, P> {
             node: own.node,
             prefixes: own.prefixes,
             max_txn_ops: own.max_txn_ops,
+            max_value_bytes: own.max_value_bytes,
             known,
         })
     }

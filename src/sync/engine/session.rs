@@ -90,6 +90,10 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
                     self.places().put(id.clone(), datacenter);
                     return Ok(response);
                 }
+                // A datacenter that has it and says no tells more than those that do not have it.
+                Ok(Some(response)) if response.status == 403 => {
+                    last = last.filter(|last: &Response| last.status == 403).or(Some(response));
+                }
                 Ok(response) => last = last.or(response),
                 Err(refusal) => failed = failed.or(Some(refusal)),
             }

@@ -39,12 +39,14 @@ pub struct Budget {
     pub ops: usize,
     /// Bytes of its body.
     pub bytes: usize,
+    /// Bytes of one value, the smallest limit of all datacenters.
+    pub value_bytes: usize,
 }
 
 impl Budget {
     /// With this limit of verbs.
     pub fn new(ops: usize) -> Self {
-        Self { ops, bytes: MAX_BODY_BYTES }
+        Self { ops, bytes: MAX_BODY_BYTES, value_bytes: usize::MAX }
     }
 
     fn home_ops(&self) -> usize {

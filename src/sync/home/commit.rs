@@ -301,8 +301,9 @@ impl<S: Store, O: Others> Commit<S, O> {
 
     fn set_budget(&mut self) {
         let ops = self.shared.settings.max_txn_ops.min(self.others.max_txn_ops());
+        let value_bytes = self.others.max_value_bytes();
         self.shared.budget.send_if_modified(|budget| {
-            let new = Budget::new(ops);
+            let new = Budget { value_bytes, ..Budget::new(ops) };
             std::mem::replace(budget, new) != new
         });
     }

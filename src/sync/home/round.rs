@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
 use crate::{
@@ -29,8 +28,6 @@ use crate::{
     },
 };
 
-/// How long a transaction is held open for more, when the one before it had more than one request.
-const LINGER: Duration = Duration::from_millis(2);
 /// Entries up to this size are kept for followers; larger ones they are read for.
 const LIVE_BYTES: usize = 64 * 1024;
 /// How often large values are put before their requests are refused.
@@ -84,7 +81,7 @@ impl<S: Store, O: Others> Commit<S, O> {
 
     /// Takes in what waits, and what comes within a moment when many are at it.
     async fn gather(&mut self, reign: &Reign, budget: &Budget) {
-        let until = lifecycle::now() + LINGER;
+        let until = lifecycle::now() + self.shared.settings.linger;
         loop {
             while self.queue.len() < budget.ops {
                 match self.incoming.try_recv() {
@@ -297,6 +294,7 @@ impl<S: Store, O: Others> Commit<S, O> {
             let pairs = pairs.unwrap_or_else(|| memory::shown(&prepared.changes, index));
             for (lock, token) in &prepared.tokens {
                 self.fences.insert(lock, *token, index);
+                self.shared.counts.granted(*token);
             }
             let index = if prepared.changes.is_empty() { 0 } else { index };
             let reply = TxnReply::Committed(pairs);

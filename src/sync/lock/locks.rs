@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use prometheus_client::metrics::histogram::Histogram;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     time::Instant,
@@ -43,7 +44,7 @@ use crate::{
         lock::{
             lease,
             waiters::Waiters,
-            wire::{self, Acquire, Granted, HolderView, Leader, Released, View},
+            wire::{self, Acquire, Granted, HolderView, Leader, LockDefaults, Released, View},
         },
         record::{self, Digest, Digester},
         refusal::Refusal,
@@ -107,6 +108,8 @@ struct Shared<S, G> {
     store: S,
     grants: G,
     layout: Layout,
+    defaults: LockDefaults,
+    waits: Histogram,
     line: Mutex<Waiters>,
     /// Counts the moves in all lines.
     moves: watch::Sender<u64>,
@@ -163,13 +166,22 @@ impl State {
 
 impl<S: Store, G: Grants> Locks<S, G> {
     /// Starts to serve. The task gives back what nobody took.
-    pub fn start(store: S, grants: G, prefix: &PrefixId, stop: Stop) -> (Self, Task<()>) {
+    pub fn start(
+        store: S,
+        grants: G,
+        prefix: &PrefixId,
+        defaults: LockDefaults,
+        waits: Histogram,
+        stop: Stop,
+    ) -> (Self, Task<()>) {
         let (orphans, abandoned) = mpsc::channel(ORPHANS);
         let task = give_back(store.clone(), grants.clone(), abandoned, stop);
         let shared = Shared {
             store,
             grants,
             layout: Layout::new(prefix),
+            defaults,
+            waits,
             line: Mutex::default(),
             moves: watch::channel(0).0,
             recent: Mutex::default(),
@@ -192,10 +204,17 @@ impl<S: Store, G: Grants> Locks<S, G> {
     }
 
     async fn acquire(&self, name: &str, request: &Request, caller: &Caller) -> Result<Response, Refusal> {
-        let wanted = wire::acquire(&request.body)?;
+        let wanted = wire::acquire(&request.body, self.0.defaults)?;
         let granted = match self.0.repeated(name, &wanted, caller).await? {
             Some(granted) => Some(granted),
-            None => self.0.grant(name, &wanted, caller).await?,
+            None => {
+                let came = lifecycle::now();
+                let granted = self.0.grant(name, &wanted, caller).await?;
+                if granted.is_some() {
+                    self.0.waits.observe(came.elapsed().as_secs_f64());
+                }
+                granted
+            }
         };
         match granted {
             Some(granted) => Ok(json(200, &granted).with("x-lock-token", granted.token)),

@@ -12,18 +12,29 @@ use crate::{
     sync::refusal::Refusal,
 };
 
-/// The lease of a holder that names none: a hand-over after its death takes twice that and the lock-delay at most.
-pub const DEFAULT_TTL: Duration = Duration::from_secs(15);
 /// What Consul takes.
 pub const TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(86_400);
-/// How long a lock stays closed after its holder's session ended by itself: what the holder sent last arrives before that.
-pub const DEFAULT_LOCK_DELAY: Duration = Duration::from_secs(15);
 /// What Consul takes.
 pub const MAX_LOCK_DELAY: Duration = Duration::from_secs(60);
 /// The longest wait in line of one request, as with Consul's blocking queries.
 pub const MAX_WAIT: Duration = Duration::from_secs(600);
 /// The most holders of one semaphore: each has a key of its own.
 pub const MAX_HOLDERS: u32 = 256;
+
+/// What a lock has whose client names nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockDefaults {
+    /// The lease of its holder: a hand-over after its death takes twice that and the lock-delay at most.
+    pub ttl: Duration,
+    /// How long it stays closed after its holder's session ended by itself: what the holder sent last arrives before that.
+    pub delay: Duration,
+}
+
+impl Default for LockDefaults {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(15), delay: Duration::from_secs(15) }
+    }
+}
 
 /// The body of `POST /v1/lock/<name>`. Everything may be left out, the body as well.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,15 +146,15 @@ pub struct Leader {
 ///
 /// # Errors
 /// It is no such body.
-pub fn acquire(body: &[u8]) -> Result<Acquire, Refusal> {
+pub fn acquire(body: &[u8], defaults: LockDefaults) -> Result<Acquire, Refusal> {
     let body: AcquireBody = if body.trim_ascii().is_empty() {
         AcquireBody::default()
     } else {
         serde_json::from_slice(body).map_err(|error| Refusal::Bad(format!("the body: {error}")))?
     };
-    let ttl = duration("ttl", body.ttl.as_deref(), DEFAULT_TTL)?;
+    let ttl = duration("ttl", body.ttl.as_deref(), defaults.ttl)?;
     let wait = duration("wait", body.wait.as_deref(), Duration::ZERO)?;
-    let lock_delay = duration("lock_delay", body.lock_delay.as_deref(), DEFAULT_LOCK_DELAY)?;
+    let lock_delay = duration("lock_delay", body.lock_delay.as_deref(), defaults.delay)?;
     let holders = body.holders.unwrap_or(1);
     if !TTL.contains(&ttl) {
         return Err(Refusal::Bad(format!("ttl: {ttl:?} is not between 10s and 24h")));
@@ -195,10 +206,16 @@ pub fn slots(name: &str) -> String {
 mod tests {
     use super::*;
 
+    fn acquire(body: &[u8]) -> Result<Acquire, Refusal> {
+        super::acquire(body, LockDefaults::default())
+    }
+
     #[test]
     fn a_body_may_leave_everything_out() {
-        let plain = acquire(b"").unwrap();
-        assert_eq!((plain.ttl, plain.wait, plain.holders), (DEFAULT_TTL, Duration::ZERO, 1));
+        let defaults = LockDefaults { ttl: Duration::from_secs(30), delay: Duration::from_secs(1) };
+        let plain = super::acquire(b"", defaults).unwrap();
+        assert_eq!((plain.ttl, plain.lock_delay), (defaults.ttl, defaults.delay));
+        assert_eq!((plain.wait, plain.holders), (Duration::ZERO, 1));
         let full = br#"{"ttl":"1m30s","wait":"5s","lock_delay":"0s","id":"web-1","holders":3}"#;
         let full = acquire(full).unwrap();
         assert_eq!((full.ttl.as_secs(), full.wait.as_secs(), full.lock_delay.as_secs()), (90, 5, 0));

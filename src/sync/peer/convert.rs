@@ -59,6 +59,15 @@ fn uncount(ops: u32) -> usize {
     usize::try_from(ops).unwrap_or(usize::MAX)
 }
 
+/// Zero is what a release sends that knows nothing of it.
+fn bytes_out(bytes: Option<usize>) -> u64 {
+    bytes.map_or(0, |bytes| u64::try_from(bytes).unwrap_or(u64::MAX))
+}
+
+fn bytes_in(bytes: u64) -> Option<usize> {
+    (bytes > 0).then(|| usize::try_from(bytes).unwrap_or(usize::MAX))
+}
+
 fn position_out(position: Position) -> pb::Position {
     pb::Position { epoch: position.epoch, seq: position.seq }
 }
@@ -113,6 +122,7 @@ pub fn hello_out(hello: Hello) -> pb::HelloRequest {
         node: hello.node.to_string(),
         prefixes: prefixes_out(hello.prefixes),
         max_txn_ops: count(hello.max_txn_ops),
+        max_value_bytes: bytes_out(hello.max_value_bytes),
     }
 }
 
@@ -132,6 +142,7 @@ pub fn hello_in(hello: pb::HelloRequest) -> Result<Hello, ConvertError> {
         node: NodeName::from(named("node", hello.node)?),
         prefixes: prefixes_in(hello.prefixes)?,
         max_txn_ops: uncount(hello.max_txn_ops),
+        max_value_bytes: bytes_in(hello.max_value_bytes),
     })
 }
 
@@ -148,6 +159,7 @@ pub fn hello_reply_out(reply: HelloReply) -> pb::HelloReply {
         node: reply.node.to_string(),
         prefixes: prefixes_out(reply.prefixes),
         max_txn_ops: count(reply.max_txn_ops),
+        max_value_bytes: bytes_out(reply.max_value_bytes),
         known: reply.known.into_iter().map(known).collect(),
     }
 }
@@ -170,6 +182,7 @@ pub fn hello_reply_in(reply: pb::HelloReply) -> Result<HelloReply, ConvertError>
         node: NodeName::from(named("node", reply.node)?),
         prefixes: prefixes_in(reply.prefixes)?,
         max_txn_ops: uncount(reply.max_txn_ops),
+        max_value_bytes: bytes_in(reply.max_value_bytes),
         known: reply.known.into_iter().map(known).collect::<Result<_, _>>()?,
     })
 }

@@ -26,6 +26,12 @@ const ASK: Duration = Duration::from_secs(5);
 /// At the stop nobody waits for a Consul that hangs.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// What the names of metadata begin with that tell a prefix.
+pub const PREFIX_META: &str = "prefix-";
+/// Consul takes 64 pairs of metadata, and values of 512 bytes. What does not fit is not told.
+const MAX_PREFIXES: usize = 56;
+const MAX_META_BYTES: usize = 512;
+
 /// What is registered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registered {
@@ -35,6 +41,8 @@ pub struct Registered {
     pub address: SocketAddr,
     /// The agent's HTTP interface, for people; none where it does not leave the machine.
     pub http_address: Option<String>,
+    /// The agent's prefixes as the others of its datacenter read them, a text for each.
+    pub prefixes: Vec<String>,
 }
 
 impl Registered {
@@ -53,6 +61,10 @@ impl Registered {
             json!({ "protocol_version": VERSION.to_string(), "version": env!("CARGO_PKG_VERSION") });
         if let Some(http_address) = &self.http_address {
             meta["http_address"] = http_address.as_str().into();
+        }
+        let fits = |text: &&String| text.len() <= MAX_META_BYTES;
+        for (n, text) in self.prefixes.iter().filter(fits).take(MAX_PREFIXES).enumerate() {
+            meta[format!("{PREFIX_META}{n}")] = text.as_str().into();
         }
         json!({
             "ID": self.id(),
@@ -142,6 +154,7 @@ mod tests {
             node: "vm1".into(),
             address: "[::1]:18443".parse().unwrap(),
             http_address: Some("http://[::1]:18500".into()),
+            prefixes: vec!["dc1 config/".into(), format!("dc1 {}", "x".repeat(600))],
         };
         let definition = registered.definition();
         assert_eq!(definition["Connect"]["Native"], true);
@@ -149,6 +162,8 @@ mod tests {
         assert_eq!(definition["ID"], "causeway-sync-vm1");
         assert_eq!(definition["Check"]["TTL"], "10s");
         assert_eq!(definition["Meta"]["http_address"], "http://[::1]:18500");
+        assert_eq!(definition["Meta"]["prefix-0"], "dc1 config/");
+        assert_eq!(definition["Meta"].get("prefix-1"), None);
         let quiet = Registered { http_address: None, ..registered }.definition();
         assert_eq!(quiet["Meta"].get("http_address"), None);
     }

@@ -16,7 +16,7 @@ use crate::{
         record::{Hash, Phase, RecordError, State},
         replica::{
             chain::Break,
-            snapshot::{Excess, Rest},
+            snapshot::{Excess, Guard, Rest},
         },
     },
 };
@@ -141,11 +141,11 @@ pub struct Transition {
 
 /// What keeps a replica at `at` from taking over a whole list of the home, which stands at `home` in a history that
 /// contains `at`.
-pub fn objection(at: Position, home: Position, rest: &Rest) -> Option<Reason> {
+pub fn objection(at: Position, home: Position, rest: &Rest, guard: Guard) -> Option<Reason> {
     if home < at {
         return Some(Reason::Behind { home, at });
     }
-    if let Some(excess) = rest.excess() {
+    if let Some(excess) = rest.excess(guard) {
         return Some(Reason::Guard(excess));
     }
     // Entries of our own history empty a home as they fill it. Without any behind ours nothing can have been deleted.

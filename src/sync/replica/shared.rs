@@ -80,6 +80,9 @@ pub struct Counts {
     pub transactions: u64,
     /// Snapshots taken whole.
     pub snapshots: u64,
+    /// How long the last one took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_ms: Option<u64>,
     /// Comparisons done.
     pub compares: u64,
     /// Keys that were edited here by others and were found.

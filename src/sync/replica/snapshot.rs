@@ -8,12 +8,6 @@ use std::collections::{BTreeSet, VecDeque};
 
 use crate::{model::kv::Pair, sync::replica::indexes::Print};
 
-/// So many keys may always be deleted.
-const ALWAYS_FREE: usize = 100;
-
-/// Beyond that, one key of so many.
-const FREE_SHARE: usize = 10;
-
 /// A key of the home's list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listed<D> {
@@ -153,6 +147,21 @@ pub struct Rest {
     pub home: u64,
 }
 
+/// How many deletes pass without a person's word: the greater of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guard {
+    /// So many keys.
+    pub keys: usize,
+    /// So many of a hundred of the replica's keys.
+    pub percent: usize,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { keys: 100, percent: 10 }
+    }
+}
+
 /// More deletes than pass without a person's word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Excess {
@@ -164,9 +173,9 @@ pub struct Excess {
 
 impl Rest {
     /// Whether the deletes are so many that a person has to approve them.
-    pub fn excess(&self) -> Option<Excess> {
+    pub fn excess(&self, guard: Guard) -> Option<Excess> {
         let deletes = self.deletes.len();
-        let is_many = deletes > ALWAYS_FREE.max(self.local / FREE_SHARE);
+        let is_many = deletes > guard.keys.max(self.local.saturating_mul(guard.percent) / 100);
         is_many.then_some(Excess { deletes, keys: self.local })
     }
 

@@ -5,31 +5,29 @@
 //! all that begins so (`write-prefix`): `list` on the prefix says nothing of narrower rules below it, which hide keys
 //! all the same (1.8.7).
 
+mod pulse;
+mod raw;
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::mpsc;
 
 use crate::{
     consul::{
         acl::rights::ANONYMOUS,
-        client::{Bearer, Client, ClientError, OpenReply, RawRequest},
+        client::{Bearer, Client},
         kv::{Question, Reading},
     },
     model::{
         kv::{Op, Pair, TxnReply},
         secret::SecretText,
         session::{SessionId, SessionSpec},
-        settings::duration_ms,
     },
-    sync::{
-        endpoint::{PASSED, Raw, Request, Response},
-        store::{Access, Answer, Read, Resource, Right, Store, StoreError},
-    },
+    sync::store::{Access, Answer, Read, Resource, Right, Store, StoreError, consul::pulse::Pulse},
 };
 
 /// A commit takes some ms. After so long its outcome counts as unknown.
@@ -40,15 +38,6 @@ const READ: Duration = Duration::from_secs(10);
 
 /// The longest wait of a blocking query.
 const MAX_WAIT: Duration = Duration::from_secs(600);
-
-/// What Consul waits when a blocking query does not say.
-const DEFAULT_WAIT: Duration = Duration::from_secs(300);
-
-/// For a request of a client to be answered. Consul gives a datacenter that hangs about 40 s.
-const RAW: Duration = Duration::from_secs(60);
-
-/// The longest answer that is passed on to a client, since it is in memory as a whole: a million keys of 256 bytes.
-const MAX_RAW_BYTES: usize = 512 << 20;
 
 /// Prefixes that are remembered as seen. When there are more, all are asked for once again.
 const MAX_SEEN: usize = 1024;
@@ -65,12 +54,13 @@ struct Shared {
     client: Client,
     /// Prefixes of which Consul said that this agent sees all of them.
     seen: Mutex<BTreeSet<String>>,
+    pulse: Pulse,
 }
 
 impl ConsulStore {
     /// The Consul of this client.
     pub fn new(client: Client) -> Self {
-        Self(Arc::new(Shared { client, seen: Mutex::default() }))
+        Self(Arc::new(Shared { client, seen: Mutex::default(), pulse: Pulse::default() }))
     }
 
     /// The most verbs that a transaction of this Consul takes: 64 before Consul 1.14, 128 since.
@@ -113,20 +103,6 @@ impl ConsulStore {
             self.seen().clear();
         }
         error
-    }
-
-    async fn raw(&self, request: &Request) -> Result<Response, ClientError> {
-        let deadline = patience(request);
-        let raw = RawRequest {
-            method: request.method.clone(),
-            target: request.target.clone(),
-            headers: headers(&request.headers),
-            body: request.body.clone(),
-            bearer: bearer(request),
-        };
-        let mut open = self.0.client.open(raw, deadline).await?;
-        let body = open.whole(MAX_RAW_BYTES, RAW).await?;
-        Ok(Response { status: open.status.as_u16(), headers: texts(&open), body })
     }
 }
 
@@ -195,15 +171,6 @@ impl Store for ConsulStore {
     }
 }
 
-impl Raw for ConsulStore {
-    async fn ask(&self, request: &Request) -> Result<Response, StoreError> {
-        let answer = self.raw(request).await;
-        answer.map_err(|error| {
-            if request.method.is_safe() { StoreError::of_read(error) } else { StoreError::of_write(error) }
-        })
-    }
-}
-
 fn reading(read: Read) -> Reading {
     match read {
         Read::Consistent => Reading { is_consistent: true, wait: None, deadline: READ },
@@ -247,47 +214,6 @@ fn remember(seen: &mut BTreeSet<String>, prefix: &str) {
 
 fn nobody() -> SecretText {
     SecretText::from(ANONYMOUS)
-}
-
-/// Whose rights a client's request has. One that asks without a token gets from its own Consul agent what that gives to
-/// such; passed on by another agent, be that of another datacenter or one without a part in replication, it stays
-/// anonymous here, whatever token Consul has for those without one.
-fn bearer(request: &Request) -> Bearer {
-    match &request.token {
-        Some(token) => Bearer::Token(token.clone()),
-        None if request.origin.is_some() || request.header(PASSED).is_some() => Bearer::Token(nobody()),
-        None => Bearer::Nobody,
-    }
-}
-
-/// How long a request may take: a blocking query what it asks for.
-fn patience(request: &Request) -> Duration {
-    if request.param("index").or_else(|| request.param("hash")).is_none_or(|mark| mark.is_empty()) {
-        return RAW;
-    }
-    let wait = match request.param("wait") {
-        Some(text) => duration_ms(text).map_or(MAX_WAIT, Duration::from_millis),
-        None => DEFAULT_WAIT,
-    };
-    beyond(wait.min(MAX_WAIT)).max(RAW)
-}
-
-fn headers(texts: &[(String, String)]) -> HeaderMap {
-    let read = |(name, value): &(String, String)| {
-        Some((name.parse::<HeaderName>().ok()?, HeaderValue::from_str(value).ok()?))
-    };
-    let mut headers = HeaderMap::new();
-    for (name, value) in texts.iter().filter_map(read) {
-        headers.append(name, value);
-    }
-    headers
-}
-
-fn texts(open: &OpenReply) -> Vec<(String, String)> {
-    let text = |(name, value): (&HeaderName, &HeaderValue)| {
-        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-    };
-    open.headers.iter().map(text).collect()
 }
 
 #[cfg(test)]

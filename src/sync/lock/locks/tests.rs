@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     lifecycle::StopSource,
     model::session::{Behavior, SessionSpec},
-    sync::{duty::fake::FakeConsul, home::memory::LOCK_FLAGS},
+    sync::{duty::fake::FakeConsul, home::memory::LOCK_FLAGS, metrics::LockWaits},
 };
 
 const LOCK: &str = "locks/a";
@@ -55,7 +55,14 @@ fn rig() -> Rig {
     let id = PrefixId::of("locks/");
     let grants = Straight { consul: consul.clone(), layout: Layout::new(&id) };
     let (stop_source, stop) = Stop::pair();
-    let (locks, task) = Locks::start(consul.clone(), grants, &id, stop);
+    let (locks, task) = Locks::start(
+        consul.clone(),
+        grants,
+        &id,
+        LockDefaults::default(),
+        LockWaits::default().of(&id),
+        stop,
+    );
     Rig { consul, locks, _stop: stop_source, _task: task }
 }
 

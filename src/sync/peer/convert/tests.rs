@@ -19,6 +19,7 @@ fn hello() -> Hello {
         node: "vm1".into(),
         prefixes: vec![Prefix { text: "config/".into(), home: "primary".into(), mode: Mode::Journaled }],
         max_txn_ops: 64,
+        max_value_bytes: Some(262_144),
     }
 }
 
@@ -82,6 +83,7 @@ fn everything_comes_out_as_it_went_in() {
         node: "vm1".into(),
         prefixes: hello().prefixes,
         max_txn_ops: 128,
+        max_value_bytes: None,
         known: vec![Known {
             prefix: "config/".into(),
             position: Position { epoch: 2, seq: 9 },

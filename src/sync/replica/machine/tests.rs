@@ -109,7 +109,7 @@ fn a_home_is_empty_only_by_entries_that_follow_ours() {
     };
     let objects = |at: (u32, u64), home: (u32, u64), rest: Rest| {
         let position = |(epoch, seq)| Position { epoch, seq };
-        let reason = objection(position(at), position(home), &rest)?;
+        let reason = objection(position(at), position(home), &rest, Guard::default())?;
         assert!(reason.to_string().contains("causeway sync approve"));
         Some(reason)
     };

@@ -109,8 +109,14 @@ fn a_list_that_is_none_deletes_nothing() {
     assert_eq!(end(&[data("b/other", "1")], 1), Err(Unusable::Order));
     assert_eq!(end(&[data("c", "1")], 1), Err(Unusable::Order));
     // Whole, and more than passes unasked.
-    assert_eq!(end(&[], 0).unwrap().excess(), Some(Excess { deletes: 127_739, keys: 127_739 }));
-    assert_eq!(end(&some, 2).unwrap().excess(), Some(Excess { deletes: 127_737, keys: 127_739 }));
+    assert_eq!(
+        end(&[], 0).unwrap().excess(Guard::default()),
+        Some(Excess { deletes: 127_739, keys: 127_739 })
+    );
+    assert_eq!(
+        end(&some, 2).unwrap().excess(Guard::default()),
+        Some(Excess { deletes: 127_737, keys: 127_739 })
+    );
 }
 
 #[test]
@@ -128,14 +134,18 @@ fn the_guard_lets_a_hundred_or_a_tenth_pass() {
         home,
         ..Rest::default()
     };
-    assert_eq!(rest(0, 0, 0).excess(), None);
-    assert_eq!(rest(100, 120, 20).excess(), None);
-    assert_eq!(rest(101, 120, 19).excess(), Some(Excess { deletes: 101, keys: 120 }));
-    assert_eq!(rest(500, 5_000, 4_500).excess(), None);
-    assert_eq!(rest(501, 5_000, 4_499).excess(), Some(Excess { deletes: 501, keys: 5_000 }));
-    let gone =
-        [rest(3, 3, 0), rest(3, 3, 1), rest(0, 0, 0)].map(|rest| (rest.leaves_nothing(), rest.excess()));
+    assert_eq!(rest(0, 0, 0).excess(Guard::default()), None);
+    assert_eq!(rest(100, 120, 20).excess(Guard::default()), None);
+    assert_eq!(rest(101, 120, 19).excess(Guard::default()), Some(Excess { deletes: 101, keys: 120 }));
+    assert_eq!(rest(500, 5_000, 4_500).excess(Guard::default()), None);
+    assert_eq!(rest(501, 5_000, 4_499).excess(Guard::default()), Some(Excess { deletes: 501, keys: 5_000 }));
+    let gone = [rest(3, 3, 0), rest(3, 3, 1), rest(0, 0, 0)]
+        .map(|rest| (rest.leaves_nothing(), rest.excess(Guard::default())));
     assert_eq!(gone, [(true, None), (false, None), (false, None)]);
+    let strict = Guard { keys: 0, percent: 0 };
+    assert_eq!(rest(1, 3, 2).excess(strict), Some(Excess { deletes: 1, keys: 3 }));
+    let lax = Guard { keys: 0, percent: 100 };
+    assert_eq!(rest(5_000, 5_000, 1).excess(lax), None);
 }
 
 type Side = std::collections::BTreeMap<String, String>;

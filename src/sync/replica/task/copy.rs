@@ -116,7 +116,9 @@ impl<S: Store, P: Peers> Worker<S, P> {
         }
         self.judge(&ended, &rest)?;
         self.finish(&terms, ended, rest).await?;
-        self.audit_rest = since(start) * REST;
+        let took = since(start);
+        self.audit_rest = took * REST;
+        self.shared.view().counts.snapshot_ms = u64::try_from(took.as_millis()).ok();
         Ok(())
     }
 
@@ -256,7 +258,8 @@ impl<S: Store, P: Peers> Worker<S, P> {
 
     /// Whether what came may be taken.
     fn judge(&self, ended: &Ended, rest: &Rest) -> Result<(), End> {
-        let objection = machine::objection(self.progress()?.position, ended.position, rest);
+        let objection =
+            machine::objection(self.progress()?.position, ended.position, rest, self.settings.guard);
         objection.filter(|_| !self.machine.is_approved()).map_or(Ok(()), |reason| Err(End::Held(reason)))
     }
 
