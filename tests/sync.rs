@@ -2,10 +2,10 @@
 //! histories and what must hold of them, and the faults of others planted to be caught.
 
 mod client;
-mod compare;
+pub(crate) mod compare;
 mod consul_model;
 mod datastore;
-mod history;
+pub(crate) mod history;
 mod mutants;
 mod net;
 mod scenario;
