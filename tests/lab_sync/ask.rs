@@ -71,8 +71,8 @@ pub(crate) fn ask_within(
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n"
         );
-        stream.write_all(head.as_bytes())?;
-        stream.write_all(body)?;
+        // At once: a server that answers before it has read the body would reset the connection over what is left of it.
+        stream.write_all(&[head.as_bytes(), body].concat())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         Ok(answer)

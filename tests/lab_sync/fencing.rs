@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Increments of each worker in the run that goes with every test.
-const TIMES: u64 = 100;
+const TIMES: u64 = 60;
 
 /// Longer than the wait in line below.
 const PATIENCE: Duration = Duration::from_secs(70);
@@ -65,7 +65,7 @@ impl fmt::Display for Fenced {
 /// Two locks at once, with one pause each: a lease of Consul's ends after 10 s at the earliest.
 pub(super) fn what_a_paused_worker_writes_is_refused(world: &World) {
     std::thread::scope(|scope| {
-        let pauses = [[vec![40], vec![]], [vec![], vec![40]]];
+        let pauses = [[vec![20], vec![]], [vec![], vec![20]]];
         let runs = pauses.into_iter().enumerate().map(|(number, pauses)| {
             scope.spawn(move || counted(world, &format!("locks/fenced-{number}"), TIMES, pauses))
         });
