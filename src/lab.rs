@@ -223,7 +223,7 @@ impl Lab {
     /// seconds more: ask again until it is another one.
     ///
     /// Errors: no server answers, or none knows a leader.
-    pub async fn leader<'a>(&'a self, datacenter: &'a str) -> Result<&Node, LabError> {
+    pub async fn leader(&self, datacenter: &str) -> Result<&Node, LabError> {
         let servers: Vec<&Node> = self.plan().servers(datacenter).collect();
         up::leader_of(&servers)
             .await

@@ -268,9 +268,9 @@ impl Plan {
     }
 
     /// The servers of a datacenter, in the order of their numbers.
-    pub fn servers<'a>(&'a self, datacenter: &'a str) -> impl Iterator<Item = &'a Node> {
-        let is_one = move |node: &&Node| node.role == Role::Server && node.datacenter.as_str() == datacenter;
-        self.nodes.iter().filter(is_one)
+    pub fn servers<'a>(&'a self, datacenter: &str) -> impl Iterator<Item = &'a Node> + use<'a> {
+        let datacenter = Datacenter::from(datacenter);
+        self.nodes.iter().filter(move |node| node.role == Role::Server && node.datacenter == datacenter)
     }
 
     /// The ways between the datacenters that can be cut: one for each gateway, or none.
