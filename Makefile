@@ -25,8 +25,10 @@ test: tools ## all tests, real Consul and Envoy included (the layers are read by
 	  /^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	  END { printf "\n%d tests passed, %d failed, %d ignored\n", passed, failed, ignored }'
 
-soak: tools ## the long runs: thousands of seeds of the simulation, hundreds of random programs against Consul
+soak: tools ## the long runs: seeds of the simulation, random programs against Consul, the fault matrix on the lab
 	SYNC_SEEDS=$${SYNC_SEEDS:-3000} SYNC_PROGRAMS=$${SYNC_PROGRAMS:-3000} cargo test --locked --test it -- sync:: --nocapture
+	SYNC_FAULT_SEEDS=$${SYNC_FAULT_SEEDS:-20} SYNC_FAULT_REPORT=$${SYNC_FAULT_REPORT:-tests/reports/sync_faults.md} \
+	  cargo test --locked --test it -- sync_faults:: --nocapture
 
 test-vm: tools ## as root: the units and the package, in a Debian booted in a container
 	$(PROGRAM)

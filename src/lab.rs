@@ -5,6 +5,7 @@
 //! brings it up, holds it and stops it. It knows the programs only by their command lines and HTTP interfaces.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs::{self, File},
     ops::RangeInclusive,
@@ -19,14 +20,16 @@ use tokio::sync::mpsc;
 use crate::{
     lab::{
         acl::{Acls, Tokens},
-        plan::{Node, PRIMARY, Plan, ProcessPlan, Role, SECONDARY},
+        plan::{LinkPlan, Node, Plan, ProcessPlan, Role},
         process::Death,
+        relay::Link,
         runner::Runner,
         state::{LabState, create_private_dir, write_private},
         up::Up,
         wait::Progress,
     },
     lifecycle,
+    model::name::Datacenter,
     tls::{
         authority::{self, Authority, AuthorityError, NewAuthority},
         gossip,
@@ -41,6 +44,7 @@ pub mod down;
 mod error;
 pub mod plan;
 pub mod process;
+pub mod relay;
 mod runner;
 pub mod slot;
 pub mod state;
@@ -57,6 +61,9 @@ const DEATHS: usize = 32;
 /// How long one step of the bring-up may take. A step takes a second or two; a busy machine gets time.
 const STEP_DEADLINE: Duration = Duration::from_secs(90);
 
+/// More servers than three teach nothing more, and a machine carries only so many.
+pub const MAX_SERVERS: u8 = 3;
+
 /// What a lab is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabOptions {
@@ -70,6 +77,10 @@ pub struct LabOptions {
     pub envoy: PathBuf,
     /// `causeway` itself.
     pub causeway: PathBuf,
+    /// Consul servers of each datacenter, 1 to [`MAX_SERVERS`]. Three go on when one of them is lost.
+    pub servers: u8,
+    /// Whether the ways between the datacenters can be cut and slowed: [`Lab::link`].
+    pub links: bool,
     /// Whether there are nodes with the demo services, or only servers and gateways.
     pub start_services: bool,
     /// Whether Consul has ACLs that deny by default, with a token of few rights for each process.
@@ -105,6 +116,8 @@ impl LabOptions {
             consul: absolute(tools::CONSUL.find(tools_root, environment)?)?,
             envoy: absolute(tools::ENVOY.find(tools_root, environment)?)?,
             causeway,
+            servers: 1,
+            links: false,
             start_services: true,
             has_acls: false,
             envoy_concurrency: 1,
@@ -121,6 +134,8 @@ impl LabOptions {
             consul: "/opt/consul".into(),
             envoy: "/opt/envoy".into(),
             causeway: "/opt/causeway".into(),
+            servers: 1,
+            links: false,
             start_services: true,
             has_acls: false,
             envoy_concurrency: 1,
@@ -134,6 +149,7 @@ impl LabOptions {
 #[derive(Debug)]
 pub struct Lab {
     runner: Runner,
+    links: BTreeMap<Datacenter, Link>,
     deaths: mpsc::Receiver<Death>,
     _claim: slot::Claim,
     _lock: File,
@@ -155,6 +171,7 @@ impl Lab {
         let claim = slot::claim(&options)?;
         let acls = claim.plan.has_acls.then(|| Acls::new(&claim.plan)).transpose()?;
         write_files(&claim.plan, acls.as_ref())?;
+        let links = start_links(&claim.plan).await?;
         let (sender, mut deaths) = mpsc::channel(DEATHS);
         let runner = Runner::new(claim.plan.clone(), sender)?;
         let deadline = options.step_deadline;
@@ -170,7 +187,7 @@ impl Lab {
             let _ = runner.stop().await;
             return Err(error);
         }
-        Ok(Self { runner, deaths, _claim: claim, _lock: lock })
+        Ok(Self { runner, links, deaths, _claim: claim, _lock: lock })
     }
 
     /// What the lab looks like.
@@ -187,6 +204,30 @@ impl Lab {
             what: name.into(),
             known: nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", "),
         })
+    }
+
+    /// The way into a datacenter: all that the other one sends to its gateway, and the answers.
+    ///
+    /// Errors: the lab came up without links, or has no such datacenter.
+    pub fn link(&self, datacenter: &str) -> Result<&Link, LabError> {
+        self.links.get(&Datacenter::from(datacenter)).ok_or_else(|| LabError::Unknown {
+            what: format!("link into {datacenter}"),
+            known: match self.links.keys().map(Datacenter::as_str).collect::<Vec<_>>() {
+                none if none.is_empty() => "no links, which it must be started with".into(),
+                known => known.join(", "),
+            },
+        })
+    }
+
+    /// The server that leads a datacenter, as its servers say. One that has just lost its leader may name it for some
+    /// seconds more: ask again until it is another one.
+    ///
+    /// Errors: no server answers, or none knows a leader.
+    pub async fn leader(&self, datacenter: &str) -> Result<&Node, LabError> {
+        let servers: Vec<&Node> = self.plan().servers(datacenter).collect();
+        up::leader_of(&servers)
+            .await
+            .map_err(|last| LabError::NoLeader { datacenter: datacenter.into(), last })
     }
 
     /// The file with the token that may do everything; none without ACLs.
@@ -256,6 +297,15 @@ impl Lab {
     }
 }
 
+/// One for each gateway, if the plan has links.
+async fn start_links(plan: &Plan) -> Result<BTreeMap<Datacenter, Link>, LabError> {
+    let mut links = BTreeMap::new();
+    for LinkPlan { datacenter, listen, gateway } in plan.links() {
+        links.insert(datacenter, Link::start(listen, gateway).await?);
+    }
+    Ok(links)
+}
+
 /// A process that no step was waiting for ended before the lab was up.
 fn died_early(plan: &Plan, death: Death) -> LabError {
     let Death { node, process, status } = death;
@@ -297,26 +347,24 @@ fn write_files(plan: &Plan, acls: Option<&Acls>) -> Result<(), LabError> {
     Ok(())
 }
 
-/// One CA for both datacenters, whose key is not kept, and a server's and a client's certificate for each.
+/// One CA for both datacenters, whose key is not kept, and a certificate for each server and one for the clients of
+/// each datacenter.
 fn write_certificates(plan: &Plan, tls_dir: &Path) -> Result<(), LabError> {
     let failed = |error: AuthorityError| LabError::Certificates(error.to_string());
     let now = authority::moment(lifecycle::wall_clock());
     let request = NewAuthority { lifetime: CERTIFICATE_LIFETIME, ..NewAuthority::default() };
     let (ca, made) = Authority::create(&request, now).map_err(failed)?;
     write_private(&tls_dir.join("ca.pem"), made.pem().as_bytes())?;
-    let profiles =
-        profile::all().iter().filter(|profile| ["server", "client"].contains(&profile.name.as_str()));
-    for profile in profiles {
-        for datacenter in [PRIMARY, SECONDARY] {
-            let node = format!("{datacenter}-{}", Role::Server.as_str());
-            debug_assert!(plan.node(&node).is_some());
-            let (datacenter, domain) = (datacenter.to_owned(), "consul".to_owned());
-            let name = format!("{datacenter}-{}", profile.name);
-            let names = profile.issued(&Place { datacenter, domain, node: Some(node) });
-            let issued = ca.issue(profile, &names, CERTIFICATE_LIFETIME, now).map_err(failed)?;
-            write_private(&tls_dir.join(format!("{name}.pem")), issued.pem().as_bytes())?;
-            write_private(&tls_dir.join(format!("{name}.key")), issued.key.expose().as_bytes())?;
-        }
+    let nodes: BTreeMap<String, &Node> = plan.nodes.iter().map(|node| (node.certificate(), node)).collect();
+    for (name, node) in nodes {
+        let kind = if node.role == Role::Server { "server" } else { "client" };
+        let profile = profile::all().iter().find(|profile| profile.name == kind).expect("a shipped profile");
+        let datacenter = node.datacenter.to_string();
+        let place = Place { datacenter, domain: "consul".into(), node: Some(node.name.clone()) };
+        let names = profile.issued(&place);
+        let issued = ca.issue(profile, &names, CERTIFICATE_LIFETIME, now).map_err(failed)?;
+        write_private(&tls_dir.join(format!("{name}.pem")), issued.pem().as_bytes())?;
+        write_private(&tls_dir.join(format!("{name}.key")), issued.key.expose().as_bytes())?;
     }
     Ok(())
 }

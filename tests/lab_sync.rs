@@ -1,15 +1,15 @@
 //! Keys and locks between the lab's two datacenters, through their mesh gateways: unchanged tools and client libraries
-//! against the agents' addresses, answers beside Consul's own, and what holds while processes are killed.
+//! against the agents' addresses, answers beside Consul's own, and workers that are paused past their leases. Faults are in `sync_faults.rs`.
 //!
 //! One lab serves all scenarios, one after the other, as in `lab.rs`.
 
 mod answers;
-mod ask;
+pub(crate) mod ask;
 mod counter;
-mod faults;
+pub(crate) mod fencing;
 mod rights;
 mod tools;
-mod world;
+pub(crate) mod world;
 
 use crate::lab_sync::world::World;
 
@@ -33,8 +33,7 @@ fn keys_and_locks_between_two_datacenters() {
             tools::consul_watch_sees_what_the_other_datacenter_writes,
             answers::they_are_consuls_own,
             counter::two_processes_in_both_datacenters_lose_no_increment,
-            faults::the_home_agent_is_killed_under_traffic,
-            faults::the_applier_is_killed_under_traffic,
+            fencing::what_a_paused_worker_writes_is_refused,
         ],
     );
 }
@@ -50,7 +49,6 @@ fn the_same_where_acls_deny_by_default() {
             tools::consul_watch_sees_what_the_other_datacenter_writes,
             counter::two_processes_in_both_datacenters_lose_no_increment,
             rights::a_token_can_do_through_every_agent_what_it_could_do_at_home,
-            faults::the_home_agent_is_killed_under_traffic,
         ],
     );
 }

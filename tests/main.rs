@@ -21,6 +21,7 @@ mod rig;
 mod state;
 mod sync;
 mod sync_endpoint;
+mod sync_faults;
 mod sync_peer;
 mod sync_store;
 mod sync_stream;

@@ -3,10 +3,10 @@
 
 mod answers;
 mod client;
-mod compare;
+pub(crate) mod compare;
 mod consul_model;
 mod datastore;
-mod history;
+pub(crate) mod history;
 mod mutants;
 mod net;
 mod scenario;

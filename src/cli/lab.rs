@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::{
     cli::table::{Side, lines},
     lab::{
-        Lab, LabOptions,
+        Lab, LabOptions, MAX_SERVERS,
         down::{self, Down},
         plan::LAST_SLOT,
         process::{Death, ProcessId},
@@ -25,7 +25,7 @@ mod detach;
 /// Bring up a lab of two federated datacenters on this machine
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  causeway lab up              until Ctrl-C\n  causeway lab up --detach\n  causeway lab up --acl\n  causeway lab status --json\n  causeway lab down"
+    after_help = "Examples:\n  causeway lab up              until Ctrl-C\n  causeway lab up --detach\n  causeway lab up --acl\n  causeway lab up --servers 3  and kill the leader\n  causeway lab status --json\n  causeway lab down"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -64,6 +64,9 @@ struct UpArgs {
     /// Turn Consul's ACLs on, denying by default, with a token of few rights for each process (docs/acl.md)
     #[arg(long)]
     acl: bool,
+    /// Consul servers in each datacenter: 1, or 3, which go on when one of them is lost
+    #[arg(long, value_name = "N", default_value = "1", value_parser = servers)]
+    servers: u8,
     /// Take this block of addresses (block K has 127.(1+2K) and 127.(2+2K)) instead of the first free one
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(0..=i64::from(LAST_SLOT)))]
     slot: Option<u8>,
@@ -123,10 +126,19 @@ fn options(args: &UpArgs) -> anyhow::Result<LabOptions> {
     let (root, own) = (std::env::current_dir()?, std::env::current_exe()?);
     let mut options = LabOptions::new(&args.dir.dir, own, &root, &|name| std::env::var_os(name))?;
     options.has_acls = args.acl;
+    options.servers = args.servers;
     if let Some(slot) = args.slot {
         options.slots = slot..=slot;
     }
     Ok(options)
+}
+
+/// Two servers stand no loss either, and fail twice as often.
+fn servers(text: &str) -> Result<u8, String> {
+    match text.parse() {
+        Ok(count @ (1 | MAX_SERVERS)) => Ok(count),
+        _ => Err(format!("a lab has 1 or {MAX_SERVERS} servers in each datacenter")),
+    }
 }
 
 /// Tells of deaths until a signal comes.

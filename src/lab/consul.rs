@@ -26,8 +26,8 @@ pub enum ClientServices {
 pub struct ConsulConfig<'a> {
     /// The node it is for.
     pub node: &'a Node,
-    /// The server of its datacenter.
-    pub server: Ipv4Addr,
+    /// The servers of its datacenter.
+    pub servers: Vec<Ipv4Addr>,
     /// The primary gateway's WAN address, where a secondary server makes first contact. Its own gateway will not
     /// do: that is configured from this very server, and would wait for the federation it is to carry.
     pub primary_gateway: Ipv4Addr,
@@ -55,8 +55,8 @@ impl ConsulConfig<'_> {
 
     fn common(&self) -> Value {
         let address = self.node.address.to_string();
-        let kind = if self.node.role == Role::Server { "server" } else { "client" };
         let datacenter = self.node.datacenter.as_str();
+        let certificate = self.node.certificate();
         json!({
             "datacenter": datacenter,
             "primary_datacenter": PRIMARY,
@@ -70,8 +70,8 @@ impl ConsulConfig<'_> {
             "encrypt": self.gossip_key,
             "log_level": "INFO",
             "ca_file": self.tls_dir.join("ca.pem"),
-            "cert_file": self.tls_dir.join(format!("{datacenter}-{kind}.pem")),
-            "key_file": self.tls_dir.join(format!("{datacenter}-{kind}.key")),
+            "cert_file": self.tls_dir.join(format!("{certificate}.pem")),
+            "key_file": self.tls_dir.join(format!("{certificate}.key")),
             "verify_incoming": true,
             "verify_outgoing": true,
             "verify_server_hostname": true,
@@ -85,7 +85,9 @@ impl ConsulConfig<'_> {
     fn server(&self) -> Value {
         let mut config = json!({
             "server": true,
-            "bootstrap_expect": 1,
+            "bootstrap_expect": self.servers.len(),
+            "retry_join": self.others(),
+            "retry_interval": "1s",
             "performance": { "raft_multiplier": 1 },
             "connect": { "enabled": true, "enable_mesh_gateway_wan_federation": true },
         });
@@ -101,7 +103,7 @@ impl ConsulConfig<'_> {
         let mut config = json!({
             "server": false,
             "leave_on_terminate": true,
-            "retry_join": [self.server.to_string()],
+            "retry_join": self.others(),
             "retry_interval": "1s",
         });
         let services = self.services();
@@ -109,6 +111,12 @@ impl ConsulConfig<'_> {
             config["services"] = services.into();
         }
         config
+    }
+
+    /// The servers to join.
+    fn others(&self) -> Vec<String> {
+        let others = self.servers.iter().filter(|server| **server != self.node.address);
+        others.map(Ipv4Addr::to_string).collect()
     }
 
     fn services(&self) -> Vec<Value> {

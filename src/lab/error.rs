@@ -100,6 +100,14 @@ pub enum LabError {
         /// What there is.
         known: String,
     },
+    /// No server of a datacenter names a leader.
+    #[error("no server of {datacenter} names a leader: {last}")]
+    NoLeader {
+        /// The datacenter.
+        datacenter: String,
+        /// What the last of them said.
+        last: String,
+    },
     /// The supervisor or a process does not end.
     #[error("{what} (pid {pid}) does not end; look at it with `ps -fp {pid}`")]
     WillNotStop {

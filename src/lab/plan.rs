@@ -2,8 +2,8 @@
 //! Pure: the same options and slot give the same plan. It must not know how processes are started or watched.
 
 use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
 };
 
@@ -134,8 +134,10 @@ pub struct Node {
     pub role: Role,
     /// Its address.
     pub address: Ipv4Addr,
-    /// A gateway's address towards the other datacenter.
+    /// A gateway's address towards the other datacenter, as it is registered: with links, that of its link.
     pub wan_address: Option<Ipv4Addr>,
+    /// Where a gateway's Envoy itself listens for the other datacenter.
+    pub wan_listen: Option<Ipv4Addr>,
     /// Consul's HTTP API, `http://…`.
     pub consul_http: String,
     /// The Causeway agent's HTTP interface, `http://…`.
@@ -153,6 +155,15 @@ pub struct Node {
 }
 
 impl Node {
+    /// The name of its Consul's certificate, under the lab's `tls`. A server's names the server, and is its own; clients
+    /// share one.
+    pub fn certificate(&self) -> String {
+        match self.role {
+            Role::Server => self.name.clone(),
+            Role::Gateway | Role::Services => format!("{}-client", self.datacenter),
+        }
+    }
+
     /// The process of that name.
     pub fn process(&self, name: &str) -> Option<&ProcessPlan> {
         self.processes.iter().find(|process| process.name == name)
@@ -195,17 +206,42 @@ pub fn guard_address(slot: u8) -> Ipv4Addr {
     Ipv4Addr::new(127, octet(slot, PRIMARY), 0, 1)
 }
 
-fn node_address(slot: u8, datacenter: &str, role: Role) -> Ipv4Addr {
+/// `number` counts from 1. Only servers are several.
+fn node_address(slot: u8, datacenter: &str, role: Role, number: u8) -> Ipv4Addr {
     let host = match role {
-        Role::Server => 10,
+        Role::Server => 9 + number,
         Role::Gateway => 2,
         Role::Services => 20,
     };
     Ipv4Addr::new(127, octet(slot, datacenter), 0, host)
 }
 
+/// The first server has the name that it would have alone.
+fn node_name(datacenter: &str, role: Role, number: u8) -> String {
+    match number {
+        1 => format!("{datacenter}-{}", role.as_str()),
+        _ => format!("{datacenter}-{}-{number}", role.as_str()),
+    }
+}
+
 fn wan_address(slot: u8, datacenter: &str) -> Ipv4Addr {
     Ipv4Addr::new(127, octet(slot, datacenter), 255, 1)
+}
+
+/// Where a gateway listens that has a link before it.
+fn linked_address(slot: u8, datacenter: &str) -> Ipv4Addr {
+    Ipv4Addr::new(127, octet(slot, datacenter), 254, 1)
+}
+
+/// One way between the datacenters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkPlan {
+    /// The datacenter that it leads to.
+    pub datacenter: Datacenter,
+    /// Where the other datacenter finds that one's gateway.
+    pub listen: SocketAddrV4,
+    /// Where the gateway is.
+    pub gateway: SocketAddrV4,
 }
 
 impl Plan {
@@ -214,20 +250,38 @@ impl Plan {
         let socket_dir = socket_dir(options);
         let nodes: Vec<Node> = [PRIMARY, SECONDARY]
             .into_iter()
-            .flat_map(|datacenter| roles(options).iter().map(move |role| (datacenter, *role)))
-            .map(|(datacenter, role)| {
-                sketch::Sketch { options, slot, datacenter, role, socket_dir: socket_dir.as_deref() }.node()
+            .flat_map(|datacenter| roles(options).map(move |(role, number)| (datacenter, role, number)))
+            .map(|(datacenter, role, number)| {
+                let socket_dir = socket_dir.as_deref();
+                sketch::Sketch { options, slot, datacenter, role, number, socket_dir }.node()
             })
             .collect();
-        let dashboard = options
-            .start_services
-            .then(|| format!("http://{}:{}", node_address(slot, PRIMARY, Role::Services), port::DASHBOARD));
+        let dashboard = options.start_services.then(|| {
+            format!("http://{}:{}", node_address(slot, PRIMARY, Role::Services, 1), port::DASHBOARD)
+        });
         Self { slot, dir: options.dir.clone(), nodes, has_acls: options.has_acls, dashboard, socket_dir }
     }
 
     /// The node of that name.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|node| node.name == name)
+    }
+
+    /// The servers of a datacenter, in the order of their numbers.
+    pub fn servers<'a>(&'a self, datacenter: &str) -> impl Iterator<Item = &'a Node> + use<'a> {
+        let datacenter = Datacenter::from(datacenter);
+        self.nodes.iter().filter(move |node| node.role == Role::Server && node.datacenter == datacenter)
+    }
+
+    /// The ways between the datacenters that can be cut: one for each gateway, or none.
+    pub fn links(&self) -> Vec<LinkPlan> {
+        let of_node = |node: &Node| {
+            let (wan, listen) = (node.wan_address?, node.wan_listen?);
+            let at = |address| SocketAddrV4::new(address, port::MESH_GATEWAY);
+            let datacenter = node.datacenter.clone();
+            (wan != listen).then(|| LinkPlan { datacenter, listen: at(wan), gateway: at(listen) })
+        };
+        self.nodes.iter().filter_map(of_node).collect()
     }
 
     /// Every configuration file, with the gossip key (base64) that both datacenters share, and the tokens where there
@@ -241,7 +295,7 @@ impl Plan {
             path: node.dir.join("consul.json"),
             text: ConsulConfig {
                 node,
-                server: node_address(self.slot, node.datacenter.as_str(), Role::Server),
+                servers: self.servers(node.datacenter.as_str()).map(|server| server.address).collect(),
                 primary_gateway: wan_address(self.slot, PRIMARY),
                 tls_dir: &self.dir.join("tls"),
                 gossip_key,
@@ -265,12 +319,11 @@ impl Plan {
     }
 }
 
-fn roles(options: &LabOptions) -> &'static [Role] {
-    if options.start_services {
-        &[Role::Server, Role::Gateway, Role::Services]
-    } else {
-        &[Role::Server, Role::Gateway]
-    }
+/// The nodes of a datacenter: each role, and its number.
+fn roles(options: &LabOptions) -> impl Iterator<Item = (Role, u8)> + use<> {
+    let servers = (1..=options.servers).map(|number| (Role::Server, number));
+    let services = options.start_services.then_some((Role::Services, 1));
+    servers.chain([(Role::Gateway, 1)]).chain(services)
 }
 
 pub(crate) fn services_of(node: &Node) -> ClientServices {
@@ -298,7 +351,8 @@ fn node_listeners(node: &Node) -> Vec<(Ipv4Addr, u16)> {
         }
     };
     let own = [port::CONSUL_HTTP, port::SERF_LAN].iter().chain(role).map(|port| (node.address, *port));
-    own.chain(node.wan_address.map(|wan| (wan, port::MESH_GATEWAY))).collect()
+    let wan: BTreeSet<Ipv4Addr> = node.wan_address.into_iter().chain(node.wan_listen).collect();
+    own.chain(wan.into_iter().map(|wan| (wan, port::MESH_GATEWAY))).collect()
 }
 
 /// A folder for the sockets under the runtime folder, if the lab's own path is too long.

@@ -205,7 +205,8 @@ impl<F: FnMut(&str)> Up<'_, F> {
     }
 
     async fn gateway_listens(&self, node: &Node) -> Result<(), LabError> {
-        let wan = node.wan_address.unwrap_or(node.address);
+        // Not through its link, which accepts by itself.
+        let wan = node.wan_listen.unwrap_or(node.address);
         self.until(node, "envoy", "mesh gateway accepts connections", || async move {
             let connected = tokio::time::timeout(ASK, TcpStream::connect((wan, port::MESH_GATEWAY))).await;
             let reason = |why: &dyn std::fmt::Display| format!("{wan}:{}: {why}", port::MESH_GATEWAY);
@@ -216,12 +217,11 @@ impl<F: FnMut(&str)> Up<'_, F> {
 
     /// The servers see each other alive, and one's catalog is read from the other.
     async fn federation(&self, here: &str, there: &str) -> Result<(), LabError> {
-        let (Some(node), Some(other)) = (self.node(here, Role::Server), self.node(there, Role::Server))
-        else {
-            return Ok(());
-        };
-        let names = [node, other].map(|node| format!("{}.{}", node.name, node.datacenter));
-        self.until(node, "consul", "both servers alive in the WAN pool", || self.wan_alive(node, &names))
+        let Some(node) = self.node(here, Role::Server) else { return Ok(()) };
+        let plan = self.runner.plan();
+        let servers = [here, there].into_iter().flat_map(|datacenter| plan.servers(datacenter));
+        let names: Vec<String> = servers.map(|node| format!("{}.{}", node.name, node.datacenter)).collect();
+        self.until(node, "consul", "all servers alive in the WAN pool", || self.wan_alive(node, &names))
             .await?;
         let nodes = self.runner.plan().nodes.iter().filter(|node| node.datacenter.as_str() == there);
         let expected: BTreeSet<String> = nodes.map(|node| node.name.clone()).collect();
@@ -306,9 +306,28 @@ async fn asks(url: String) -> Result<(), String> {
     if answer.status.is_success() { Ok(()) } else { Err(format!("{url}: {}", answer.status)) }
 }
 
-async fn leader(node: &Node) -> Result<(), String> {
+/// The leader's RPC address, `address:port`.
+async fn leader(node: &Node) -> Result<String, String> {
     let leader: String = fetch::get_json(&format!("{}/v1/status/leader", node.consul_http), ASK).await?;
-    if leader.is_empty() { Err("no leader yet".into()) } else { Ok(()) }
+    if leader.is_empty() { Err("no leader yet".into()) } else { Ok(leader) }
+}
+
+/// Which of a datacenter's servers leads it, by the first that knows.
+pub(crate) async fn leader_of<'a>(servers: &[&'a Node]) -> Result<&'a Node, String> {
+    let mut last = "it has no servers".to_owned();
+    for asked in servers {
+        match leader(asked).await {
+            Ok(address) => {
+                let leads = |node: &&&Node| address == format!("{}:{}", node.address, port::SERVER_RPC);
+                match servers.iter().find(leads) {
+                    Some(leader) => return Ok(leader),
+                    None => last = format!("{} names {address}, which is none of them", asked.name),
+                }
+            }
+            Err(reason) => last = format!("{}: {reason}", asked.name),
+        }
+    }
+    Err(last)
 }
 
 async fn trust_domain(node: &Node) -> Result<(), String> {

@@ -15,7 +15,7 @@ use futures_util::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{debug, info};
 
@@ -41,6 +41,9 @@ pub const SESSION_TTL: Duration = Duration::from_secs(10);
 /// How long one answer is waited for: long enough for a Consul that elects a leader to catch its breath, short enough for
 /// several attempts within the lease.
 const CALL: Duration = Duration::from_secs(2);
+
+/// Between two attempts to end a session that was lost.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The duties that this agent wants. Clones are the same ones.
 #[derive(Clone, Debug)]
@@ -162,8 +165,15 @@ impl<S: Store> Seeker<S> {
                 Some(Event::Renewed { session, sent, renewal })
             }),
             Action::Destroy(session) => Box::pin(async move {
-                let _ = within(CALL, store.destroy_session(&session)).await;
-                None
+                // Consul that does not answer now begins the session's TTL anew with its next leader: what is not ended
+                // then keeps the duties from everybody for twice that long.
+                loop {
+                    match within(CALL, store.destroy_session(&session)).await {
+                        Ok(()) | Err(StoreError::Refused { .. }) => return None,
+                        Err(error) => debug!(%error, "end the lost sync session"),
+                    }
+                    sleep(AGAIN).await;
+                }
             }),
             Action::Acquire { slot, session } => {
                 let lock = self.lock(slot, &session);

@@ -9,20 +9,38 @@ use std::{
 /// Longer than any answer that is waited for here.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoAnswer {
+    /// Nobody listened: nothing was asked.
+    NotSent(String),
+    /// It was asked, and nobody knows what came of it.
+    Lost(String),
+}
+
+impl std::fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotSent(reason) => write!(f, "not sent: {reason}"),
+            Self::Lost(reason) => write!(f, "no answer: {reason}"),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
-pub(super) struct Reply {
-    pub(super) status: u16,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
     /// In their order, names in lower case.
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Reply {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
@@ -36,28 +54,42 @@ pub(super) fn without_token(address: &str) -> (String, Option<&str>) {
 }
 
 /// Asks `http://address:port/path`, or `http://TOKEN@address:port/path` with a token.
-pub(super) fn ask(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Reply, String> {
+pub(crate) fn ask(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Reply, String> {
+    ask_within(ANSWER, method, url, headers, body).map_err(|error| error.to_string())
+}
+
+/// The same, and no longer than this between two signs of life.
+pub(crate) fn ask_within(
+    limit: Duration,
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Result<Reply, NoAnswer> {
+    let not_sent = |reason: String| NoAnswer::NotSent(reason);
     let (url, token) = without_token(url);
-    let rest = url.strip_prefix("http://").ok_or_else(|| format!("{url} is not plain HTTP"))?;
+    let rest = url.strip_prefix("http://").ok_or_else(|| not_sent(format!("{url} is not plain HTTP")))?;
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let token = token.map(|token| ("X-Consul-Token", token));
     let headers: Vec<(&str, &str)> = headers.iter().copied().chain(token).collect();
-    let address: SocketAddr = host.parse().map_err(|error| format!("{host}: {error}"))?;
-    let exchange = || -> std::io::Result<Vec<u8>> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(ANSWER))?;
+    let address: SocketAddr = host.parse().map_err(|error| not_sent(format!("{host}: {error}")))?;
+    let mut stream =
+        TcpStream::connect_timeout(&address, limit).map_err(|error| not_sent(error.to_string()))?;
+    let mut exchange = || -> std::io::Result<Vec<u8>> {
+        stream.set_read_timeout(Some(limit))?;
         let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         let length = body.len();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {length}\r\n{more}\r\n"
         );
-        stream.write_all(head.as_bytes())?;
-        stream.write_all(body)?;
+        // At once: a server that answers before it has read the body would reset the connection over what is left of it.
+        stream.write_all(&[head.as_bytes(), body].concat())?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;
         Ok(answer)
     };
-    read(&exchange().map_err(|error| error.to_string())?).ok_or_else(|| "no whole answer".to_owned())
+    let answer = exchange().map_err(|error| NoAnswer::Lost(error.to_string()))?;
+    read(&answer).ok_or_else(|| NoAnswer::Lost("no whole answer".to_owned()))
 }
 
 fn read(answer: &[u8]) -> Option<Reply> {

@@ -23,12 +23,12 @@ use tokio::runtime::Runtime;
 use crate::lab_sync::ask::{Reply, ask, without_token};
 
 /// A limit that only a fault reaches: an agent that was killed is replaced after twice its session's 10 s.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at what cannot be awaited.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Both datacenters, each with the two nodes that have a sync agent.
-pub(super) const AGENTS: [(&str, [&str; 2]); 2] = [
+pub(crate) const AGENTS: [(&str, [&str; 2]); 2] = [
     (PRIMARY, ["primary-gateway", "primary-services"]),
     (SECONDARY, ["secondary-gateway", "secondary-services"]),
 ];
@@ -45,7 +45,7 @@ agent_prefix "" { policy = "read" }
 node_prefix "" { policy = "read" }
 "#;
 
-pub(super) struct World {
+pub(crate) struct World {
     runtime: Runtime,
     lab: Lab,
     dir: TempDir,
@@ -54,7 +54,7 @@ pub(super) struct World {
 }
 
 /// A process that is killed with its group when it is dropped.
-pub(super) struct Background(Child);
+pub(crate) struct Background(Child);
 
 impl Drop for Background {
     fn drop(&mut self) {
@@ -64,19 +64,19 @@ impl Drop for Background {
 }
 
 impl Background {
-    pub(super) fn wait(mut self) -> std::process::ExitStatus {
+    pub(crate) fn wait(mut self) -> std::process::ExitStatus {
         self.0.wait().unwrap()
     }
 }
 
 impl World {
-    pub(super) fn start() -> Self {
-        Self::start_lab(false)
+    pub(crate) fn start() -> Self {
+        Self::start_as(|_| {})
     }
 
     /// The same with ACLs in default deny, where agents have no more rights than the shipped policies give them.
     pub(super) fn start_with_acls() -> Self {
-        let mut world = Self::start_lab(true);
+        let mut world = Self::start_as(|options| options.has_acls = true);
         let token = world.make_token("tester", RULES);
         world.token = Some(token);
         for (_, nodes) in AGENTS {
@@ -85,14 +85,15 @@ impl World {
         world
     }
 
-    fn start_lab(has_acls: bool) -> Self {
+    /// With other options than the usual ones.
+    pub(crate) fn start_as(adjust: impl FnOnce(&mut LabOptions)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let (own, lookup) = (env!("CARGO_BIN_EXE_causeway").into(), |name: &str| std::env::var_os(name));
         let mut options = LabOptions::new(&dir.path().join("lab"), own, root, &lookup)
             .unwrap_or_else(|error| panic!("{error}; `make tools` brings the real parts"));
-        options.has_acls = has_acls;
+        adjust(&mut options);
         let lab = runtime.block_on(Lab::start(options, |line| println!("{line}")));
         let lab = lab.unwrap_or_else(|error| panic!("{error}"));
         let mut world = Self { lab, runtime, dir, token: None };
@@ -107,7 +108,7 @@ impl World {
     }
 
     /// Ends the lab; its logs stay when something failed.
-    pub(super) fn stop(self, keep: bool) {
+    pub(crate) fn stop(self, keep: bool) {
         self.runtime.block_on(self.lab.stop()).unwrap();
         if keep {
             println!("the lab's logs stay in {}", self.dir.keep().display());
@@ -115,13 +116,13 @@ impl World {
     }
 
     /// The HTTP address of a node's agent, with the token to ask it with.
-    pub(super) fn agent(&self, node: &str) -> String {
+    pub(crate) fn agent(&self, node: &str) -> String {
         let address = self.lab.node(node).unwrap().causeway_http.clone().expect("the node has an agent");
         with_token(&address, self.token.as_deref())
     }
 
     /// The HTTP address of a node's Consul, with the token to ask it with.
-    pub(super) fn consul(&self, node: &str) -> String {
+    pub(crate) fn consul(&self, node: &str) -> String {
         with_token(&self.lab.node(node).unwrap().consul_http, self.token.as_deref())
     }
 
@@ -149,21 +150,21 @@ impl World {
         secret
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub(super) fn kill_agent(&self, node: &str) {
-        self.runtime.block_on(self.lab.kill(node, "causeway")).unwrap();
+    pub(crate) fn lab(&self) -> &Lab {
+        &self.lab
     }
 
-    pub(super) fn restart_agent(&self, node: &str) {
-        self.runtime.block_on(self.lab.restart(node, "causeway")).unwrap();
-        self.until_serving(node);
+    /// Waits for what the lab does.
+    pub(crate) fn wait<T>(&self, act: impl Future<Output = T>) -> T {
+        self.runtime.block_on(act)
     }
 
     /// The real `consul`, told of one address and nothing else.
-    pub(super) fn tool(&self, address: &str, args: &[&str]) -> Command {
+    pub(crate) fn tool(&self, address: &str, args: &[&str]) -> Command {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let consul = causeway::lab::tools::CONSUL.find(root, &|name| std::env::var_os(name));
         let mut command = Command::new(consul.unwrap_or_else(|error| panic!("{error}")));
@@ -178,17 +179,17 @@ impl World {
         command
     }
 
-    pub(super) fn run(&self, address: &str, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, address: &str, args: &[&str]) -> Output {
         self.tool(address, args).output().unwrap()
     }
 
     /// Starts it and leaves it running.
-    pub(super) fn background(&self, mut command: Command) -> Background {
+    pub(crate) fn background(&self, mut command: Command) -> Background {
         Background(command.spawn().unwrap())
     }
 
     /// Waits until an agent answers a consistent read of every prefix: it found its way home.
-    pub(super) fn until_serving(&self, node: &str) {
+    pub(crate) fn until_serving(&self, node: &str) {
         let address = self.agent(node);
         for key in ["config/any", "locks/any"] {
             until(&format!("{node} serves {key}"), || {
@@ -202,7 +203,7 @@ impl World {
     }
 
     /// The node that does a duty, by the lock that proves it.
-    pub(super) fn doer(&self, datacenter: &str, prefix: &str, duty: Duty) -> String {
+    pub(crate) fn doer(&self, datacenter: &str, prefix: &str, duty: Duty) -> String {
         let key = Layout::new(&PrefixId::of(prefix)).duty(duty);
         let consul = self.consul(&format!("{datacenter}-server"));
         until(&format!("somebody in {datacenter} has the duty {duty:?} of {prefix}"), || {
@@ -219,21 +220,21 @@ impl World {
     }
 
     /// The value of a key, by a consistent read.
-    pub(super) fn value(&self, address: &str, key: &str) -> Option<String> {
+    pub(crate) fn value(&self, address: &str, key: &str) -> Option<String> {
         let reply = self.ask("GET", &format!("{address}/v1/kv/{key}?raw&consistent"), b"");
         (reply.status == 200).then(|| reply.text())
     }
 
-    pub(super) fn ask(&self, method: &str, url: &str, body: &[u8]) -> Reply {
+    pub(crate) fn ask(&self, method: &str, url: &str, body: &[u8]) -> Reply {
         ask(method, url, &[], body).unwrap_or_else(|error| panic!("{method} {url}: {error}"))
     }
 
     /// A file of this folder, as the scenarios hand it to programs.
-    pub(super) fn source(name: &str) -> PathBuf {
+    pub(crate) fn source(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab_sync").join(name)
     }
 
-    pub(super) fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path(name);
         fs::write(&path, text).unwrap();
         path
@@ -250,7 +251,7 @@ pub(super) fn with_token(address: &str, token: Option<&str>) -> String {
 }
 
 /// Looks again and again; what the last look ran into is told when patience ends.
-pub(super) fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     let end = lifecycle::now() + PATIENCE;
     loop {
         match look() {

@@ -63,6 +63,7 @@ fn start(args: &UpArgs, dir: &Path, log: &Path) -> anyhow::Result<Child> {
     if args.acl {
         command.arg("--acl");
     }
+    command.args(["--servers", &args.servers.to_string()]);
     if let Some(slot) = args.slot {
         command.args(["--slot", &slot.to_string()]);
     }

@@ -8,7 +8,10 @@ use std::{
 use crate::lab::{
     LabOptions,
     acl::{self, Holder},
-    plan::{ClientServices, Node, ProcessPlan, Role, Stage, node_address, port, services_of, wan_address},
+    plan::{
+        ClientServices, Node, ProcessPlan, Role, Stage, linked_address, node_address, node_name, port,
+        services_of, wan_address,
+    },
 };
 
 /// What a node is drawn from.
@@ -17,21 +20,24 @@ pub(crate) struct Sketch<'a> {
     pub(crate) slot: u8,
     pub(crate) datacenter: &'a str,
     pub(crate) role: Role,
+    pub(crate) number: u8,
     pub(crate) socket_dir: Option<&'a Path>,
 }
 
 impl Sketch<'_> {
     /// The node with its processes.
     pub(crate) fn node(&self) -> Node {
-        let name = format!("{}-{}", self.datacenter, self.role.as_str());
-        let address = node_address(self.slot, self.datacenter, self.role);
-        let beside_envoy = self.role != Role::Server;
+        let name = node_name(self.datacenter, self.role, self.number);
+        let address = node_address(self.slot, self.datacenter, self.role, self.number);
+        let (beside_envoy, is_gateway) = (self.role != Role::Server, self.role == Role::Gateway);
+        let wan_listen = if self.options.links { linked_address } else { wan_address };
         let url = |port: u16| format!("http://{address}:{port}");
         let mut node = Node {
             datacenter: self.datacenter.into(),
             role: self.role,
             address,
-            wan_address: (self.role == Role::Gateway).then(|| wan_address(self.slot, self.datacenter)),
+            wan_address: is_gateway.then(|| wan_address(self.slot, self.datacenter)),
+            wan_listen: is_gateway.then(|| wan_listen(self.slot, self.datacenter)),
             consul_http: url(port::CONSUL_HTTP),
             causeway_http: beside_envoy.then(|| url(port::CAUSEWAY_HTTP)),
             xds: beside_envoy.then(|| format!("unix:{}", self.socket(&name).display())),
@@ -124,12 +130,15 @@ impl Sketch<'_> {
 
     fn envoy_args(&self, node: &Node) -> Vec<String> {
         let lan = format!("{}:{}", node.address, port::MESH_GATEWAY);
-        let kind = match (services_of(node), node.wan_address) {
-            (ClientServices::Dashboard, _) => flags(&[("--sidecar-for", "dashboard")]),
-            (ClientServices::Counting, _) => flags(&[("--sidecar-for", "counting")]),
-            (ClientServices::None, wan) => {
-                let wan = format!("{}:{}", wan.unwrap_or(node.address), port::MESH_GATEWAY);
-                let (bind_lan, bind_wan) = (format!("lan={lan}"), format!("wan={wan}"));
+        let kind = match services_of(node) {
+            ClientServices::Dashboard => flags(&[("--sidecar-for", "dashboard")]),
+            ClientServices::Counting => flags(&[("--sidecar-for", "counting")]),
+            ClientServices::None => {
+                let wan = |address: Option<_>| {
+                    format!("{}:{}", address.unwrap_or(node.address), port::MESH_GATEWAY)
+                };
+                let (bind_lan, bind_wan) = (format!("lan={lan}"), format!("wan={}", wan(node.wan_listen)));
+                let wan = wan(node.wan_address);
                 let mut args = flags(&[("--gateway", "mesh"), ("--service", "mesh-gateway")]);
                 args.extend(["--register".into(), "--expose-servers".into()]);
                 args.extend(flags(&[("--address", &lan), ("--wan-address", &wan)]));

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::lab::MAX_SERVERS;
 
 fn plan(slot: u8) -> Plan {
     Plan::new(&LabOptions::example(), slot)
@@ -31,10 +32,12 @@ fn the_first_slot_is_the_lab_of_the_documentation() {
 #[test]
 fn no_two_slots_share_an_address() {
     let mut seen = std::collections::BTreeSet::new();
+    let options = LabOptions { servers: MAX_SERVERS, links: true, ..LabOptions::example() };
     for slot in 0..=LAST_SLOT {
-        let plan = plan(slot);
+        let plan = Plan::new(&options, slot);
         let mut addresses: Vec<Ipv4Addr> = plan.nodes.iter().map(|node| node.address).collect();
         addresses.extend(plan.nodes.iter().filter_map(|node| node.wan_address));
+        addresses.extend(plan.nodes.iter().filter_map(|node| node.wan_listen));
         addresses.push(guard_address(slot));
         for address in addresses {
             assert!(address.is_loopback() && seen.insert(address), "{address} in slot {slot}");
@@ -65,6 +68,39 @@ fn without_services_there_are_servers_and_gateways_only() {
     assert_eq!(plan.nodes.len(), 4);
     assert_eq!(plan.dashboard, None);
     assert!(plan.node("primary-services").is_none());
+}
+
+#[test]
+fn a_link_stands_before_a_gateway_and_is_what_others_know() {
+    assert_eq!(plan(0).links(), []);
+    let plan = Plan::new(&LabOptions { links: true, ..LabOptions::example() }, 0);
+    let [_, into_secondary] = plan.links().try_into().unwrap();
+    assert_eq!(into_secondary.datacenter.as_str(), SECONDARY);
+    assert_eq!(into_secondary.listen.to_string(), "127.2.255.1:8443");
+    assert_eq!(into_secondary.gateway.to_string(), "127.2.254.1:8443");
+    let gateway = plan.node("secondary-gateway").unwrap().process("envoy").unwrap().args.join(" ");
+    assert!(gateway.contains("--wan-address 127.2.255.1:8443"), "{gateway}");
+    assert!(gateway.contains("--bind-address wan=127.2.254.1:8443"), "{gateway}");
+    for expected in [into_secondary.listen, into_secondary.gateway] {
+        assert!(plan.listeners().contains(&(*expected.ip(), expected.port())), "{expected}");
+    }
+}
+
+#[test]
+fn three_servers_wait_for_each_other_and_clients_know_all() {
+    let options = LabOptions { servers: 3, ..LabOptions::example() };
+    let plan = Plan::new(&options, 0);
+    let names: Vec<&str> = plan.servers(SECONDARY).map(|node| node.name.as_str()).collect();
+    assert_eq!(names, ["secondary-server", "secondary-server-2", "secondary-server-3"]);
+    let read = |node: &str| consul_of(&plan, node);
+    let second = read("secondary-server-2");
+    assert_eq!(second["bootstrap_expect"], 3);
+    assert_eq!(second["retry_join"], serde_json::json!(["127.2.0.10", "127.2.0.12"]));
+    assert_eq!(second["cert_file"], "/labs/one/tls/secondary-server-2.pem");
+    assert_eq!(second["primary_gateways"], serde_json::json!(["127.1.255.1:8443"]));
+    let client = read("secondary-gateway");
+    assert_eq!(client["retry_join"], serde_json::json!(["127.2.0.10", "127.2.0.11", "127.2.0.12"]));
+    assert_eq!(client["cert_file"], "/labs/one/tls/secondary-client.pem");
 }
 
 fn arguments(node: &str, process: &str) -> String {
@@ -125,7 +161,11 @@ fn the_agents_configuration_is_toml_with_the_agreed_keys() {
 }
 
 fn consul(node: &str) -> serde_json::Value {
-    let files = plan(0).config_files("Z29zc2lw", None);
+    consul_of(&plan(0), node)
+}
+
+fn consul_of(plan: &Plan, node: &str) -> serde_json::Value {
+    let files = plan.config_files("Z29zc2lw", None);
     let path = PathBuf::from(format!("/labs/one/{node}/consul.json"));
     let file = files.iter().find(|file| file.path == path).unwrap();
     serde_json::from_str(&file.text).unwrap()

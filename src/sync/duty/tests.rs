@@ -96,6 +96,22 @@ async fn a_consul_that_answers_no_more_costs_the_duties_before_it_can_end_the_se
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_was_lost_while_consul_was_silent_is_ended_when_it_answers() {
+    let consul = FakeConsul::new();
+    let first = agent(&consul, "a");
+    let before = first.active().await;
+    consul.freeze(true);
+    first.home().wait_for(|holding| holding.session.is_none()).await.unwrap();
+    tokio::time::sleep(CALL * 2).await;
+    assert!(consul.sessions().contains(&before), "its TTL is not over");
+    consul.freeze(false);
+    let began = lifecycle::now();
+    consul.until(|consul| !consul.sessions().contains(&before)).await;
+    assert!(began.elapsed() <= CALL + AGAIN, "{:?}", began.elapsed());
+    first.active().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_ended_session_and_a_lock_that_somebody_deleted_are_noticed() {
     let consul = FakeConsul::new();
     let first = agent(&consul, "a");

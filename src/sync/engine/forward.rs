@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout_at};
+
 use crate::{
     lifecycle,
     model::{name::Datacenter, settings::duration_ms, sync::Position},
@@ -26,6 +28,9 @@ const MAX_WAIT: Duration = Duration::from_secs(600);
 /// For the way there and back, beyond what a request waits for.
 const WAY: Duration = Duration::from_secs(10);
 
+/// What a greeting takes to be told.
+const GREETING: Duration = Duration::from_millis(100);
+
 /// Headers that mean something where the request is executed.
 const CARRIED: &[&str] = &["x-lock", "x-lock-token", "x-sync-min-seq", "cache-control", "content-type"];
 
@@ -45,7 +50,10 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         let inner = &*self.0;
         if let Target::Datacenter(datacenter) = target {
             // Certainty first: what was sent into a cut is neither done nor undone.
-            inner.neighbours.reach(datacenter).await.map_err(|error| self.unsent(target, error))?;
+            let reached = timeout_at(self.reached_by(asked), inner.neighbours.reach(datacenter)).await;
+            let silent =
+                || PeerError::Unreached(format!("no answer within {:?}", inner.settings.times.forward));
+            reached.unwrap_or_else(|_| Err(silent())).map_err(|error| self.unsent(target, error))?;
         }
         let deadline = self.patience(asked);
         let forward = self.as_forward(asked);
@@ -78,6 +86,16 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
                 Err(self.unsent(target, error))
             }
         }
+    }
+
+    /// By when the other datacenter must have answered. A request that looks again does not wait anew, and one that comes
+    /// to need the home only after a long wait of its own does.
+    fn reached_by(&self, asked: &Asked<'_>) -> Instant {
+        let (now, forward) = (lifecycle::now(), self.0.settings.times.forward);
+        let first = asked.arrived + forward;
+        let by = if now < first { first } else { now + forward };
+        // A greeting that began with the request ends by itself, and tells others too.
+        by + GREETING
     }
 
     /// The refusal of a request that was executed nowhere.

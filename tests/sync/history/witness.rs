@@ -1,6 +1,8 @@
 //! I3, I4, I8, I9: what Consul holds at home and at replicas, looked at after every change. The journal is read as any
 //! follower reads it and folded here once more; each replica must be what that gave at its position.
 
+mod sampled;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
