@@ -4,4 +4,5 @@
 
 pub mod admin;
 pub mod bootstrap;
+pub mod report;
 pub mod work;

@@ -60,7 +60,7 @@ const LAYERS: &[Layer] = &[
 
     // Envoy the process: its bootstrap, its admin interface, intended against actual.
     layer("envoy::bootstrap", &["model", "xds::json", "xds::resource", "xds::status"], PURE),
-    layer("envoy::report", &["model", "xds::resource", "xds::status"], PURE),
+    layer("envoy::report", &["model", "xds::json", "xds::resource", "xds::status"], PURE),
     layer("envoy", &["envoy::bootstrap", "envoy::report", "fault", "fetch", "model", "xds::resource", "xds::status"], SHELL),
 
     // The last known good on disk. Knows neither Consul nor Envoy.

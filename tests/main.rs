@@ -17,6 +17,7 @@ mod many_services;
 mod metrics_golden;
 mod operating;
 mod package;
+mod proxy_diff;
 mod rig;
 mod state;
 mod sync;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use causeway::{
+    envoy::admin::Admin,
     lifecycle,
     xds::{
         resource::{Resource, cluster::Cluster, endpoints::Endpoints},
@@ -29,12 +30,15 @@ const PROXY: &str = "web-sidecar-proxy";
 /// A cluster whose endpoints do not follow warms for 15 s.
 const NO_WARMING: Duration = Duration::from_secs(8);
 
+/// The file in which an Envoy tells its admin interface's address.
+const ADMIN: &str = "admin.txt";
+
 /// How often a change is tried: a machine with other work is slow at times, warming is slow each time.
 const TRIES: u64 = 5;
 
 /// How an Envoy gets its configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Transport {
+pub(crate) enum Transport {
     DeltaAds,
     SotwAds,
     Delta,
@@ -108,6 +112,8 @@ pub(crate) fn run(dir: &Path, bootstrap: &serde_json::Value) -> Child {
     Command::new(envoy_binary())
         .args(["--disable-hot-restart", "--concurrency", "1", "-l", "warn", "-c"])
         .arg(&config)
+        .arg("--admin-address-path")
+        .arg(dir.join(ADMIN))
         .stdout(Stdio::null())
         .stderr(log)
         .kill_on_drop(true)
@@ -129,7 +135,7 @@ impl Rig {
         Self::over(Transport::DeltaAds, resources).await
     }
 
-    async fn over(transport: Transport, resources: Vec<Resource>) -> Self {
+    pub(crate) async fn over(transport: Transport, resources: Vec<Resource>) -> Self {
         let count = resources.len();
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("xds.sock");
@@ -143,8 +149,18 @@ impl Rig {
         rig
     }
 
-    fn server(&self) -> &Server {
+    pub(crate) fn server(&self) -> &Server {
         self.server.as_ref().unwrap()
+    }
+
+    pub(crate) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// Envoy's admin interface; it has one once it has been given anything.
+    pub(crate) fn admin(&self) -> Admin {
+        let address = std::fs::read_to_string(self.dir.path().join(ADMIN)).unwrap();
+        Admin::new(format!("http://{}", address.trim()))
     }
 
     pub(crate) fn offer(&mut self, resources: Vec<Resource>) {

@@ -1,10 +1,11 @@
 //! `causeway proxy`: what each Envoy was sent, took and refused, and what it is meant to run, as the agent tells it;
 //! and the ends of an Envoy's service, which service managers call.
 //!
-//! This file asks the agent; `status` and `config` turn its answers into text, purely. `ready` and `drain` speak with
-//! Envoy and, through `maintenance`, with Consul.
+//! This file asks the agent; `status` and `config` turn its answers into text, purely. `diff` compares them with what
+//! Envoy has. `ready` and `drain` speak with Envoy and, through `maintenance`, with Consul.
 
 mod config;
+pub mod diff;
 mod drain;
 mod maintenance;
 mod ready;
@@ -77,6 +78,9 @@ enum Command {
     /// The resources a proxy is meant to have, as the JSON that Envoy reads; private keys are redacted
     #[command(after_help = CONFIG_HELP)]
     Config(ConfigArgs),
+    /// Whether an Envoy has what it is meant to have, by resource and field
+    #[command(after_help = diff::HELP)]
+    Diff(diff::DiffArgs),
     /// Wait until an Envoy serves, and end the maintenance that `drain` began
     #[command(after_help = ready::HELP)]
     Ready(ready::ReadyArgs),
@@ -136,10 +140,7 @@ struct EnvoyFlags {
 
 impl EnvoyFlags {
     fn admin(&self) -> Admin {
-        match socket_path(&self.admin) {
-            Some(Ok(path)) => Admin::on_socket(path),
-            Some(Err(_)) | None => Admin::new(format!("http://{}", self.admin)),
-        }
+        admin_at(&self.admin)
     }
 
     fn proxy_id(&self) -> Option<&String> {
@@ -149,13 +150,7 @@ impl EnvoyFlags {
     /// What is wrong when the Envoy that answers is not that of the proxy that was named.
     async fn mismatch(&self, admin: &Admin) -> Result<Option<String>, AdminError> {
         let found = admin.node_id().await?;
-        let Some(wanted) = self.proxy_id().filter(|wanted| **wanted != found) else { return Ok(None) };
-        Ok(Some(format!(
-            "the Envoy at {} is that of `{}`, not of `{wanted}`; name its own admin interface with `--admin`, or by \
-             ENVOY_ADMIN in the instance's env file",
-            self.admin,
-            status::printable(&found)
-        )))
+        Ok(self.proxy_id().and_then(|wanted| mismatch(&self.admin, wanted, &found)))
     }
 
     /// Consul's side of the proxy that was named; none if none was.
@@ -172,6 +167,25 @@ impl EnvoyFlags {
     }
 }
 
+/// What is wrong with the Envoy at this address, if its node id is not the proxy's that is wanted.
+fn mismatch(address: &str, wanted: &str, found: &str) -> Option<String> {
+    (found != wanted).then(|| {
+        format!(
+            "the Envoy at {address} is that of `{}`, not of `{wanted}`; name its own admin interface with `--admin`, or by \
+             ENVOY_ADMIN in the instance's env file",
+            status::printable(found)
+        )
+    })
+}
+
+/// The admin interface at an address of the form that [`admin_address`] takes.
+fn admin_at(address: &str) -> Admin {
+    match socket_path(address) {
+        Some(Ok(path)) => Admin::on_socket(path),
+        Some(Err(_)) | None => Admin::new(format!("http://{address}")),
+    }
+}
+
 fn admin_address(text: &str) -> Result<String, String> {
     match socket_path(text) {
         Some(path) => path.map(|_| text.to_owned()),
@@ -184,6 +198,7 @@ pub async fn run(args: ProxyArgs, env: &dyn Fn(&str) -> Option<String>) -> anyho
     match args.command {
         Command::Status(args) => show_status(args).await,
         Command::Config(args) => show_config(args).await,
+        Command::Diff(args) => Ok(diff::run(args).await),
         Command::Ready(args) => ready::run(args, env).await,
         Command::Drain(args) => drain::run(args, env).await,
     }

@@ -7,6 +7,25 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// What stands in place of a secret wherever one would be printed, as in Envoy's own dumps.
 pub const REDACTED: &str = "[redacted]";
 
+/// What of Envoy's messages holds secrets, by a part of the field's name. A user's own cluster or listener may have any.
+const SECRET: [&str; 8] = [
+    "private_key",
+    "password",
+    "token",
+    "secret",
+    "session_ticket_keys",
+    "initial_metadata",
+    "credential",
+    "api_key",
+];
+
+/// Whether a field of that name, alone or as part of what is secret already, may hold a secret. The names of secrets to
+/// fetch are none themselves.
+pub fn names_a_secret(field: &str, is_part_of_one: bool) -> bool {
+    let names_one = field.ends_with("sds_secret_config") || field.ends_with("sds_secret_configs");
+    !names_one && (is_part_of_one || SECRET.iter().any(|part| field.contains(part)))
+}
+
 /// A secret text. It prints and serializes as [`REDACTED`]; only [`SecretText::expose`] gives it away, so that
 /// every place that hands a secret on can be found by that name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -47,6 +47,22 @@ pub struct Nack {
     pub at_ms: u64,
 }
 
+/// The words of a refusal without the message that was refused, which Envoy may print in whole: a user may have written
+/// keys and passwords into it, and it is of no help.
+pub fn refusal_words(message: &str) -> String {
+    /// Where Envoy's print of a message begins; what follows the slash changes from build to build.
+    const PRINT: &str = "goo.gle/";
+    if !message.contains(PRINT) && !message.contains("Proto constraint validation failed") {
+        return message.to_owned();
+    }
+    let mut lines = message.lines();
+    // The words go on behind the last line of a print; all its own lines are fields or brackets.
+    let first = lines.next().unwrap_or_default();
+    let words = std::iter::once(first).chain(lines.filter(|line| line.starts_with(": ")));
+    let words = words.map(|line| line.split(PRINT).next().unwrap_or(line).trim_matches([' ', ':']));
+    words.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(": ")
+}
+
 /// One resource on a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceStatus {
@@ -74,4 +90,35 @@ pub enum ResourceState {
     Rejected,
     /// Asked for by name and not in the catalog.
     Absent,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::refusal_words;
+
+    #[test]
+    fn a_message_that_envoy_prints_is_left_out() {
+        let printed = "Error adding/updating cluster(s) api: goo.gle/debugproto   \nname: \"api\"\nkey {\n  inline_string: \
+                       \"KEY\"\n}\n: Proto constraint validation failed (A: embedded | caused by B: too small), db: no";
+        let expected = "Error adding/updating cluster(s) api: Proto constraint validation failed (A: embedded | caused by B: \
+                        too small), db: no";
+        assert_eq!(refusal_words(printed), expected);
+        let alone = printed.replace("Error adding/updating cluster(s) api: ", "").replace(", db: no", "");
+        assert!(
+            refusal_words(&alone).starts_with("Proto constraint validation failed (A"),
+            "{}",
+            refusal_words(&alone)
+        );
+        let behind =
+            "Proto constraint validation failed (A: too small): name: \"api\"\ninline_string: \"KEY\"\n";
+        assert_eq!(refusal_words(behind), "Proto constraint validation failed (A: too small): name: \"api\"");
+    }
+
+    #[test]
+    fn plain_words_stay_as_they_are() {
+        for words in ["", "no", "a:\n: b", "error adding listener '127.0.0.1:1': no filter chains specified"]
+        {
+            assert_eq!(refusal_words(words), words);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use envoy_types::pb::google::protobuf::Any;
 use serde_json::Value;
 
 use crate::{
-    model::secret::{REDACTED, SecretText},
+    model::secret::{REDACTED, SecretText, names_a_secret},
     xds::{
         encode, json,
         resource::{
@@ -14,18 +14,6 @@ use crate::{
         },
     },
 };
-
-/// What of Envoy's messages holds secrets, by a part of the field's name. A user's own cluster or listener may have any.
-const SECRET: [&str; 8] = [
-    "private_key",
-    "password",
-    "token",
-    "secret",
-    "session_ticket_keys",
-    "initial_metadata",
-    "credential",
-    "api_key",
-];
 
 /// The resource as Envoy is given it, without private keys, and without what looks like a secret in a message that a
 /// user wrote.
@@ -68,9 +56,7 @@ fn hide(value: &mut Value, is_secret: bool) {
 }
 
 fn hide_field(name: &str, value: &mut Value, is_secret: bool) {
-    // The names of secrets to fetch are none themselves.
-    let names_one = name.ends_with("sds_secret_config") || name.ends_with("sds_secret_configs");
-    let is_secret = !names_one && (is_secret || SECRET.iter().any(|part| name.contains(part)));
+    let is_secret = names_a_secret(name, is_secret);
     match value {
         Value::String(text) if is_secret && name == "inline_bytes" => {
             *text = BASE64_STANDARD.encode(REDACTED)

@@ -19,6 +19,7 @@ use crate::xds::{
     encode::Source,
     resource::{Kind, XDS_CLUSTER},
     snapshot::Entry,
+    status::refusal_words,
     subscription::{Request, Response, SotwRequest},
     version::Version,
 };
@@ -37,7 +38,7 @@ pub(super) fn delta_request(wire: DeltaDiscoveryRequest) -> Request {
         unsubscribe: wire.resource_names_unsubscribe,
         initial_versions: versions.map(|(name, version)| (name, Version::from(version.as_str()))).collect(),
         nonce: wire.response_nonce,
-        error: wire.error_detail.map(|status| status.message),
+        error: wire.error_detail.map(|status| refusal_words(&status.message)),
     }
 }
 
@@ -47,7 +48,7 @@ pub(super) fn sotw_request(wire: DiscoveryRequest) -> SotwRequest {
         names: wire.resource_names,
         version: wire.version_info,
         nonce: wire.response_nonce,
-        error: wire.error_detail.map(|status| status.message),
+        error: wire.error_detail.map(|status| refusal_words(&status.message)),
     }
 }
 
