@@ -22,6 +22,8 @@ mod figures;
 mod floor;
 #[path = "fanout/http2.rs"]
 mod http2;
+#[path = "fanout/load.rs"]
+mod load;
 #[path = "fanout/server.rs"]
 mod server;
 
@@ -40,6 +42,12 @@ use crate::figures::{machine, median, percentile};
 const RUNS: usize = 5;
 /// Streams, and changes in each run.
 const SIZES: [(usize, usize); 3] = [(100, 100), (1_000, 60), (5_000, 15)];
+/// Changes each second to `CHURN_STREAMS`, for so many seconds; `CHURN_SECONDS` in the environment makes a soak of it.
+const CHURN: [usize; 3] = [10, 100, 1_000];
+const CHURN_STREAMS: usize = 1_000;
+const CHURN_SECONDS: usize = 20;
+const VANISHING: usize = 100_000;
+const HERD: usize = 5_000;
 const MEMORY_STREAMS: usize = 1_000;
 const RECONNECTS: usize = 1_000;
 /// What a process needs beside a descriptor for each connection.
@@ -67,6 +75,20 @@ enum Task {
     Reconnect {
         streams: usize,
     },
+    /// Changes of one endpoint at a steady rate.
+    Churn {
+        streams: usize,
+        per_second: usize,
+        seconds: usize,
+    },
+    /// Clients that are refused or vanish.
+    Vanish {
+        connects: usize,
+    },
+    /// All connect at once, while one is served.
+    Herd {
+        streams: usize,
+    },
 }
 
 /// What it found.
@@ -87,6 +109,31 @@ enum Found {
         us: u64,
         /// The most that any client was sent, all of HTTP/2 included.
         bytes: u64,
+    },
+    Churn {
+        /// How long clients lacked a change before they got it or a later one, of all responses.
+        p50: u64,
+        p99: u64,
+        max: u64,
+        /// Snapshots made: changes that come while one is made go into one.
+        published: usize,
+        responses: usize,
+        cpu_us: u64,
+        /// After a quarter of the time, and at its end.
+        kib_early: u64,
+        kib_late: u64,
+    },
+    Vanish {
+        us: u64,
+        before: load::Traces,
+        after: load::Traces,
+    },
+    Herd {
+        /// From the first connection until the last has everything.
+        us: u64,
+        /// From a change to its arrival at the one that was there before: while it was alone, and meanwhile.
+        quiet: Vec<u64>,
+        meanwhile: Vec<u64>,
     },
 }
 
@@ -141,6 +188,8 @@ fn measure(limit: u64) {
     report.push_str("to reach                  1,000 streams: p50 15, p99 40; 5,000 streams: p99 250\n");
     write_memory(&mut report, &mut raw);
     write_reconnect(&mut report, &mut raw);
+    keep(&report, &raw);
+    write_load(&mut report, &mut raw);
     let _ = writeln!(report, "\n{} at the end", machine());
     print!("{report}");
     keep(&report, &raw);
@@ -213,4 +262,57 @@ fn write_reconnect(report: &mut String, raw: &mut String) {
          sent to the one that was sent most, HTTP/2 included: {bytes} bytes; to reach: 5,000"
     );
     let _ = writeln!(raw, "\nreconnect, (us, most bytes sent to one): {runs:?}");
+}
+
+fn write_load(report: &mut String, raw: &mut String) {
+    let seconds = env::var("CHURN_SECONDS").map_or(CHURN_SECONDS, |text| text.parse().unwrap());
+    let _ = writeln!(
+        report,
+        "\nOne endpoint changes without end, {CHURN_STREAMS} streams, {seconds} s each: how long clients lacked a change, in ms\n\n\
+         {:<38} {:>8} {:>8} {:>8} {:>22} {:>20}",
+        "", "p50", "p99", "max", "cores of the server", "MiB early, at the end"
+    );
+    for per_second in CHURN {
+        let found = run(Task::Churn { streams: CHURN_STREAMS, per_second, seconds });
+        let Found::Churn { p50, p99, max, published, responses, cpu_us, kib_early, kib_late } = found else {
+            panic!("not about churn: {found:?}")
+        };
+        let [p50, p99, max] = [p50, p99, max].map(|us| us as f64 / 1_000.0);
+        let cores = cpu_us as f64 / 1_000_000.0 / seconds as f64;
+        let name = format!("{per_second} changes each second");
+        let _ = writeln!(
+            report,
+            "{name:<38} {p50:>8.1} {p99:>8.1} {max:>8.1} {cores:>22.2} {:>9} {:>10}",
+            kib_early / 1024,
+            kib_late / 1024
+        );
+        let _ = writeln!(raw, "\n{name}: {published} snapshots, {responses} responses");
+    }
+    let found = run(Task::Vanish { connects: VANISHING });
+    let Found::Vanish { us, before, after } = found else { panic!("not about vanishing: {found:?}") };
+    let _ = writeln!(
+        report,
+        "\n{VANISHING} clients that are refused or vanish, in {:.1} s: files {} and then {}, tasks {} and {}, MiB {} and {}",
+        us as f64 / 1_000_000.0,
+        before.files,
+        after.files,
+        before.tasks,
+        after.tasks,
+        before.kib / 1024,
+        after.kib / 1024
+    );
+    let found = run(Task::Herd { streams: HERD });
+    let Found::Herd { us, quiet, meanwhile } = found else { panic!("not about a herd: {found:?}") };
+    let ms = |of: &[u64], percent| percentile(of, percent) as f64 / 1_000.0;
+    let _ = writeln!(
+        report,
+        "\n{HERD} streams at once: all served after {:.1} s; a change to one that was there before, ms: p50 {:.1}, max {:.1} \
+         meanwhile ({:.1}, {:.1} before)",
+        us as f64 / 1_000_000.0,
+        ms(&meanwhile, 50),
+        ms(&meanwhile, 100),
+        ms(&quiet, 50),
+        ms(&quiet, 100)
+    );
+    let _ = writeln!(raw, "\nherd, us of each change: {meanwhile:?}, before: {quiet:?}");
 }

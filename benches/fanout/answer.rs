@@ -1,7 +1,19 @@
 //! What a client has to know of a delta response to answer it, without making anything of the rest.
 
 use bytes::Buf as _;
-use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use envoy_types::pb::envoy::{
+    config::{
+        core::v3::{address::Address, socket_address::PortSpecifier},
+        endpoint::v3::{ClusterLoadAssignment, lb_endpoint::HostIdentifier},
+    },
+    service::discovery::v3::DeltaDiscoveryResponse,
+};
+use prost::{
+    Message as _,
+    encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
+};
+
+use crate::catalog::{PORT_OF_FIRST_CHANGE, PORTS};
 
 // Fields of `DeltaDiscoveryResponse`.
 const RESOURCES: u32 = 2;
@@ -39,5 +51,29 @@ impl<'a> Answered<'a> {
             }
         }
         answered
+    }
+}
+
+/// Which change the endpoints of this name in a response are of, for a client that has seen `before`. Ports begin anew
+/// after [`PORTS`] changes: nobody is that far behind.
+pub(crate) fn change(message: &[u8], name: &str, before: Option<u32>) -> Option<u32> {
+    let response = DeltaDiscoveryResponse::decode(message).unwrap();
+    let resource = response.resources.into_iter().find(|resource| resource.name == name)?;
+    let endpoints = ClusterLoadAssignment::decode(&*resource.resource?.value).unwrap();
+    let offset = first_port(&endpoints)?.checked_sub(PORT_OF_FIRST_CHANGE)?;
+    let before = before.unwrap_or(0);
+    Some(before + (offset + PORTS - before % PORTS) % PORTS)
+}
+
+fn first_port(endpoints: &ClusterLoadAssignment) -> Option<u32> {
+    let Some(HostIdentifier::Endpoint(endpoint)) =
+        &endpoints.endpoints.first()?.lb_endpoints.first()?.host_identifier
+    else {
+        return None;
+    };
+    let Some(Address::SocketAddress(address)) = &endpoint.address.as_ref()?.address else { return None };
+    match address.port_specifier {
+        Some(PortSpecifier::PortValue(port)) => Some(port),
+        _ => None,
     }
 }

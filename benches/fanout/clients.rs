@@ -6,7 +6,7 @@ use std::{
     io::{self, BufRead as _},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::UNIX_EPOCH,
@@ -24,9 +24,14 @@ use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use crate::{answer::Answered, http2::Call};
+use crate::{
+    answer::{self, Answered},
+    figures::percentile,
+    http2::Call,
+};
 
-const PATH: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+pub(crate) const ADS: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 /// Connections made at once; the kernel's queue for a Unix socket is no longer than this everywhere.
 const CONNECTING: usize = 64;
@@ -42,6 +47,10 @@ pub(crate) struct Orders {
     pub(crate) resources: usize,
     /// Before all others one client learns the versions; the others say that they have them.
     pub(crate) reconnect: bool,
+    /// What their nodes' names begin with.
+    pub(crate) node: String,
+    /// Endpoints whose first port tells which change they are of: then staleness is noted.
+    pub(crate) watched: Option<String>,
 }
 
 /// What they say, a line each.
@@ -54,6 +63,9 @@ pub(crate) enum Said {
     Counting,
     /// Every client has had one more response, the last of them then.
     All { at_us: u64 },
+    /// How stale clients were at most before each response that brought them further, in microseconds, and how many
+    /// have the last change.
+    Stale { p50: u64, p99: u64, max: u64, responses: usize, current: usize },
 }
 
 /// Microseconds since the Unix epoch: the clock that processes share.
@@ -65,7 +77,7 @@ fn say(said: Said) {
     println!("{}", serde_json::to_string(&said).unwrap());
 }
 
-/// Runs until standard input ends; a line on it starts the count.
+/// Runs until standard input ends. An empty line on it starts the count; the moments of all changes end it.
 pub(crate) fn run(orders: Orders) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (clients, kinds) = (orders.clients, known(&orders));
@@ -87,9 +99,13 @@ pub(crate) fn run(orders: Orders) {
         (0..clients).map(start).collect::<Vec<Task<()>>>()
     });
     for line in io::stdin().lock().lines() {
-        let _ = line.unwrap();
-        tally.arrived.store(0, Ordering::SeqCst);
-        say(Said::Counting);
+        let line = line.unwrap();
+        if line.is_empty() {
+            tally.arrived.store(0, Ordering::SeqCst);
+            say(Said::Counting);
+        } else {
+            say(tally.stale(&serde_json::from_str::<Vec<u64>>(&line).unwrap()));
+        }
     }
 }
 
@@ -100,6 +116,17 @@ struct Tally {
     ready: AtomicUsize,
     bytes: AtomicU64,
     arrived: AtomicUsize,
+    steps: Mutex<Vec<Step>>,
+}
+
+/// A client came from one change to a later one.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    /// The first change that it did not have.
+    lacked: u32,
+    /// The last change that it has now.
+    has: u32,
+    at_us: u64,
 }
 
 impl Tally {
@@ -121,6 +148,27 @@ impl Tally {
     }
 }
 
+impl Tally {
+    /// A client has one more response, with the endpoints of this change.
+    fn step(&self, before: Option<u32>, has: u32) {
+        let lacked = before.map_or(0, |before| before + 1);
+        if before != Some(has) {
+            self.steps.lock().unwrap().push(Step { lacked, has, at_us: clock_us() });
+        }
+    }
+
+    fn stale(&self, changed_us: &[u64]) -> Said {
+        let steps = std::mem::take(&mut *self.steps.lock().unwrap());
+        let changed = |number: u32| changed_us[usize::try_from(number).unwrap()];
+        let stale: Vec<u64> =
+            steps.iter().map(|step| step.at_us.saturating_sub(changed(step.lacked))).collect();
+        let current =
+            steps.iter().filter(|step| usize::try_from(step.has).unwrap() + 1 == changed_us.len()).count();
+        let [p50, p99, max] = [50, 99, 100].map(|part| percentile(&stale, part));
+        Said::Stale { p50, p99, max, responses: stale.len(), current }
+    }
+}
+
 struct Client {
     orders: Arc<Orders>,
     versions: Arc<HashMap<String, HashMap<String, String>>>,
@@ -131,7 +179,7 @@ struct Client {
 impl Client {
     async fn run(self, number: usize) {
         let turn = self.turns.acquire().await.unwrap();
-        let mut stream = Stream::open(&self.orders.socket, &format!("proxy-{number}")).await;
+        let mut stream = Stream::open(&self.orders.socket, &format!("{}-{number}", self.orders.node)).await;
         drop(turn);
         for (kind, names) in known(&self.orders) {
             let versions = self.versions.get(kind.type_url()).cloned().unwrap_or_default();
@@ -141,10 +189,18 @@ impl Client {
             // Nothing is sent to one that has everything: what answers this was asked after all the rest.
             stream.ask(Kind::Listener, vec!["no such listener".to_owned()], HashMap::new()).await;
         }
-        let (mut resources, mut is_ready) = (0, false);
+        let (mut resources, mut is_ready, mut change) = (0, false, None);
         loop {
             let response = stream.next().await;
-            self.tally.arrived();
+            match &self.orders.watched {
+                None => self.tally.arrived(),
+                Some(watched) => {
+                    if let Some(now) = answer::change(&response, watched, change) {
+                        self.tally.step(change, now);
+                        change = Some(now);
+                    }
+                }
+            }
             let response = Answered::read(&response);
             resources += response.resources;
             let is_answered = response.removed > 0;
@@ -189,7 +245,7 @@ struct Stream {
 impl Stream {
     async fn open(socket: &Path, node: &str) -> Self {
         let node = Node { id: node.to_owned(), ..Node::default() };
-        Self { call: Call::open(socket, PATH).await, node: Some(node) }
+        Self { call: Call::open(socket, ADS).await, node: Some(node) }
     }
 
     async fn ask(&mut self, kind: Kind, names: Vec<String>, versions: HashMap<String, String>) {

@@ -30,6 +30,7 @@ use crate::{
     clients::{Orders, Said, clock_us},
     figures::{cpu_us, rss_kib},
     floor::Floor,
+    load,
 };
 
 /// Upstreams of the sidecar that is served.
@@ -62,7 +63,15 @@ pub(crate) fn run(asked: Asked) -> Found {
         Asked::Floor { streams, changes } => {
             let floor = Floor::start(&socket, &sidecar.snapshot);
             let names = BTreeMap::from([(Kind::Endpoints.short().to_owned(), vec!["any".to_owned()])]);
-            let orders = Orders { socket, clients: streams, names, resources: 1, reconnect: false };
+            let orders = Orders {
+                socket,
+                clients: streams,
+                names,
+                resources: 1,
+                reconnect: false,
+                node: "proxy".to_owned(),
+                watched: None,
+            };
             let clients = Clients::start(&orders);
             push(
                 clients,
@@ -96,6 +105,11 @@ pub(crate) fn run(asked: Asked) -> Found {
             served.settle();
             Found::Memory { kib_before, kib_after: rss_kib() }
         }
+        Asked::Churn { streams, per_second, seconds } => {
+            load::churn(&socket, &mut sidecar, streams, per_second, seconds, runtime.handle())
+        }
+        Asked::Vanish { connects } => runtime.block_on(load::vanish(&socket, &sidecar, connects)),
+        Asked::Herd { streams } => load::herd(&socket, &mut sidecar, streams),
         Asked::Reconnect { streams } => {
             let served = Served::start(&socket, &sidecar);
             let mut clients = Clients::start(&served.orders(&socket, streams, true));
@@ -137,11 +151,11 @@ fn settle(is_settled: &impl Fn() -> bool) {
 }
 
 /// A sidecar's resources, from a catalog that changes.
-struct Sidecar {
+pub(crate) struct Sidecar {
     sketch: Sketch,
     catalog: Catalog,
     world: World,
-    snapshot: Arc<Snapshot>,
+    pub(crate) snapshot: Arc<Snapshot>,
 }
 
 impl Sidecar {
@@ -155,7 +169,11 @@ impl Sidecar {
     }
 
     fn change(&mut self, round: usize) -> Arc<Snapshot> {
-        self.sketch.change(&mut self.catalog, round % UPSTREAMS, round);
+        self.change_of(round % UPSTREAMS, round)
+    }
+
+    pub(crate) fn change_of(&mut self, service: usize, round: usize) -> Arc<Snapshot> {
+        self.sketch.change(&mut self.catalog, service, round);
         self.build();
         self.snapshot.clone()
     }
@@ -171,8 +189,8 @@ impl Sidecar {
 }
 
 /// Causeway's server.
-struct Served {
-    source: Source,
+pub(crate) struct Served {
+    pub(crate) source: Source,
     registry: Registry,
     _stop: StopSource,
     _task: lifecycle::Task<()>,
@@ -180,6 +198,11 @@ struct Served {
 
 impl Served {
     fn start(socket: &Path, sidecar: &Sidecar) -> Self {
+        let limits = Limits { max_streams: usize::MAX, new_streams_per_second: u32::MAX, tcp_max_age: None };
+        Self::within(limits, socket, sidecar)
+    }
+
+    pub(crate) fn within(limits: Limits, socket: &Path, sidecar: &Sidecar) -> Self {
         let source =
             Source { offers: Arc::default(), latest: Arc::new(Mutex::new(sidecar.snapshot.clone())) };
         let mut registry = Registry::default();
@@ -187,18 +210,13 @@ impl Served {
         let (stop, stopped) = Stop::pair();
         let listeners = Listeners { unix: Some(bind_unix(socket, None, 0o600).unwrap()), tcp: None };
         let (_, ready) = watch::channel(true);
-        let server = Server {
-            source: Arc::new(source.clone()),
-            board: StatusBoard::new(),
-            metrics,
-            limits: Limits { max_streams: usize::MAX, new_streams_per_second: u32::MAX, tcp_max_age: None },
-            ready,
-        };
+        let server =
+            Server { source: Arc::new(source.clone()), board: StatusBoard::new(), metrics, limits, ready };
         let task = lifecycle::spawn("xds.serve", server.serve(listeners, stopped));
         Self { source, registry, _stop: stop, _task: task }
     }
 
-    fn orders(&self, socket: &Path, clients: usize, reconnect: bool) -> Orders {
+    pub(crate) fn orders(&self, socket: &Path, clients: usize, reconnect: bool) -> Orders {
         let snapshot = self.source.latest.lock().unwrap().clone();
         let of_kind = |kind| snapshot.of_kind(kind).map(|entry| entry.key.name.clone()).collect::<Vec<_>>();
         let kinds = [
@@ -209,7 +227,15 @@ impl Served {
         ];
         let names = kinds.into_iter().map(|(kind, names)| (kind.short().to_owned(), names)).collect();
         let resources = snapshot.iter().count();
-        Orders { socket: socket.to_owned(), clients, names, resources, reconnect }
+        Orders {
+            socket: socket.to_owned(),
+            clients,
+            names,
+            resources,
+            reconnect,
+            node: "proxy".to_owned(),
+            watched: None,
+        }
     }
 
     /// Whether every response is acknowledged.
@@ -223,24 +249,32 @@ impl Served {
         sum("causeway_xds_responses_total") == sum("causeway_xds_acks_total")
     }
 
-    fn settle(&self) {
+    pub(crate) fn settle(&self) {
         settle(&|| self.is_settled());
     }
 }
 
 /// Offers every proxy the same snapshot, each over a channel of its own, as the agent does.
 #[derive(Clone)]
-struct Source {
+pub(crate) struct Source {
     offers: Arc<Mutex<BTreeMap<ProxyId, watch::Sender<Offer>>>>,
     latest: Arc<Mutex<Arc<Snapshot>>>,
 }
 
 impl Source {
-    fn offer(&self, snapshot: &Arc<Snapshot>) {
+    pub(crate) fn offer(&self, snapshot: &Arc<Snapshot>) {
         self.latest.lock().unwrap().clone_from(snapshot);
         for offers in self.offers.lock().unwrap().values() {
             offers.send_replace(Offer::Ready(snapshot.clone()));
         }
+    }
+}
+
+impl Source {
+    /// Offers it to one proxy alone.
+    pub(crate) fn offer_to(&self, proxy: &str, snapshot: &Arc<Snapshot>) {
+        let offers = self.offers.lock().unwrap();
+        offers[&ProxyId::from(proxy)].send_replace(Offer::Ready(snapshot.clone()));
     }
 }
 
@@ -254,14 +288,14 @@ impl ProxySource for Source {
 }
 
 /// The process of the clients.
-struct Clients {
+pub(crate) struct Clients {
     child: Child,
     stdin: ChildStdin,
     said: BufReader<ChildStdout>,
 }
 
 impl Clients {
-    fn start(orders: &Orders) -> Self {
+    pub(crate) fn start(orders: &Orders) -> Self {
         let mut command = Command::new(env::current_exe().unwrap());
         command.arg("clients").arg(serde_json::to_string(orders).unwrap());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -270,7 +304,7 @@ impl Clients {
     }
 
     /// Waits until all have everything: how long that took, and the most bytes one of them read.
-    fn ready(&mut self) -> (u64, u64) {
+    pub(crate) fn ready(&mut self) -> (u64, u64) {
         loop {
             if let Said::Ready { from_us, at_us, bytes } = self.next() {
                 return (at_us - from_us, bytes);
@@ -278,16 +312,26 @@ impl Clients {
         }
     }
 
-    fn count(&mut self) {
+    pub(crate) fn count(&mut self) {
         writeln!(self.stdin).unwrap();
         while self.next() != Said::Counting {}
     }
 
     /// When the last of all had one more response.
-    fn all(&mut self) -> u64 {
+    pub(crate) fn all(&mut self) -> u64 {
         match self.next() {
             Said::All { at_us } => at_us,
             other => panic!("{other:?} while a change is under way"),
+        }
+    }
+
+    /// What they were, given the moments of all changes.
+    pub(crate) fn stale(&mut self, changed_us: &[u64]) -> Said {
+        writeln!(self.stdin, "{}", serde_json::to_string(changed_us).unwrap()).unwrap();
+        loop {
+            if let said @ Said::Stale { .. } = self.next() {
+                return said;
+            }
         }
     }
 

@@ -21,6 +21,11 @@ use serde_json::{Value, json};
 /// Endpoints of each service.
 const ENDPOINTS: usize = 10;
 
+/// The port that the first endpoint has after the first change; each change takes the next.
+pub(crate) const PORT_OF_FIRST_CHANGE: u32 = 20_001;
+/// So many changes have ports of their own.
+pub(crate) const PORTS: u32 = 20_000;
+
 /// A proxy and what it reaches.
 #[derive(Clone)]
 pub(crate) struct Sketch {
@@ -75,7 +80,8 @@ impl Sketch {
         let is_it =
             |topic: &Topic| matches!(topic, Topic::Connect { service, .. } if service.as_str() == name);
         let topic = topics.into_iter().find(is_it).expect("every service is asked for");
-        hear(catalog, &topic, &instances(&name, service, 20_001 + round % 20_000));
+        let port = PORT_OF_FIRST_CHANGE + u32::try_from(round).unwrap() % PORTS;
+        hear(catalog, &topic, &instances(&name, service, port));
     }
 
     fn body(&self, topic: &Topic) -> Option<Value> {
@@ -132,7 +138,7 @@ pub(crate) fn name(number: usize) -> String {
 }
 
 /// Sidecars of a service, the first of them on that port.
-fn instances(service: &str, number: usize, port: usize) -> Value {
+fn instances(service: &str, number: usize, port: u32) -> Value {
     let instance = |nth: usize| {
         let id = format!("{service}-{nth}-sidecar-proxy");
         let address = format!("10.{}.{}.{}", nth + 1, number / 250, number % 250 + 1);

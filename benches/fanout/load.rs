@@ -1,0 +1,201 @@
+//! Load and length: changes without end, clients that come and vanish, and all of them at once.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use causeway::{
+    lifecycle::{self, pace::Pace},
+    xds::{resource::Kind, server::Limits},
+};
+use envoy_types::pb::envoy::{config::core::v3::Node, service::discovery::v3::DeltaDiscoveryRequest};
+use tokio::{io::AsyncWriteExt as _, net::UnixStream, runtime::Handle, task::JoinSet};
+
+use crate::{
+    Found,
+    clients::{ADS, Said, clock_us},
+    figures::{cpu_us, rss_kib},
+    http2::Call,
+    server::{Clients, Served, Sidecar},
+};
+
+/// Whose endpoints change.
+const SERVICE: usize = 0;
+/// Connections at once of clients that vanish.
+const AT_ONCE: usize = 64;
+/// Clients that come and go before memory is looked at first: what the first of all cost is not what each costs.
+const WARM_UP: usize = 5_000;
+/// Between two changes of the one that was there before the herd.
+const BEAT: Duration = Duration::from_millis(20);
+/// How long what vanished may take to be gone.
+const GONE: Duration = Duration::from_secs(60);
+
+/// Changes at a steady rate, published as the agent publishes them: what comes while one is built goes out together.
+pub(crate) fn churn(
+    socket: &Path,
+    sidecar: &mut Sidecar,
+    streams: usize,
+    per_second: usize,
+    seconds: usize,
+    runtime: &Handle,
+) -> Found {
+    let served = Served::start(socket, sidecar);
+    let mut orders = served.orders(socket, streams, false);
+    let watched = sidecar.snapshot.of_kind(Kind::Endpoints).map(|entry| entry.key.name.clone());
+    orders.watched = watched.into_iter().find(|name| name.starts_with(&crate::catalog::name(SERVICE)));
+    assert!(orders.watched.is_some(), "endpoints are named after their service");
+    let mut clients = Clients::start(&orders);
+    clients.ready();
+    served.settle();
+    let (mut changed_us, mut pace, mut kib_early, mut published) = (Vec::new(), Pace::default(), 0, 0);
+    let (cpu_before, start, total) = (cpu_us(), Instant::now(), per_second * seconds);
+    while changed_us.len() < total {
+        let due = usize::try_from(start.elapsed().as_micros()).unwrap() * per_second / 1_000_000 + 1;
+        if due <= changed_us.len() {
+            let next = Duration::from_secs_f64(changed_us.len() as f64 / per_second as f64);
+            std::thread::sleep(next.saturating_sub(start.elapsed()));
+            continue;
+        }
+        changed_us.resize(due.min(total), clock_us());
+        let from = lifecycle::now();
+        let snapshot = sidecar.change_of(SERVICE, changed_us.len() - 1);
+        served.source.offer(&snapshot);
+        published += 1;
+        pace.worked(from, lifecycle::now());
+        runtime.block_on(pace.rested());
+        if kib_early == 0 && changed_us.len() >= total / 4 {
+            kib_early = rss_kib();
+        }
+    }
+    served.settle();
+    let (kib_late, cpu_us) = (rss_kib(), cpu_us() - cpu_before);
+    let Said::Stale { p50, p99, max, responses, current } = clients.stale(&changed_us) else {
+        panic!("the clients tell how stale they were")
+    };
+    assert_eq!(current, streams, "every client has the last change");
+    Found::Churn { p50, p99, max, published, responses, cpu_us, kib_early, kib_late }
+}
+
+/// Clients that are refused or vanish, in four manners by turns.
+pub(crate) async fn vanish(socket: &Path, sidecar: &Sidecar, connects: usize) -> Found {
+    let limits = Limits { max_streams: usize::MAX, new_streams_per_second: u32::MAX, tcp_max_age: None };
+    let _served = Served::within(limits, socket, sidecar);
+    come_and_go(socket, WARM_UP).await;
+    let before = Traces::settled(None).await;
+    let start = Instant::now();
+    come_and_go(socket, connects).await;
+    let us = u64::try_from(start.elapsed().as_micros()).unwrap();
+    let after = Traces::settled(Some(&before)).await;
+    Found::Vanish { us, before, after }
+}
+
+async fn come_and_go(socket: &Path, connects: usize) {
+    let mut all = JoinSet::new();
+    for number in 0..connects {
+        if all.len() >= AT_ONCE {
+            all.join_next().await.unwrap().unwrap();
+        }
+        let socket = socket.to_owned();
+        all.spawn(async move { one(&socket, number % 4).await });
+    }
+    while let Some(one) = all.join_next().await {
+        one.unwrap();
+    }
+}
+
+async fn one(socket: &Path, manner: usize) {
+    let node = |id: &str| Some(Node { id: id.to_owned(), ..Node::default() });
+    let asks = |id: &str| DeltaDiscoveryRequest {
+        node: node(id),
+        type_url: Kind::Cluster.type_url().to_owned(),
+        ..DeltaDiscoveryRequest::default()
+    };
+    match manner {
+        // Gone before it said anything.
+        0 => drop(UnixStream::connect(socket).await.unwrap()),
+        1 => {
+            let mut unix = UnixStream::connect(socket).await.unwrap();
+            // The server may have closed it already.
+            let _ = unix.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
+        }
+        // Refused: it does not say who it is.
+        2 => Call::open(socket, ADS).await.send(&asks("")).await,
+        // Gone while it is answered.
+        _ => {
+            let mut call = Call::open(socket, ADS).await;
+            call.send(&asks("vanishing")).await;
+            drop(call.next().await);
+        }
+    }
+}
+
+/// What clients leave behind in a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Traces {
+    pub(crate) kib: u64,
+    pub(crate) files: usize,
+    pub(crate) tasks: usize,
+}
+
+impl Traces {
+    fn now() -> Self {
+        Self {
+            kib: rss_kib(),
+            files: fs::read_dir("/proc/self/fd").unwrap().count(),
+            tasks: Handle::current().metrics().num_alive_tasks(),
+        }
+    }
+
+    /// When nothing changes any more, or files and tasks are what they were.
+    async fn settled(wanted: Option<&Self>) -> Self {
+        let until = Instant::now() + GONE;
+        let mut last = Self::now();
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let now = Self::now();
+            let same = |other: &Self| (now.files, now.tasks) == (other.files, other.tasks);
+            if same(wanted.unwrap_or(&last)) || Instant::now() > until {
+                return now;
+            }
+            last = now;
+        }
+    }
+}
+
+/// Thousands connect at once to an agent that serves one.
+pub(crate) fn herd(socket: &Path, sidecar: &mut Sidecar, streams: usize) -> Found {
+    let served = Served::within(Limits::default(), socket, sidecar);
+    let mut orders = served.orders(socket, 1, false);
+    "first".clone_into(&mut orders.node);
+    let mut first = Clients::start(&orders);
+    first.ready();
+    served.settle();
+    first.count();
+    let mut round = 0;
+    let mut push = || {
+        std::thread::sleep(BEAT);
+        round += 1;
+        let snapshot = sidecar.change_of(SERVICE, round);
+        let from = clock_us();
+        served.source.offer_to("first-0", &snapshot);
+        first.all().saturating_sub(from)
+    };
+    let quiet: Vec<u64> = (0..100).map(|_| push()).collect();
+    let mut herd = Clients::start(&served.orders(socket, streams, false));
+    let (told, ready) = std::sync::mpsc::channel();
+    let waiting = std::thread::spawn(move || {
+        told.send(herd.ready().0).unwrap();
+        herd
+    });
+    let mut meanwhile = Vec::new();
+    let us = loop {
+        meanwhile.push(push());
+        if let Ok(us) = ready.try_recv() {
+            break us;
+        }
+    };
+    drop(waiting.join().unwrap());
+    Found::Herd { us, quiet, meanwhile }
+}
