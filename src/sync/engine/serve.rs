@@ -27,6 +27,9 @@ use crate::{
 /// Between two looks at where a request can go, when it could go nowhere.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// A look that failed after so long was not refused but had no answer.
+const WAITED: Duration = Duration::from_millis(500);
+
 /// For a connection to the local Consul to come free: a request takes some ms, so that only a Consul in trouble has none.
 const ROOM: Duration = Duration::from_secs(5);
 
@@ -106,13 +109,17 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
     async fn routed(&self, asked: &Asked<'_>) -> Passed {
         let give_up = asked.arrived + self.0.settings.times.forward;
         loop {
+            let began = lifecycle::now();
             let refusal = match self.once(asked).await {
                 Ok(response) => return response,
                 Err(refusal) => refusal,
             };
             let is_passing = matches!(refusal, Refusal::NotServing(_) | Refusal::HomeUnreachable { .. });
             // Whoever asked first looks again; those who only pass on tell at once.
-            if !is_passing || asked.request.origin.is_some() || lifecycle::now() + LOOK_EVERY >= give_up {
+            // What was waited for would be waited for again, here or at the agent that it was passed to.
+            let was_waited_for = began + WAITED <= lifecycle::now();
+            let is_over = was_waited_for || lifecycle::now() + LOOK_EVERY >= give_up;
+            if !is_passing || asked.request.origin.is_some() || is_over {
                 let response = answer::refusal(&refusal);
                 self.tell(asked, &response).await;
                 return Passed::Whole(response);
