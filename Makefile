@@ -22,8 +22,9 @@ test: tools ## all tests, real Consul and Envoy included (the layers are read by
 	  /^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	  END { printf "\n%d tests passed, %d failed, %d ignored\n", passed, failed, ignored }'
 
-soak: tools ## the long runs: thousands of seeds of the simulation, hundreds of random programs against Consul
+soak: tools ## the long runs: thousands of seeds of the simulation, hundreds of random programs against Consul, every decoder fuzzed
 	SYNC_SEEDS=$${SYNC_SEEDS:-3000} SYNC_PROGRAMS=$${SYNC_PROGRAMS:-3000} cargo test --locked --test it -- sync:: --nocapture
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-300} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} cargo test --locked --test it -- fuzz::every --nocapture
 
 test-vm: tools ## as root: the units and the package, in a Debian booted in a container
 	cargo build --locked
