@@ -4,7 +4,7 @@
 
 pub mod acl;
 pub mod api;
-mod census;
+pub mod census;
 pub mod client;
 #[cfg(test)]
 mod fake;

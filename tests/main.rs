@@ -8,6 +8,7 @@ mod compatibility;
 mod config_golden;
 mod consul;
 mod drain;
+mod fuzz;
 mod golden;
 mod golden_envoy;
 mod kv_command;

@@ -31,6 +31,8 @@ impl From<String> for Refusal {
 /// A document being read.
 pub(crate) struct Document<'a> {
     text: &'a str,
+    /// Where each line begins.
+    lines: Vec<usize>,
     table: &'a DeTable<'a>,
     problems: Vec<Problem>,
     /// Lines that are no TOML: what recovery made of them is not judged again.
@@ -49,12 +51,15 @@ pub(crate) struct Reading<'d, 'a> {
 
 impl<'a> Document<'a> {
     pub(crate) fn new(text: &'a str, table: &'a DeTable<'a>, syntax: &[toml::de::Error]) -> Self {
-        let mut document = Self { text, table, problems: Vec::new(), broken: BTreeSet::new() };
+        let begins = text.match_indices('\n').map(|(newline, _)| newline + 1);
+        let lines = std::iter::once(0).chain(begins).collect();
+        let mut document = Self { text, lines, table, problems: Vec::new(), broken: BTreeSet::new() };
         let mut broken = BTreeSet::new();
         for error in syntax {
-            let (line, column) = document.position(error.span().map_or(0, |span| span.start));
+            let at = error.span().map_or(0, |span| span.start);
             // The first error of a line is its cause, those behind it follow from it.
-            if broken.insert(line) {
+            if broken.insert(document.line(at)) {
+                let (line, column) = document.position(at);
                 document.problems.push(Problem {
                     place: Place::File { line, column },
                     key: String::new(),
@@ -153,17 +158,22 @@ impl<'a> Document<'a> {
     }
 
     fn push(&mut self, span: Range<usize>, key: &str, problem: String, remedy: String) {
-        let (line, column) = self.position(span.start);
-        if !self.broken.contains(&line) {
+        if !self.broken.contains(&self.line(span.start)) {
+            let (line, column) = self.position(span.start);
             let place = Place::File { line, column };
             self.problems.push(Problem { place, key: key.into(), problem, remedy });
         }
     }
 
     fn position(&self, offset: usize) -> (usize, usize) {
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        let line = self.line(offset);
+        let before = self.text.get(self.lines[line - 1]..offset).unwrap_or_default();
+        (line, before.chars().count() + 1)
+    }
+
+    /// The line that this byte is in, counted from 1. A file may have very many problems: none looks at all of it.
+    fn line(&self, offset: usize) -> usize {
+        self.lines.partition_point(|begins| *begins <= offset)
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) type Mark = u64;
 
 /// The marks of a datacenter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Census {
+pub struct Census {
     /// Of all names with their kinds.
     names: Mark,
     /// Of the instances registered under a name.
@@ -99,7 +99,7 @@ pub(crate) fn datacenter(topic: &Topic) -> Option<&Datacenter> {
 
 impl Census {
     /// Reads `/v1/internal/ui/nodes`.
-    pub(crate) fn read(body: &[u8]) -> Result<Self, WireError> {
+    pub fn read(body: &[u8]) -> Result<Self, WireError> {
         let shape = |error: serde_json::Error| WireError::Shape(error.to_string());
         let nodes: Option<Vec<WireNode<'_>>> = serde_json::from_slice(body).map_err(shape)?;
         let (mut census, mut names) = (Self::default(), BTreeSet::new());
