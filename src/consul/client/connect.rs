@@ -111,13 +111,23 @@ pub(crate) fn http_client(settings: &ConsulSettings) -> Result<Http, ClientError
             Way::Tls(authority.clone(), name, TlsConnector::from(Arc::new(config)))
         }
     };
-    Ok(Client::builder(TokioExecutor::new())
+    Ok(pool(way))
+}
+
+/// A pool of connections that are made elsewhere.
+#[cfg(test)]
+pub(super) fn http_client_over(dial: Dial) -> Http {
+    pool(Way::Given(dial))
+}
+
+fn pool(way: Way) -> Http {
+    Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
         .http2_keep_alive_interval(PING_EVERY)
         .http2_keep_alive_timeout(PING_PATIENCE)
-        .build(Connector(Arc::new(way))))
+        .build(Connector(Arc::new(way)))
 }
 
 /// Opens connections to the one agent of the settings, whatever URI is asked for.
@@ -128,7 +138,13 @@ enum Way {
     Tcp(String),
     Tls(String, ServerName<'static>, TlsConnector),
     Unix(PathBuf),
+    #[cfg(test)]
+    Given(Dial),
 }
+
+/// Makes a connection within the process.
+#[cfg(test)]
+pub(crate) type Dial = Box<dyn Fn() -> io::Result<tokio::io::DuplexStream> + Send + Sync>;
 
 impl Service<Uri> for Connector {
     type Response = TokioIo<Stream>;
@@ -153,6 +169,8 @@ async fn open(way: &Way) -> io::Result<Stream> {
             let stream = connector.connect(name.clone(), tcp(authority).await?).await?;
             Ok(Stream::Tls(Box::new(stream)))
         }
+        #[cfg(test)]
+        Way::Given(dial) => Ok(Stream::Given(dial()?)),
     }
 }
 
@@ -167,6 +185,8 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+    #[cfg(test)]
+    Given(tokio::io::DuplexStream),
 }
 
 impl Connection for Stream {
@@ -186,6 +206,8 @@ macro_rules! each {
             Stream::Tcp($stream) => $call,
             Stream::Tls($stream) => $call,
             Stream::Unix($stream) => $call,
+            #[cfg(test)]
+            Stream::Given($stream) => $call,
         }
     };
 }
