@@ -8,3 +8,6 @@ pub mod metrics;
 mod publish;
 mod sources;
 mod sync;
+
+#[cfg(test)]
+mod tests;

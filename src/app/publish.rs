@@ -104,11 +104,12 @@ impl Publisher {
                 () = pace.rested() => {}
             }
             tokio::select! {
+                biased;
                 () = stop.wait() => return,
+                () = sleep_until(forget_at) => self.interests.forget_released(lifecycle::now()),
                 changed = self.catalog.changed() => if changed.is_err() { return },
                 changed = self.wanted.changed() => if changed.is_err() { return },
                 changed = self.options.changed() => if changed.is_err() { return },
-                () = sleep_until(forget_at) => self.interests.forget_released(lifecycle::now()),
             }
         }
     }

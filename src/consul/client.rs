@@ -153,6 +153,14 @@ impl Client {
         Ok(Self(Arc::new(Shared { settings, credentials, http })))
     }
 
+    /// A client over connections that are made elsewhere.
+    #[cfg(test)]
+    pub(crate) fn over(settings: ConsulSettings, dial: connect::Dial) -> Result<Self, ClientError> {
+        let credentials = Credentials::new(&settings)?;
+        let http = ArcSwap::from_pointee(connect::http_client_over(dial));
+        Ok(Self(Arc::new(Shared { settings, credentials, http })))
+    }
+
     /// What the client was made of.
     pub fn settings(&self) -> &ConsulSettings {
         &self.0.settings

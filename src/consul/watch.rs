@@ -157,15 +157,15 @@ impl Owner {
     ) {
         let mut next_end = None;
         loop {
+            // Reports last: there may be more of them all the time.
             tokio::select! {
+                biased;
                 () = stop.wait() => return,
-                Some(report) = reports.recv() => {
-                    let mut has_changed = self.take(report);
-                    while let Ok(report) = reports.try_recv() {
-                        has_changed |= self.take(report);
-                    }
-                    self.publish(has_changed);
+                () = until(next_end) => {
+                    self.forget_unwanted(lifecycle::now());
+                    next_end = self.next_end();
                 }
+                () = until(self.shelf.due()) => self.tend_shelf(lifecycle::now()),
                 () = self.pace.rested(), if self.has_news => self.publish(true),
                 Some(wish) = wishes.recv() => {
                     self.wish(wish);
@@ -175,16 +175,18 @@ impl Owner {
                     self.follow_wanted();
                     next_end = self.next_end();
                 }
-                () = until(next_end) => {
-                    self.forget_unwanted(lifecycle::now());
-                    next_end = self.next_end();
-                }
-                () = until(self.shelf.due()) => self.tend_shelf(lifecycle::now()),
                 Some(ended) = self.pollers.join_next() => {
                     if !ended.as_ref().is_err_and(JoinError::is_cancelled) {
                         tracing::error!(?ended, "a poller ended by itself, which is a fault of this program");
                         return;
                     }
+                }
+                Some(report) = reports.recv() => {
+                    let mut has_changed = self.take(report);
+                    while let Ok(report) = reports.try_recv() {
+                        has_changed |= self.take(report);
+                    }
+                    self.publish(has_changed);
                 }
             }
         }

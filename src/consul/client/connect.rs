@@ -116,7 +116,17 @@ pub(crate) fn http_client(settings: &ConsulSettings) -> Result<Http, ClientError
             Way::Tls(authority.clone(), name, TlsConnector::from(Arc::new(config)))
         }
     };
-    Ok(Client::builder(TokioExecutor::new())
+    Ok(pool(way))
+}
+
+/// A pool of connections that are made elsewhere.
+#[cfg(test)]
+pub(super) fn http_client_over(dial: Dial) -> Http {
+    pool(Way::Given(dial))
+}
+
+fn pool(way: Way) -> Http {
+    Client::builder(TokioExecutor::new())
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE)
@@ -124,7 +134,7 @@ pub(crate) fn http_client(settings: &ConsulSettings) -> Result<Http, ClientError
         .http2_keep_alive_timeout(PING_PATIENCE)
         .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
         .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .build(Connector(Arc::new(way))))
+        .build(Connector(Arc::new(way)))
 }
 
 /// Opens connections to the one agent of the settings, whatever URI is asked for.
@@ -135,7 +145,13 @@ enum Way {
     Tcp(String),
     Tls(String, ServerName<'static>, TlsConnector),
     Unix(PathBuf),
+    #[cfg(test)]
+    Given(Dial),
 }
+
+/// Makes a connection within the process.
+#[cfg(test)]
+pub(crate) type Dial = Box<dyn Fn() -> io::Result<tokio::io::DuplexStream> + Send + Sync>;
 
 impl Service<Uri> for Connector {
     type Response = TokioIo<Stream>;
@@ -160,6 +176,8 @@ async fn open(way: &Way) -> io::Result<Stream> {
             let stream = connector.connect(name.clone(), tcp(authority).await?).await?;
             Ok(Stream::Tls(Box::new(stream)))
         }
+        #[cfg(test)]
+        Way::Given(dial) => Ok(Stream::Given(dial()?)),
     }
 }
 
@@ -174,6 +192,8 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+    #[cfg(test)]
+    Given(tokio::io::DuplexStream),
 }
 
 impl Connection for Stream {
@@ -193,6 +213,8 @@ macro_rules! each {
             Stream::Tcp($stream) => $call,
             Stream::Tls($stream) => $call,
             Stream::Unix($stream) => $call,
+            #[cfg(test)]
+            Stream::Given($stream) => $call,
         }
     };
 }
