@@ -67,7 +67,7 @@ impl<'w> Holder<'w> {
     }
 
     /// While the link is cut since `cut`: when the holder stopped, and when the other one had the lock.
-    pub(super) fn is_followed(self, cut: Instant) -> Followed {
+    pub(super) fn follow(self, cut: Instant) -> Followed {
         let Self { world, lock, command, token } = self;
         let waiter = format!("{}/v1/lock/{lock}", world.agent(nodes(SECONDARY)[0]));
         std::thread::scope(|scope| {

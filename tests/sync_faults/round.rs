@@ -107,7 +107,7 @@ fn under_faults(world: &World, watcher: &Watcher<'_>, plan: &Plan, load: &Load, 
     healing.done.extend(plan.faults.iter().map(|fault| fault.begin(world)));
     let hit: BTreeSet<String> = healing.done.iter().flat_map(Done::agents).collect();
     let followed = std::thread::scope(|scope| {
-        let followed = holder.map(|holder| scope.spawn(move || holder.is_followed(began)));
+        let followed = holder.map(|holder| scope.spawn(move || holder.follow(began)));
         plan.faults.iter().for_each(|fault| promises.ask(*fault, plan.length, &hit));
         std::thread::sleep(plan.length.saturating_sub(began.elapsed()));
         followed.map(|followed| followed.join().unwrap())
