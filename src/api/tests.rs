@@ -208,7 +208,7 @@ async fn the_log_level_is_changed_locally_and_by_number_only() {
     );
 }
 
-async fn started() -> (SocketAddr, StopSource, Task<()>) {
+fn started() -> (SocketAddr, StopSource, Task<()>) {
     let listener = bind("127.53.0.1:0".parse().expect("an address")).expect("bound");
     let address = listener.local_addr().expect("an address");
     let (source, stop) = Stop::pair();
@@ -228,7 +228,7 @@ const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\
 
 #[tokio::test]
 async fn garbage_only_closes_its_own_connection() {
-    let (address, _source, _task) = started().await;
+    let (address, _source, _task) = started();
     let mut huge = b"GET / HTTP/1.1\r\nx: ".to_vec();
     huge.resize(100_000, b'a');
     for garbage in [&b"\x16\x03\x01\x02\x00\x01\x00\x01"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &huge] {
@@ -240,7 +240,7 @@ async fn garbage_only_closes_its_own_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn slow_heads_and_bodies_are_cut() {
-    let (address, _source, _task) = started().await;
+    let (address, _source, _task) = started();
     assert_eq!(say(address, b"GET /healthz HTTP/1.1\r\nhost:").await, "");
     let heard =
         say(address, b"PUT /log-level HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\ninf").await;
@@ -249,7 +249,7 @@ async fn slow_heads_and_bodies_are_cut() {
 
 #[tokio::test]
 async fn the_stop_ends_idle_connections_and_the_listener() {
-    let (address, source, mut task) = started().await;
+    let (address, source, mut task) = started();
     let mut idle = TcpStream::connect(address).await.expect("connected");
     idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("said");
     let mut first = [0; 12];

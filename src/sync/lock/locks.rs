@@ -7,6 +7,7 @@
 mod attempt;
 mod line;
 mod orphans;
+mod recent;
 
 use std::{
     collections::VecDeque,
@@ -15,15 +16,13 @@ use std::{
 };
 
 use prometheus_client::metrics::histogram::Histogram;
-use tokio::{
-    sync::{Semaphore, mpsc, watch},
-    time::Instant,
-};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::{
     attempt::Attempt,
     line::Place,
     orphans::{Orphan, give_back},
+    recent::{Recent, asked},
 };
 use crate::{
     lifecycle::{self, Stop, Task},
@@ -42,11 +41,10 @@ use crate::{
         home::{Home, Write, Written, request},
         layout::Layout,
         lock::{
-            lease,
             waiters::Waiters,
             wire::{self, Acquire, Granted, HolderView, Leader, LockDefaults, Released, View},
         },
-        record::{self, Digest, Digester},
+        record,
         refusal::Refusal,
         store::{Read, Store, StoreError, within},
     },
@@ -117,21 +115,6 @@ struct Shared<S, G> {
     /// Leave to wait in a blocking query.
     watched: Semaphore,
     orphans: mpsc::Sender<Orphan>,
-}
-
-/// A grant, for whoever asks again since the answer did not arrive.
-#[derive(Clone, Debug)]
-struct Recent {
-    request_id: String,
-    name: String,
-    /// What was asked for.
-    asked: Digest,
-    key: String,
-    session: SessionId,
-    token: Token,
-    /// When the session was made or renewed last.
-    renewed: Instant,
-    ttl: Duration,
 }
 
 /// A lock's key as it is now.
@@ -360,32 +343,6 @@ impl<S: Store, G: Grants> Shared<S, G> {
         let waiting = lock(&self.line).count(name, lifecycle::now().into_std());
         Ok(View { name: name.to_owned(), held: !holders.is_empty(), holders, waiting })
     }
-}
-
-impl Recent {
-    fn told(&self) -> Granted {
-        let ends = lease::ends(self.renewed.into_std(), self.ttl);
-        let left = ends.saturating_duration_since(lifecycle::now().into_std());
-        Granted {
-            key: self.key.clone(),
-            token: self.token.to_string(),
-            session: self.session.to_string(),
-            expires_in_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-        }
-    }
-}
-
-/// What is asked for. Whoever asks again may wait for another time.
-fn asked(wanted: &Acquire) -> Digest {
-    let Acquire { ttl, lock_delay, id, value, holders, wait: _ } = wanted;
-    let mut digester = Digester::default();
-    for time in [ttl, lock_delay] {
-        digester.number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-    }
-    digester.number(u64::from(*holders));
-    digester.text(id.as_bytes());
-    digester.text(value);
-    digester.end()
 }
 
 fn unlock(key: &str, value: bytes::Bytes, flags: u64, session: &SessionId) -> Vec<Op> {
