@@ -149,7 +149,9 @@ fn missed(
     let (state, reason, fields) = match (active, warming) {
         // Envoy shows a secret, or a route, as its own before it finds out that it cannot use it.
         (Some(Same), _) if is_root(key.kind) || !is_rejected(standing) => {
-            if !actual.transport.is_delta || wanted.has_version_of(held) {
+            // A listener of which only filter chains changed is updated in place, and shows its first version for ever.
+            let has_version = actual.transport.is_delta && key.kind != Kind::Listener;
+            if !has_version || wanted.has_version_of(held) {
                 return None;
             }
             (State::Version, told(), Vec::new())

@@ -91,6 +91,15 @@ fn the_same_under_another_version_is_told_as_that() {
 }
 
 #[test]
+fn a_listener_that_was_updated_in_place_keeps_its_version() {
+    let listener = json!({"name": "in"});
+    let state = json!({"version_info": "v1", "listener": listener});
+    let listeners = json!({"dynamic_listeners": [{"name": "in", "active_state": state}]});
+    let actual = actual(&dump(json!({}), listeners, json!({}), json!({})), json!([]));
+    assert!(compared(vec![wanted(Kind::Listener, "in", "v2", listener)], &[], &actual).equal);
+}
+
+#[test]
 fn a_message_that_cannot_be_shown_is_compared_by_version() {
     let actual = actual(&only_clusters(in_use("v1", cluster("5s"))), json!([]));
     let of = |version: &str| Wanted {
