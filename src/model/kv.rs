@@ -6,6 +6,12 @@ use bytes::Bytes;
 
 use crate::model::session::SessionId;
 
+/// A `ModifyIndex` or `CreateIndex` that is not known for certain. Consul's begin at 1.
+pub const UNKNOWN_INDEX: u64 = 0;
+
+/// A `LockIndex` that is not known. No lock is ever acquired so often.
+pub const UNKNOWN_LOCK: u64 = u64::MAX;
+
 /// What a key holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {

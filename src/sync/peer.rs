@@ -263,13 +263,8 @@ pub enum FollowItem {
     },
 }
 
-/// A `ModifyIndex` or `CreateIndex` that the home does not know for certain. Consul's begin at 1.
-pub const UNKNOWN_INDEX: u64 = 0;
-
-/// The `LockIndex` of a key of which the home does not tell it. No lock is ever acquired so often.
-pub const UNKNOWN_LOCK: u64 = u64::MAX;
-
-/// A key of a snapshot, with the home's indexes; some may be [`UNKNOWN_INDEX`] or [`UNKNOWN_LOCK`].
+/// A key of a snapshot, with the home's indexes; some may be [`UNKNOWN_INDEX`](crate::model::kv::UNKNOWN_INDEX)
+/// or [`UNKNOWN_LOCK`](crate::model::kv::UNKNOWN_LOCK).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SnapshotPair {
     /// What it holds.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use causeway::{lifecycle, model::sync::Token, sync::endpoint::Response};
+use causeway::{lifecycle, model::sync::Token};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;

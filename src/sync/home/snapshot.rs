@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, ops::Bound};
 use bytes::Bytes;
 
 use crate::{
-    model::kv::Pair,
+    model::kv::{Pair, UNKNOWN_INDEX, UNKNOWN_LOCK},
     sync::{
         home::{history::Logged, memory::is_lock},
-        peer::{SnapshotPair, UNKNOWN_INDEX, UNKNOWN_LOCK},
+        peer::SnapshotPair,
         record::{Change, Hash, Value},
     },
 };

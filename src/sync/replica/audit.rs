@@ -7,10 +7,7 @@ use std::{collections::BTreeSet, iter::Peekable};
 
 use crate::{
     model::kv::Pair,
-    sync::replica::{
-        indexes::{Memory, Record},
-        snapshot::Here,
-    },
+    sync::replica::indexes::{Here, Memory, Record},
 };
 
 /// So many suspects are looked at in one audit. A replica with more is taken anew after the first that proves true.

@@ -6,10 +6,7 @@
 
 use std::{collections::BTreeMap, ops::Bound};
 
-use crate::{
-    model::kv::Pair,
-    sync::peer::{UNKNOWN_INDEX as UNKNOWN, UNKNOWN_LOCK},
-};
+use crate::model::kv::{Pair, UNKNOWN_INDEX as UNKNOWN, UNKNOWN_LOCK};
 
 /// The home's indexes of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +39,14 @@ impl Print {
         let first: [u8; 8] = std::array::from_fn(|at| hash[at]);
         Self(u64::from_le_bytes(first) ^ flags.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
+}
+
+/// A key's index here, and what it holds.
+pub type Here = (u64, Print);
+
+/// What a key holds here.
+pub fn here(pair: &Pair) -> Here {
+    (pair.modify_index, Print::of(&pair.value, pair.flags))
 }
 
 /// What is remembered of a key that holds data here.

@@ -6,7 +6,10 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::{model::kv::Pair, sync::replica::indexes::Print};
+use crate::{
+    model::kv::Pair,
+    sync::replica::indexes::{Here, Print, here},
+};
 
 /// A key of the home's list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,9 +56,6 @@ impl Content for Hashed {
         self.pair.flags == local.flags && *blake3::hash(&local.value).as_bytes() == self.hash
     }
 }
-
-/// A key's index here, and what it holds.
-pub type Here = (u64, Print);
 
 /// A key with data that only the local list has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -279,11 +279,6 @@ impl Merge {
         self.rest.unmarks = self.marked.into_iter().collect();
         Ok(self.rest)
     }
-}
-
-/// What a key holds here.
-pub fn here(pair: &Pair) -> Here {
-    (pair.modify_index, Print::of(&pair.value, pair.flags))
 }
 
 fn alone(pair: Pair) -> Alone {

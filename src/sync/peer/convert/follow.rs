@@ -4,10 +4,13 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::{
-    model::{kv::Pair, sync::Position},
+    model::{
+        kv::{Pair, UNKNOWN_LOCK},
+        sync::Position,
+    },
     sync::{
         peer::{
-            FollowItem, FollowStart, SnapshotPair, UNKNOWN_LOCK,
+            FollowItem, FollowStart, SnapshotPair,
             convert::{ConvertError, PART_BYTES, bad, hash_in, named, position_in, position_out},
             wire as pb,
         },

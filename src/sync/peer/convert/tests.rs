@@ -5,9 +5,9 @@ use prost::Message;
 
 use super::*;
 use crate::{
-    model::kv::Pair,
+    model::kv::{Pair, UNKNOWN_LOCK},
     sync::{
-        peer::{FollowItem, FollowStart, SnapshotPair, UNKNOWN_LOCK},
+        peer::{FollowItem, FollowStart, SnapshotPair},
         record::{self, Change, Entry, Value},
     },
 };

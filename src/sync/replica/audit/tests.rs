@@ -1,5 +1,5 @@
 use super::*;
-use crate::sync::replica::{indexes::Print, snapshot::here};
+use crate::sync::replica::indexes::{Print, here};
 
 fn pair(key: &str, value: &str, modify_index: u64) -> Pair {
     Pair {

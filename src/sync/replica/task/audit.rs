@@ -13,8 +13,7 @@ use crate::{
         peer::Peers,
         replica::{
             audit::{self, Edits, Look, Marks, Verdict},
-            indexes::Memory,
-            snapshot,
+            indexes::{self, Memory},
             task::{End, Worker, scan::Scan, since},
         },
         store::{Read, Store},
@@ -163,7 +162,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
             let now = self.read(&key).await?;
             let mut memory = self.shared.memory_mut();
             let Some(memory) = memory.as_mut() else { continue };
-            match audit::verdict(&key, now.as_ref().map(snapshot::here), memory) {
+            match audit::verdict(&key, now.as_ref().map(indexes::here), memory) {
                 Verdict::Fine => {}
                 Verdict::Restored(local) => memory.heal(&key, local),
                 Verdict::Edited => drop(edited.insert(key)),
