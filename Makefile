@@ -24,6 +24,7 @@ test: tools ## all tests, real Consul and Envoy included (the layers are read by
 
 soak: tools ## the long runs: thousands of seeds of the simulation, hundreds of random programs against Consul
 	SYNC_SEEDS=$${SYNC_SEEDS:-3000} SYNC_PROGRAMS=$${SYNC_PROGRAMS:-3000} cargo test --locked --test it -- sync:: --nocapture
+	MESH_SEEDS=$${MESH_SEEDS:-3000} cargo test --locked --lib -- app::tests:: --nocapture
 
 test-vm: tools ## as root: the units and the package, in a Debian booted in a container
 	cargo build --locked
