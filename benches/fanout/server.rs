@@ -197,7 +197,7 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    fn start(socket: &Path, sidecar: &Sidecar) -> Self {
+    pub(crate) fn start(socket: &Path, sidecar: &Sidecar) -> Self {
         let limits = Limits { max_streams: usize::MAX, new_streams_per_second: u32::MAX, tcp_max_age: None };
         Self::within(limits, socket, sidecar)
     }

@@ -31,11 +31,11 @@ use crate::app::tests::{
 };
 
 /// Seeds of each run.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 100;
 /// How soon a planted fault has to be found.
 const SEEDS_TO_FIND_A_FAULT: u64 = 60;
 /// So many meet every kind of trouble.
-const SEEDS_TO_MEET_ALL: u64 = 100;
+const SEEDS_TO_MEET_ALL: u64 = 80;
 /// After so many that failed there is no need for more.
 const MOST_FAILED: usize = 12;
 /// How many runs it may take to make a plan short.
@@ -120,7 +120,7 @@ fn every_client_has_what_it_should_whatever_went_wrong() {
         "mesh simulation: seeds {first} to {last}, clients were sent {received} resources; questions met {met:?}"
     ));
     assert!(received > 0, "nobody was sent anything");
-    if last - first >= SEEDS_TO_MEET_ALL {
+    if last - first + 1 >= SEEDS_TO_MEET_ALL {
         let missed: Vec<_> = Trouble::NAMES.into_iter().filter(|name| !met.contains_key(name)).collect();
         assert!(missed.is_empty(), "no question met {missed:?}");
     }
@@ -146,6 +146,9 @@ fn every_planted_fault_is_found() {
     for planted in Planted::ALL {
         let found = (1..=SEEDS_TO_FIND_A_FAULT).find_map(|seed| {
             let plan = Plan::of(seed);
+            if !planted.can_show(&plan) {
+                return None;
+            }
             let violation =
                 first_of(&plan, Some(planted)).filter(|found| found.invariant == planted.breaks())?;
             Some((seed, plan, violation))

@@ -183,7 +183,7 @@ impl Session {
             Offer::Pending => true,
             Offer::Ready(snapshot) => {
                 self.offers += 1;
-                if self.planted == Some(Planted::LostPush) && self.offers % 3 == 0 {
+                if self.planted == Some(Planted::LostPush) && self.offers.is_multiple_of(3) {
                     return true;
                 }
                 let snapshot =

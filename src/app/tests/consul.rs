@@ -1,6 +1,8 @@
 //! A simulated Consul: answers from the land over connections within the process, lets questions wait as Consul does, and
 //! fails as it is told. It remembers what it said truthfully, which is what the agent may act on.
 
+mod wire;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -9,13 +11,14 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    io::{AsyncWriteExt, DuplexStream},
     sync::Notify,
     time::sleep,
 };
 
 use crate::{
     app::tests::{
+        consul::wire::{gone, milliseconds, read, response},
         fault::Planted,
         land::{DATACENTERS, Land, Question, Said, Waits},
         record::Record,
@@ -176,7 +179,9 @@ impl Consul {
         let mut state = self.state();
         if let Some(mut saved) = state.saved.clone() {
             saved.land.upstreams.clone_from(&state.server.land.upstreams);
-            saved.land.touched = saved.land.touched.max(1);
+            // As where a cluster is made anew from it: indexes begin far behind.
+            saved.index.iter_mut().for_each(|index| *index /= 2);
+            saved.changed_at.values_mut().for_each(|known| known.1 /= 2);
             state.server = saved;
             state.restored += 1;
         }
@@ -250,10 +255,7 @@ impl Consul {
 
     async fn answer(&self, question: &Question) -> Reply {
         let key = question.key();
-        let mut rng = {
-            let mut state = self.state();
-            state.rng(&key)
-        };
+        let mut rng = self.state().rng(&key);
         sleep(Duration::from_micros(rng.u64(200..5_000))).await;
         let waits_to_the_end = rng.bool();
         let began = lifecycle::now();
@@ -400,46 +402,4 @@ impl State {
     fn trace(&mut self, line: &str) {
         self.trace.push(format!("{:?} {line}", self.record.moment(lifecycle::now())));
     }
-}
-
-fn response(status: u16, headers: &str, body: &str) -> Vec<u8> {
-    let head = format!("HTTP/1.1 {status} said\r\ncontent-length: {}\r\n{headers}\r\n", body.len());
-    [head.as_bytes(), body.as_bytes()].concat()
-}
-
-fn milliseconds(text: &str) -> Duration {
-    Duration::from_millis(text.trim_end_matches("ms").parse().unwrap())
-}
-
-/// Waits until the client is gone: it says nothing while it waits for an answer.
-async fn gone(connection: &mut DuplexStream) {
-    let mut byte = [0];
-    let _ = connection.read(&mut byte).await;
-}
-
-/// The next question of a connection; none at its end.
-async fn read(connection: &mut DuplexStream) -> Option<Question> {
-    let mut bytes = Vec::new();
-    let head = loop {
-        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
-            break end + 4;
-        }
-        if connection.read_buf(&mut bytes).await.ok()? == 0 {
-            return None;
-        }
-    };
-    let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
-    let length = text.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
-    let length: usize = length.map_or(0, |length| length.parse().unwrap());
-    while bytes.len() < head + length {
-        if connection.read_buf(&mut bytes).await.ok()? == 0 {
-            return None;
-        }
-    }
-    let target = String::from_utf8_lossy(&bytes).split(' ').nth(1).unwrap().to_owned();
-    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    let query = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let body = String::from_utf8_lossy(&bytes[head..]).into_owned();
-    Some(Question { path: path.to_owned(), query, body })
 }

@@ -3,7 +3,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::xds::{resource::Kind, snapshot::Snapshot};
+use crate::{
+    app::tests::{
+        plan::{Plan, What},
+        trouble::Trouble,
+    },
+    xds::{resource::Kind, snapshot::Snapshot},
+};
 
 /// Which fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +72,21 @@ impl Planted {
             }
             Self::ForgottenVersions => Invariant::NothingTwice,
             Self::LeftOut(_) => Invariant::NothingDangles,
+        }
+    }
+
+    /// Whether anything happens in a run that it can show in.
+    pub(super) fn can_show(self, plan: &Plan) -> bool {
+        let mut steps = plan.steps.iter().map(|step| step.what);
+        match self {
+            Self::FailureIsEmpty => steps.any(|what| matches!(what, What::Trouble(Trouble::Status(_), ..))),
+            Self::FilteredIsEmpty => steps.any(|what| matches!(what, What::Trouble(Trouble::Filtered, ..))),
+            Self::IndexNeverBack => {
+                steps.any(|what| matches!(what, What::Save))
+                    && steps.any(|what| matches!(what, What::Restore))
+            }
+            Self::ForgottenVersions => steps.any(|what| matches!(what, What::Leave(..) | What::Restart(..))),
+            Self::LostPush | Self::LeftOut(_) => true,
         }
     }
 

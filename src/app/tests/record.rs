@@ -37,7 +37,9 @@ impl Record {
         if let Some(takes_traffic) = &said.takes_traffic {
             self.instances.entry(key.to_owned()).or_default().push((now, takes_traffic.clone()));
         }
-        let shape = if said.takes_traffic.is_some() { "" } else { said.body.as_str() };
+        // Certificates and intentions change what resources say, not which there are.
+        let is_content = key.starts_with("/v1/connect/") || key.starts_with("/v1/agent/connect/");
+        let shape = if said.takes_traffic.is_some() || is_content { "" } else { said.body.as_str() };
         match self.shapes.get_mut(key) {
             Some((last, changed)) if last != shape => {
                 shape.clone_into(last);
