@@ -132,6 +132,11 @@ max_staleness_s = 1
 max_value_bytes = 1
 journal_max_entries = 2000
 journal_max_age_s = 60
+commit_linger_ms = 1
+delete_guard_keys = 1
+delete_guard_percent = 1
+lock_ttl_s = 20
+lock_delay_s = 1
 [[sync.prefix]]
 prefix = "config/"
 home = "b"

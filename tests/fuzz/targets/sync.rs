@@ -53,7 +53,7 @@ pub(super) fn http_request(bytes: &[u8]) {
         let request = Request::new(Method::PUT, "/v1/txn", Vec::new(), written);
         assert_eq!(ask(&request), Ok(Ask::Txn(txn)), "the transaction goes on otherwise");
     }
-    let _ = lock::wire::acquire(&body);
+    let _ = lock::wire::acquire(&body, lock::wire::LockDefaults::default());
     let _ = lock::wire::token(None, &body);
     dotted(&String::from_utf8_lossy(&body));
 }

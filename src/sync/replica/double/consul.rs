@@ -7,14 +7,16 @@ use std::{
 
 use bytes::Bytes;
 
-use super::MOMENT;
 use crate::{
     model::{
         kv::{Op, Pair, TxnError, TxnReply},
         secret::SecretText,
         session::{SessionId, SessionSpec},
     },
-    sync::store::{Answer, Read, Right, Store, StoreError},
+    sync::{
+        replica::double::MOMENT,
+        store::{Answer, Read, Right, Store, StoreError},
+    },
 };
 
 /// Consul's keys.

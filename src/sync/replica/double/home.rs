@@ -8,7 +8,6 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
-use super::{Kv, MOMENT, set};
 use crate::{
     lifecycle,
     model::{
@@ -21,6 +20,7 @@ use crate::{
             Target,
         },
         record::{self, Change, Entry, Hash, Value},
+        replica::double::{Kv, MOMENT, set},
     },
 };
 
