@@ -1,10 +1,6 @@
 //! Load and length: changes without end, clients that come and vanish, and all of them at once.
 
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, time::Duration};
 
 use causeway::{
     lifecycle::{self, pace::Pace},
@@ -50,7 +46,7 @@ pub(crate) fn churn(
     clients.ready();
     served.settle();
     let (mut changed_us, mut pace, mut kib_early, mut published) = (Vec::new(), Pace::default(), 0, 0);
-    let (cpu_before, start, total) = (cpu_us(), Instant::now(), per_second * seconds);
+    let (cpu_before, start, total) = (cpu_us(), lifecycle::now(), per_second * seconds);
     while changed_us.len() < total {
         let due = usize::try_from(start.elapsed().as_micros()).unwrap() * per_second / 1_000_000 + 1;
         if due <= changed_us.len() {
@@ -84,7 +80,7 @@ pub(crate) async fn vanish(socket: &Path, sidecar: &Sidecar, connects: usize) ->
     let _served = Served::within(limits, socket, sidecar);
     come_and_go(socket, WARM_UP).await;
     let before = Traces::settled(None).await;
-    let start = Instant::now();
+    let start = lifecycle::now();
     come_and_go(socket, connects).await;
     let us = u64::try_from(start.elapsed().as_micros()).unwrap();
     let after = Traces::settled(Some(&before)).await;
@@ -150,13 +146,13 @@ impl Traces {
 
     /// When nothing changes any more, or files and tasks are what they were.
     async fn settled(wanted: Option<&Self>) -> Self {
-        let until = Instant::now() + GONE;
+        let until = lifecycle::now() + GONE;
         let mut last = Self::now();
         loop {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let now = Self::now();
             let same = |other: &Self| (now.files, now.tasks) == (other.files, other.tasks);
-            if same(wanted.unwrap_or(&last)) || Instant::now() > until {
+            if same(wanted.unwrap_or(&last)) || lifecycle::now() > until {
                 return now;
             }
             last = now;
@@ -184,7 +180,7 @@ pub(crate) fn herd(socket: &Path, sidecar: &mut Sidecar, streams: usize) -> Foun
     };
     let quiet: Vec<u64> = (0..100).map(|_| push()).collect();
     let mut herd = Clients::start(&served.orders(socket, streams, false));
-    let (told, ready) = std::sync::mpsc::channel();
+    let (told, ready) = std::sync::mpsc::sync_channel(1);
     let waiting = std::thread::spawn(move || {
         told.send(herd.ready().0).unwrap();
         herd
