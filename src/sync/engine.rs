@@ -206,7 +206,10 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
                 tasks.push(giving_back);
                 (Role::Home(home, locks), task)
             } else {
-                let settings = settings.replica(prefix);
+                let mut settings = settings.replica(prefix);
+                if let Some(answers) = neighbours.answers(&prefix.home) {
+                    settings.home_answers = answers;
+                }
                 let (replica, task) =
                     Replica::start(settings, store, peers.clone(), holding.clone(), rng, stop);
                 (Role::Replica(replica), task)

@@ -70,6 +70,9 @@ pub struct ReplicaSettings {
     pub silence: Duration,
     /// How many deletes at once pass without a person's word.
     pub guard: Guard,
+    /// Changes whenever the home answers a greeting: what failed is tried again then, however long its pause. A closed one
+    /// never does.
+    pub home_answers: watch::Receiver<()>,
 }
 
 impl ReplicaSettings {
@@ -84,6 +87,7 @@ impl ReplicaSettings {
             commit: Duration::from_secs(5),
             silence: Duration::from_secs(15),
             guard: Guard::default(),
+            home_answers: watch::Sender::new(()).subscribe(),
         }
     }
 }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     consul::kv::SAFE_TXN_OPS,
@@ -48,6 +51,8 @@ struct Other {
     view: Mutex<View>,
     /// Held while it is greeted: many that want to know whether it can be reached ask once.
     greeting: tokio::sync::Mutex<()>,
+    /// Changes with every greeting that it answers.
+    answers: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -93,6 +98,11 @@ impl<P: Peers> Neighbours<P> {
         join_all(self.0.others.keys().map(|datacenter| self.greet(datacenter, now))).await;
     }
 
+    /// Changes with every greeting that this datacenter answers.
+    pub(super) fn answers(&self, datacenter: &Datacenter) -> Option<watch::Receiver<()>> {
+        self.0.others.get(datacenter).map(|other| other.answers.subscribe())
+    }
+
     /// Makes sure that a datacenter answers right now.
     pub(super) async fn reach(&self, datacenter: &Datacenter) -> Result<(), PeerError> {
         let Some(other) = self.0.others.get(datacenter) else {
@@ -131,6 +141,7 @@ impl<P: Peers> Neighbours<P> {
                 let prefixes = reply.prefixes.clone();
                 let (greeted_at, heard_at) = (Some(now), Some(now));
                 *view = View { reply: Some(reply), prefixes, greeted_at, heard_at, failed: None };
+                other.answers.send_replace(());
                 Ok(())
             }
             Err(error) => {

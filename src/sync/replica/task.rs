@@ -191,10 +191,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
                 End::Anew(why) => self.step(Event::Anew(why)),
                 End::Failed(why) => {
                     self.step(Event::Failed(why));
-                    let pause = self.machine.pause(self.rng.f64());
-                    if let Ok(Some(order)) = timeout(pause, orders.recv()).await {
-                        self.obey(order);
-                    }
+                    self.pause(orders).await;
                 }
                 End::Held(reason) => {
                     self.step(Event::Held(reason));
@@ -204,6 +201,24 @@ impl<S: Store, P: Peers> Worker<S, P> {
                     }
                 }
             }
+        }
+    }
+
+    /// Waits before another attempt: less when the home answers others meanwhile, or when somebody orders something.
+    async fn pause(&mut self, orders: &mut mpsc::Receiver<Command>) {
+        let pause = self.machine.pause(self.rng.f64());
+        let answers = &mut self.settings.home_answers;
+        answers.mark_unchanged();
+        let answered = async {
+            if answers.changed().await.is_err() {
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(order) = orders.recv() => self.obey(order),
+            () = answered => {}
+            () = sleep(pause) => {}
         }
     }
 

@@ -35,6 +35,7 @@ struct Rig {
     home: FakeHome,
     replica: Replica<FakeConsul, FakeHome>,
     duty: watch::Sender<Holding>,
+    home_answers: watch::Sender<()>,
     _stop: StopSource,
     _task: Task<()>,
 }
@@ -60,12 +61,14 @@ impl Rig {
 
     fn over(consul: FakeConsul, home: FakeHome, session: &str) -> Self {
         let prefix = Prefix { text: PREFIX.into(), home: Datacenter::from("primary"), mode: Mode::Journaled };
-        let settings = ReplicaSettings::new(prefix, NodeName::from("node"));
+        let home_answers = watch::Sender::new(());
+        let mut settings = ReplicaSettings::new(prefix, NodeName::from("node"));
+        settings.home_answers = home_answers.subscribe();
         let (duty, holding) = watch::channel(take(&consul, session));
         let (stop_source, stop) = Stop::pair();
         let rng = fastrand::Rng::with_seed(1);
         let (replica, task) = Replica::start(settings, consul.clone(), home.clone(), holding, rng, stop);
-        Self { consul, home, replica, duty, _stop: stop_source, _task: task }
+        Self { consul, home, replica, duty, home_answers, _stop: stop_source, _task: task }
     }
 
     async fn applies(&self, at: Position) {

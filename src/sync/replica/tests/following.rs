@@ -57,6 +57,29 @@ async fn a_cut_stream_goes_on_where_it_was() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_home_that_answers_again_is_followed_at_once_however_long_the_pause() {
+    let rig = Rig::new();
+    let at = rig.home.set("c/a", "1");
+    rig.applies(at).await;
+    rig.home.trouble(|trouble| trouble.is_cut = true);
+    rig.reaches(Stage::Retry).await;
+    let at = rig.home.set("c/a", "2");
+    let tries = || rig.home.follows.lock().unwrap().len();
+    // Pauses grow to half a minute at most, which three of these pass without a try sooner or later.
+    let mut quiet = 0;
+    while quiet < 3 {
+        let before = tries();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        quiet = if tries() == before { quiet + 1 } else { 0 };
+    }
+    rig.home.trouble(|trouble| trouble.is_cut = false);
+    rig.home_answers.send_replace(());
+    let soon = lifecycle::now() + Duration::from_millis(100);
+    assert!(rig.replica.applied(at, soon).await, "{:?}", rig.replica.status());
+    rig.is_equal();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_snapshot_that_was_cut_begins_again_and_writes_what_is_missing() {
     let home = FakeHome::new();
     let at = fill(&home, 400);
