@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use causeway::{
-    lab::plan::{PREFIXES, PRIMARY},
+    lab::plan::{PREFIXES, PRIMARY, SECONDARY},
     lifecycle,
 };
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::{
@@ -94,6 +95,20 @@ pub(super) fn play(world: &World, watcher: &Watcher<'_>, plan: &Plan, rng: &mut 
     row
 }
 
+/// Waits until each datacenter can lose a server. One that has just come back has no vote at first (Consul's autopilot gives
+/// it back after 10 s of good health): without it, losing another one is losing the majority, which is another fault.
+fn until_whole(world: &World) {
+    for datacenter in [PRIMARY, SECONDARY] {
+        let url = format!("{}/v1/operator/autopilot/health", world.consul(&format!("{datacenter}-server")));
+        until(&format!("all servers of {datacenter} vote and are healthy"), || {
+            let reply = ask_within(RECOVERED, "GET", &url, &[], b"").map_err(|error| error.to_string())?;
+            let health: Value = serde_json::from_slice(&reply.body).map_err(|_| reply.text())?;
+            let can_lose_one = health["FailureTolerance"].as_u64().is_some_and(|servers| servers > 0);
+            if health["Healthy"] == true && can_lose_one { Ok(()) } else { Err(reply.text()) }
+        });
+    }
+}
+
 /// From the beginning of the faults until nothing is left of them.
 fn under_faults(world: &World, watcher: &Watcher<'_>, plan: &Plan, load: &Load, row: &mut Row) {
     let holder = plan.faults.contains(&Fault::Cut).then(|| Holder::start(world, &plan.name));
@@ -101,6 +116,7 @@ fn under_faults(world: &World, watcher: &Watcher<'_>, plan: &Plan, load: &Load, 
     if let Some(datacenter) = restored {
         restore::restore(world, load, watcher, datacenter, &plan.name);
     }
+    until_whole(world);
     let mut healing = Healing { world, done: Vec::new() };
     let began = lifecycle::now();
     let promises = Promises::new(world, &plan.name);
