@@ -37,7 +37,7 @@ pub(super) const DELETE_GUARD_KEYS: Key = Key {
     kind: Kind::Number("keys", 0..=100_000_000),
     example: "100",
     meaning: "how many keys a comparison with the home may delete from a replica at once; beyond, it holds and waits for `causeway sync approve`",
-    more: "What the journal deletes, key by key, is not meant. A home that has nothing left always waits for an approval",
+    more: "What the journal deletes, key by key, is not meant. A home that has nothing left needs an approval too, unless its journal has gone on since: then its entries have emptied it",
     value: |config| Value::count(config.sync.delete_guard_keys),
     ..Key::TEXT
 };
