@@ -82,23 +82,25 @@ pub struct Ask {
     pub wait: Duration,
     /// When the client gives up, counted from sending.
     pub deadline: Duration,
+    /// Whether only a leader that has applied its whole log may answer (`?consistent`).
+    pub is_consistent: bool,
 }
 
 impl Ask {
-    fn new(pause: Duration, cursor: Cursor, wait: Duration) -> Self {
+    fn new(pause: Duration, cursor: Cursor, wait: Duration, is_consistent: bool) -> Self {
         // Consul adds up to a sixteenth to the wait, to spread its clients.
         let held = if cursor == Cursor::Now { Duration::ZERO } else { wait + wait / 16 };
-        Self { pause, cursor, wait, deadline: held + MARGIN }
+        Self { pause, cursor, wait, deadline: held + MARGIN, is_consistent }
     }
 
     /// The same question without waiting on anything, for whoever knows that it is time.
     pub(crate) fn at_once(self) -> Self {
-        Self::new(self.pause, Cursor::Now, self.wait)
+        Self::new(self.pause, Cursor::Now, self.wait, self.is_consistent)
     }
 
     /// The same question, which Consul may hold for `wait`.
     pub(crate) fn held_for(self, wait: Duration) -> Self {
-        Self::new(self.pause, self.cursor, wait)
+        Self::new(self.pause, self.cursor, wait, self.is_consistent)
     }
 }
 
@@ -174,6 +176,8 @@ impl Bucket {
 pub struct Poll {
     follow: Follow,
     cursor: Cursor,
+    /// The index of the last answer that was believed; zero where it had none.
+    believed: Option<u64>,
     failures: u32,
     /// Whether the last one was that nobody answered.
     was_away: bool,
@@ -188,6 +192,7 @@ impl Poll {
         Self {
             follow,
             cursor: Cursor::Now,
+            believed: None,
             failures: 0,
             was_away: false,
             absences: 0,
@@ -200,12 +205,25 @@ impl Poll {
         self.ask(Duration::ZERO, wait)
     }
 
+    /// Whether an answer with this index to `ask` may come from a leader that has just been elected: those of Consul 1.8
+    /// answer before they have applied their log, from empty tables if all servers were restarted. Such an answer is no
+    /// [`Event`] until [`Poll::again`] has confirmed it.
+    pub fn doubts(&self, index: Option<u64>, ask: &Ask) -> bool {
+        !ask.is_consistent && self.believed.is_some_and(|believed| index.unwrap_or(0) < believed)
+    }
+
+    /// The request that settles a doubt.
+    pub fn again(&self, wait: Duration) -> Ask {
+        Ask::new(Duration::ZERO, Cursor::Now, wait, true)
+    }
+
     /// What to do after `event`. `now` is the time since any fixed moment, `jitter` a random number from 0 up to 1,
     /// `wait` how long Consul may hold the next request.
     pub fn next(&mut self, event: &Event, now: Duration, jitter: f64, wait: Duration) -> Ask {
         let pause = match event {
             Event::Reply { index, hash, changed } => {
                 self.failures = 0;
+                self.believed = Some(index.unwrap_or(0));
                 self.after_reply(*index, hash.as_deref(), *changed, now, jitter)
             }
             Event::Absent => {
@@ -286,7 +304,9 @@ impl Poll {
     }
 
     fn ask(&self, pause: Duration, wait: Duration) -> Ask {
-        Ask::new(pause, self.cursor.clone(), wait)
+        // What was never heard has no index to be measured by: what is known of it may be from disk.
+        let is_consistent = self.follow == Follow::Index && self.believed.is_none();
+        Ask::new(pause, self.cursor.clone(), wait, is_consistent)
     }
 }
 

@@ -170,6 +170,10 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
             ask = poll.first(question.wait);
             continue;
         };
+        if poll.doubts(answered.1, &ask) && !matches!(answered.0, Outcome::Lost(..)) {
+            ask = poll.again(question.wait);
+            continue;
+        }
         let (event, news) = digest(&topic, &poll, answered, desk.local.get(), &mut last);
         desk.count(topic::kind(&topic), &event);
         follower.asked(mark, &event, fastrand::f64());
@@ -335,6 +339,9 @@ impl Desk {
         }
         if ask.cursor != Cursor::Now {
             query.push(("wait", format!("{}ms", ask.wait.as_millis())));
+        }
+        if ask.is_consistent {
+            query.push(("consistent", String::new()));
         }
         let query: Vec<(&str, &str)> = query.iter().map(|(key, value)| (*key, value.as_str())).collect();
         let sent: Instant = lifecycle::now();

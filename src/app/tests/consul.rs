@@ -310,10 +310,19 @@ impl State {
             _ => Duration::ZERO,
         };
         let looked = match trouble {
-            None | Some(Trouble::Stale | Trouble::Slow(_)) => match self.truth(question, key, is_over) {
-                Some(reply) => Looked::Say(reply, pause),
-                None => return Looked::Wait,
-            },
+            Some(Trouble::Unapplied) if !self.knows(question) => {
+                if question.query.contains_key("index") && !is_over {
+                    return Looked::Wait;
+                }
+                self.trace(&format!("{:?} {key}", Trouble::Unapplied));
+                Looked::Say(Reply::Full(response(200, "x-consul-index: 1\r\n", "[]")), pause)
+            }
+            None | Some(Trouble::Stale | Trouble::Slow(_) | Trouble::Unapplied) => {
+                match self.truth(question, key, is_over) {
+                    Some(reply) => Looked::Say(reply, pause),
+                    None => return Looked::Wait,
+                }
+            }
             Some(Trouble::Hung) => Looked::Hang,
             Some(trouble) => {
                 self.trace(&format!("{trouble:?} {key}"));
@@ -326,12 +335,20 @@ impl State {
         looked
     }
 
+    /// Whether a leader that has not applied its log has an answer to this: if it is made to apply it first, or has
+    /// nothing to list.
+    fn knows(&self, question: &Question) -> bool {
+        let is_list = self.server.land.answer(question).is_some_and(|said| said.body.starts_with('['));
+        let is_sure = question.is_consistent() && self.planted != Some(Planted::UnappliedIsTrue);
+        is_sure || !is_list
+    }
+
     /// The truthful answer, unless it is what is waited on.
     fn truth(&mut self, question: &Question, key: &str, is_over: bool) -> Option<Reply> {
         let is_left = |(trouble, scope): &(Trouble, Scope)| {
             *trouble == Trouble::Stale && scope.covers(hash(key), question.datacenter())
         };
-        let is_stale = self.troubles.values().any(is_left);
+        let is_stale = !question.is_consistent() && self.troubles.values().any(is_left);
         let server = match &mut self.left_behind {
             Some(server) if is_stale => server,
             _ => &mut self.server,
@@ -395,7 +412,9 @@ impl State {
             Trouble::Garbage => Reply::Full(response(200, &index, "<html>upstream request timeout</html>")),
             Trouble::WrongShape if is_list => Reply::Full(response(200, &index, r#"{"Error":"no"}"#)),
             Trouble::WrongShape => Reply::Full(response(200, &index, r#"["no"]"#)),
-            Trouble::Refused | Trouble::Hung | Trouble::Slow(_) | Trouble::Stale => Reply::Nothing,
+            Trouble::Refused | Trouble::Hung | Trouble::Slow(_) | Trouble::Stale | Trouble::Unapplied => {
+                Reply::Nothing
+            }
         }
     }
 

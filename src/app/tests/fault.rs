@@ -18,6 +18,8 @@ pub(super) enum Planted {
     FailureIsEmpty,
     /// A list that says that it is filtered counts as whole.
     FilteredIsEmpty,
+    /// The answer of a leader that has not applied its log counts, whatever its index.
+    UnappliedIsTrue,
     /// An index that went back is not noticed: the question goes on to wait for what was told before.
     IndexNeverBack,
     /// A change is not pushed to a stream.
@@ -51,9 +53,10 @@ pub(super) struct Violation {
 }
 
 impl Planted {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::FailureIsEmpty,
         Self::FilteredIsEmpty,
+        Self::UnappliedIsTrue,
         Self::IndexNeverBack,
         Self::LostPush,
         Self::ForgottenVersions,
@@ -66,7 +69,7 @@ impl Planted {
     /// Which invariant it breaks.
     pub(super) fn breaks(self) -> Invariant {
         match self {
-            Self::FailureIsEmpty | Self::FilteredIsEmpty => Invariant::NothingShrinks,
+            Self::FailureIsEmpty | Self::FilteredIsEmpty | Self::UnappliedIsTrue => Invariant::NothingShrinks,
             Self::IndexNeverBack | Self::LostPush | Self::LeftOut(Kind::Listener) => {
                 Invariant::EveryoneConverges
             }
@@ -81,6 +84,7 @@ impl Planted {
         match self {
             Self::FailureIsEmpty => steps.any(|what| matches!(what, What::Trouble(Trouble::Status(_), ..))),
             Self::FilteredIsEmpty => steps.any(|what| matches!(what, What::Trouble(Trouble::Filtered, ..))),
+            Self::UnappliedIsTrue => steps.any(|what| matches!(what, What::Trouble(Trouble::Unapplied, ..))),
             Self::IndexNeverBack => {
                 steps.any(|what| matches!(what, What::Save))
                     && steps.any(|what| matches!(what, What::Restore))

@@ -87,9 +87,15 @@ pub(super) struct Question {
 impl Question {
     /// What is asked, whatever is waited for.
     pub(super) fn key(&self) -> String {
-        let query = self.query.iter().filter(|(name, _)| !matches!(name.as_str(), "index" | "wait" | "hash"));
+        let is_how = |name: &str| matches!(name, "index" | "wait" | "hash" | "consistent");
+        let query = self.query.iter().filter(|(name, _)| !is_how(name));
         let query: Vec<String> = query.map(|(name, value)| format!("{name}={value}")).collect();
         format!("{}?{}{}", self.path, query.join("&"), self.body)
+    }
+
+    /// Whether the leader has to answer, and to be sure that it is.
+    pub(super) fn is_consistent(&self) -> bool {
+        self.query.contains_key("consistent")
     }
 
     /// The datacenter that has to answer.

@@ -138,7 +138,7 @@ pub(super) const PROBES: [Change; 6] = [
 ];
 
 fn trouble(rng: &mut fastrand::Rng) -> What {
-    let trouble = match rng.u32(0..12) {
+    let trouble = match rng.u32(0..13) {
         0 => Trouble::Refused,
         1 => Trouble::Hung,
         2 => Trouble::Status(429),
@@ -148,6 +148,7 @@ fn trouble(rng: &mut fastrand::Rng) -> What {
         8 => Trouble::Truncated,
         9 => Trouble::Garbage,
         10 => Trouble::WrongShape,
+        11 => Trouble::Unapplied,
         _ if rng.bool() => Trouble::Slow(rng.u64(100..8_000)),
         _ => Trouble::Stale,
     };

@@ -21,6 +21,8 @@ pub(super) enum Trouble {
     Slow(u64),
     /// A server answers that hears nothing from the others.
     Stale,
+    /// A leader answers that has not applied its log: it knows nothing, but to who asks it to be sure.
+    Unapplied,
 }
 
 /// Where.
@@ -50,11 +52,12 @@ impl Trouble {
             Self::WrongShape => "wrong shape",
             Self::Slow(_) => "slow",
             Self::Stale => "stale",
+            Self::Unapplied => "unapplied",
         }
     }
 
     /// All names.
-    pub(super) const NAMES: [&'static str; 10] = [
+    pub(super) const NAMES: [&'static str; 11] = [
         "refused",
         "hung",
         "limited",
@@ -65,6 +68,7 @@ impl Trouble {
         "wrong shape",
         "slow",
         "stale",
+        "unapplied",
     ];
 }
 

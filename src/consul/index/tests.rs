@@ -30,6 +30,40 @@ fn an_index_is_blocked_on_and_its_fall_is_a_relist() {
 }
 
 #[test]
+fn an_index_that_fell_is_believed_of_a_leader_that_is_sure_and_of_no_other() {
+    let mut poll = Poll::new(Follow::Index);
+    let first = poll.first(WAIT);
+    assert!(first.is_consistent, "what is known of it may be from disk");
+    assert!(!poll.doubts(Some(1), &first));
+
+    let ask = poll.next(&reply(7, true), ms(0), 1.0, WAIT);
+    assert!(!ask.is_consistent && !poll.doubts(Some(7), &ask) && !poll.doubts(Some(9), &ask));
+    for index in [Some(6), Some(1), Some(0), None] {
+        assert!(poll.doubts(index, &ask), "{index:?}");
+    }
+    let relist = poll.next(&Event::Failed(Fault::Busy), ms(1), 1.0, WAIT);
+    assert!(!relist.is_consistent && poll.doubts(Some(6), &relist), "a failure makes nobody forget");
+
+    let again = poll.again(WAIT);
+    assert!(again.is_consistent && again.cursor == Cursor::Now && again.pause.is_zero());
+    assert!(!poll.doubts(Some(6), &again));
+    let ask = poll.next(&reply(6, true), ms(2), 1.0, WAIT);
+    assert!(!ask.is_consistent && !poll.doubts(Some(6), &ask), "the other history is the one from now on");
+}
+
+#[test]
+fn what_has_no_index_is_not_doubted() {
+    for follow in [Follow::Hash, Follow::Every(ms(5))] {
+        let mut poll = Poll::new(follow);
+        let first = poll.first(WAIT);
+        assert!(!first.is_consistent);
+        let absent = Event::Reply { index: None, hash: None, changed: true };
+        let ask = poll.next(&absent, ms(0), 1.0, WAIT);
+        assert!(!poll.doubts(None, &ask));
+    }
+}
+
+#[test]
 fn a_missing_or_zero_index_is_polled() {
     let absent = Event::Reply { index: None, hash: None, changed: false };
     let asks = run(Follow::Index, &[reply(0, true), absent.clone(), reply(4, true)]);

@@ -120,6 +120,45 @@ async fn a_change_is_published_and_owners_share_a_poller() {
     task.join().await.unwrap();
 }
 
+/// A leader that was just elected answers before it has applied its log, but to who asks it to be sure.
+#[tokio::test]
+async fn the_empty_answer_of_a_leader_without_its_log_is_not_believed() {
+    let asked: Arc<Mutex<Vec<bool>>> = Arc::default();
+    let (seen, has_lost) = (asked.clone(), Arc::new(Notify::new()));
+    let lost = has_lost.clone();
+    let fake = Fake::tcp(
+        200,
+        handler(move |question| {
+            let (seen, lost) = (seen.clone(), lost.clone());
+            async move {
+                let is_sure = question.param("consistent").is_some();
+                let is_first = question.param("index").is_none();
+                seen.lock().unwrap().push(is_sure);
+                match question.param("index") {
+                    Some("9") => std::future::pending().await,
+                    Some(_) => lost.notified().await,
+                    None => {}
+                }
+                match (is_sure, is_first) {
+                    (true, true) if seen.lock().unwrap().len() == 1 => reply(200, 8, body(&["a"])),
+                    (true, _) => reply(200, 9, body(&["a", "b"])),
+                    (false, _) => reply(200, 1, "[]"),
+                }
+            }
+        }),
+    )
+    .await;
+    let (watches, _task, _stop) = watch(fake.settings.clone());
+    watches.want("one", BTreeSet::from([health("web")])).await;
+    let mut catalog = watches.catalog();
+    until(&watches, |catalog| count(catalog, "web") == Some(1)).await;
+    catalog.mark_unchanged();
+    has_lost.notify_one();
+    catalog.changed().await.unwrap();
+    assert_eq!(count(&catalog.borrow(), "web"), Some(2), "the next that is heard is the truth");
+    assert_eq!(asked.lock().unwrap()[..3], [true, false, true], "first, after the loss, to be sure");
+}
+
 #[tokio::test]
 async fn a_silent_consul_leaves_the_last_answer_and_is_seen_again() {
     let store = Arc::new(Store::default());
