@@ -1,17 +1,18 @@
 //! Clusters warm until they have their endpoints: never for lack of something that the agent had.
 //!
 //! Envoy holds an ACK back while a cluster warms, so the time from a response to its ACK is the time of warming and what
-//! Envoy's main thread took to get there: 4 ms of work for each cluster, and on a busy machine the waits for a processor.
+//! Envoy's main thread took to get there: 4 ms of work for each cluster, and what it waits for a processor or its disk. That
+//! is tens of milliseconds and is printed. A lack is another order: it lasts until something else is sent, or until Envoy
+//! gives up after 15 s.
 
 use anyhow::{Context, ensure};
 
 use crate::lab::rig::{ENVOYS, Rig};
 
-/// The limits that are printed, in seconds, as the agent's histogram has them. The last is the one to keep.
+/// The limits that are printed, in seconds, as the agent's histogram has them.
 const LIMITS: [&str; 4] = ["0.01", "0.02", "0.05", "0.1"];
-
-/// A late ACK is no lack if Envoy's main thread had to wait for a processor this long.
-const EXCUSE_MS: u64 = 50;
+/// Beyond this, in seconds, something lacked.
+const LACK: &str = "5.0";
 
 /// Looks at all that was acknowledged since it last looked.
 pub(super) async fn no_cluster_lacked_anything(rig: &mut Rig) -> anyhow::Result<()> {
@@ -20,10 +21,6 @@ pub(super) async fn no_cluster_lacked_anything(rig: &mut Rig) -> anyhow::Result<
         let before = rig.seen.insert(node.to_owned(), now);
         let (late, waited_ms) = now.since(before);
         println!("  {node}: {late} ACKs took more than 100 ms, Envoy waited {waited_ms} ms for a processor");
-        ensure!(
-            late * EXCUSE_MS <= waited_ms,
-            "{node}: {late} ACKs took more than 100 ms, and Envoy had a processor all but {waited_ms} ms"
-        );
         // What Envoy counts when it gives up waiting, after 15 s.
         let given_up = rig.envoy(node)?.stats(r"\.init_fetch_timeout$").await?;
         ensure!(!given_up.is_empty(), "{node}: Envoy has no such statistic");
@@ -57,11 +54,11 @@ impl Seen {
                 let line = metrics.lines().find_map(|line| line.strip_prefix(&series));
                 Ok(line.with_context(|| format!("{series} in\n{metrics}"))?.trim().parse()?)
             };
-            let (slow, all) = (upto("5.0")?, upto("+Inf")?);
+            let (soon, all) = (upto(LACK)?, upto("+Inf")?);
             let counts = LIMITS.iter().map(|limit| Ok(format!("{} within {limit} s", upto(limit)?)));
             let counts = counts.collect::<anyhow::Result<Vec<_>>>()?.join(", ");
             println!("  {node}: of {all} {kind} ACKs {counts}");
-            ensure!(slow == all, "{node}: {} {kind} ACKs took more than 5 s", all - slow);
+            ensure!(soon == all, "{node}: {} {kind} ACKs took more than {LACK} s", all - soon);
             late += all - upto(LIMITS[LIMITS.len() - 1])?;
         }
         Ok(Self { agent, late, envoy, waited_ms: waited_ns / 1_000_000 })
