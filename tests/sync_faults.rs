@@ -3,7 +3,8 @@
 //!
 //! Every run plays each kind of fault once. `SYNC_FAULT_SEEDS=n` plays all of them alone with so many seeds, by which their
 //! victims, moments and lengths are drawn; `SYNC_FAULT_SEED=s` those of one seed; `SYNC_FAULT_ONLY=text` only faults whose
-//! name has the text. `SYNC_FAULT_REPORT=file` writes the report.
+//! name has the text. `SYNC_FAULT_LABS=n` shares the rounds among so many labs at once. `SYNC_FAULT_REPORT=file` writes the
+//! report.
 
 mod clients;
 mod holder;
@@ -14,7 +15,7 @@ mod restore;
 mod round;
 mod watcher;
 
-use std::{panic::AssertUnwindSafe, path::Path, time::Duration};
+use std::{collections::VecDeque, panic::AssertUnwindSafe, path::Path, sync::Mutex, time::Duration};
 
 use causeway::lab::plan::PREFIXES;
 
@@ -78,24 +79,53 @@ fn numbered(
 #[test]
 fn replication_holds_under_each_fault() {
     let only = std::env::var("SYNC_FAULT_ONLY").unwrap_or_default();
-    let is_soak = number("SYNC_FAULT_SEEDS").is_some();
+    let mut plans = plans();
+    plans.retain(|(plan, _)| Row::new(plan.seed, &plan.faults).name().contains(&only));
+    let work = Work { left: Mutex::new(plans.into()), done: Mutex::default() };
+    let labs = number("SYNC_FAULT_LABS").unwrap_or(1);
+    std::thread::scope(|scope| {
+        for lab in 0..labs {
+            let work = &work;
+            scope.spawn(move || play_all(work, lab == 0 && number("SYNC_FAULT_SEEDS").is_some()));
+        }
+    });
+    let done = work.done.into_inner().unwrap();
+    let broken: Vec<String> = done.rows.iter().filter(|row| !row.broken.is_empty()).map(Row::name).collect();
+    assert!(broken.is_empty(), "broken, each with its reason above: {broken:?}");
+}
+
+/// What all labs share.
+struct Work {
+    left: Mutex<VecDeque<(Plan, fastrand::Rng)>>,
+    done: Mutex<Done>,
+}
+
+/// What came of it so far.
+#[derive(Default)]
+struct Done {
+    rows: Vec<Row>,
+    fenced: Option<Fenced>,
+}
+
+/// A lab plays rounds while some are left; before, workers count in it if they are to.
+fn play_all(work: &Work, counts: bool) {
     let world = World::start_as(|options| (options.servers, options.links) = (SERVERS, true));
     let watcher = Watcher::new(&world);
     watcher.settle();
-    let (mut rows, mut left, mut fenced) = (Vec::new(), Vec::new(), None::<Fenced>);
+    let mut left = Vec::new();
+    if counts {
+        let of_all = PAUSES.map(Vec::from);
+        let fenced = counted(&world, "locks/fenced", INCREMENTS, of_all);
+        work.done.lock().unwrap().fenced = Some(fenced);
+        left.push("locks/fenced/".to_owned());
+        round::sweep(&world, &watcher, &mut left);
+    }
+    let mut has_broken = false;
     std::thread::scope(|scope| {
-        if is_soak {
-            let of_all = PAUSES.map(Vec::from);
-            fenced = Some(counted(&world, "locks/fenced", INCREMENTS, of_all));
-            left.push("locks/fenced/".to_owned());
-            round::sweep(&world, &watcher, &mut left);
-        }
         let watching = Watching(&watcher);
         scope.spawn(|| watcher.run());
-        for (plan, mut rng) in plans() {
-            if !Row::new(plan.seed, &plan.faults).name().contains(&only) {
-                continue;
-            }
+        loop {
+            let Some((plan, mut rng)) = work.left.lock().unwrap().pop_front() else { break };
             let row = || round::play(&world, &watcher, &plan, &mut rng);
             let row = std::panic::catch_unwind(AssertUnwindSafe(row)).unwrap_or_else(|panic| {
                 let reason =
@@ -104,20 +134,27 @@ fn replication_holds_under_each_fault() {
             });
             println!("{}", row.line());
             row.broken.iter().for_each(|broken| println!("  SYNC_FAULT_SEED={}: {broken}", plan.seed));
-            rows.push(row);
+            has_broken |= !row.broken.is_empty();
+            work.done.lock().unwrap().take(row);
             left.extend(PREFIXES.map(|(prefix, _)| format!("{prefix}{}/", plan.name)));
             round::sweep(&world, &watcher, &mut left);
         }
         drop(watching);
     });
-    let broken: Vec<String> = rows.iter().filter(|row| !row.broken.is_empty()).map(Row::name).collect();
-    if let Some(file) = std::env::var_os("SYNC_FAULT_REPORT") {
-        let fenced = fenced.map_or_else(|| "not run".to_owned(), |fenced| fenced.to_string());
-        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(file), report::text(&rows, &fenced))
-            .unwrap();
+    world.stop(has_broken);
+}
+
+impl Done {
+    /// Writes what there is so far, for a run of hours that is broken off.
+    fn take(&mut self, row: Row) {
+        self.rows.push(row);
+        self.rows.sort_by_key(|row| row.seed);
+        if let Some(file) = std::env::var_os("SYNC_FAULT_REPORT") {
+            let fenced = self.fenced.as_ref().map_or_else(|| "not run".to_owned(), Fenced::to_string);
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            std::fs::write(file, report::text(&self.rows, &fenced)).unwrap();
+        }
     }
-    world.stop(!broken.is_empty());
-    assert!(broken.is_empty(), "broken, each with its reason above: {broken:?}");
 }
 
 /// Ends the watcher also when an assertion fails, since the scope waits for it.

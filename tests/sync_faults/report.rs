@@ -1,12 +1,17 @@
 //! What came of all rounds, as text.
 
-use std::{collections::BTreeMap, fmt::Write as _, fs, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    time::Duration,
+};
 
 use crate::sync_faults::{holder::Followed, nemesis::Fault, promise::Kept};
 
 /// What came of one round.
 pub(super) struct Row {
-    seed: u64,
+    pub(super) seed: u64,
     faults: Vec<Fault>,
     pub(super) lasted: Duration,
     /// From the end of the fault until all agents take all writes.
@@ -95,7 +100,7 @@ const HEAD: &str = "\
 /// The report that is kept.
 pub(super) fn text(rows: &[Row], fenced: &str) -> String {
     let broken: usize = rows.iter().filter(|row| !row.broken.is_empty()).count();
-    let seeds = rows.iter().map(|row| row.seed).max().unwrap_or_default();
+    let seeds = rows.iter().map(|row| row.seed).collect::<BTreeSet<_>>().len();
     let mut text = format!(
         "# Faults of replication on the real lab\n\n\
          Written by `make soak` (`tests/sync_faults`): two datacenters, three Consul 1.8.7 servers each, all traffic between them \
@@ -143,5 +148,8 @@ fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZeroUsize::get);
     let (model, memory) =
         (field(&read("/proc/cpuinfo"), "model name"), field(&read("/proc/meminfo"), "MemTotal"));
-    format!("Machine: {cores} cores ({model}), {memory}, Linux {}", read("/proc/sys/kernel/osrelease").trim())
+    let load = read("/proc/loadavg");
+    let load = load.split(' ').next().unwrap_or_default();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    format!("Machine: {cores} cores ({model}), {memory}, Linux {}, load {load} at the end", kernel.trim())
 }
