@@ -1,12 +1,13 @@
 //! The engine of one sync agent: its duties, homes and replicas, and the endpoint over them.
 //!
 //! What decides is pure and stands in [`crate::sync::endpoint`]; here and below is what acts: `serve` follows a request
-//! on its way, `forward` takes it elsewhere, `execute` carries it out at home, `local` reads a replica, `session` finds
+//! on its way, `forward` takes it elsewhere, `doers` knows whether the active agents of our own datacenter answer, `execute` carries it out at home, `local` reads a replica, `session` finds
 //! sessions, `neighbours` knows the other datacenters, `served` answers them.
 
 mod above;
 mod accessor;
 mod bounded;
+mod doers;
 mod execute;
 mod forward;
 pub mod kin;
@@ -35,7 +36,7 @@ use crate::{
     sync::{
         duty::{Duties, Holding},
         endpoint::{Raw, route::Standing},
-        engine::{accessor::Accessors, kin::KinSeen, neighbours::Neighbours, session::Places},
+        engine::{accessor::Accessors, doers::Doers, kin::KinSeen, neighbours::Neighbours, session::Places},
         home::{Home, HomeSettings, trim::Keep},
         layout::Duty,
         lock::{locks::Locks, wire::LockDefaults},
@@ -151,6 +152,7 @@ struct Inner<S, P> {
     peers: P,
     parts: BTreeMap<String, Part<S, P>>,
     neighbours: Neighbours<P>,
+    doers: Doers,
     /// Makes request ids; with the node and the start they are nobody else's.
     rng: Mutex<fastrand::Rng>,
     started_ms: u128,
@@ -224,6 +226,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             peers,
             parts,
             neighbours,
+            doers: Doers::default(),
             rng: Mutex::new(rng),
             started_ms: since_1970.as_millis(),
             places: Mutex::default(),
@@ -299,6 +302,10 @@ impl<S, P> Inner<S, P> {
         match self.doer(part) {
             // The lock's value is ours and the session is not: a former self of ours, or a lease about to end.
             Some(doer) if doer == self.me() => Standing::Nobody,
+            // What a replica's applier would do the home does as well, but for the way through our own data.
+            Some(doer) if matches!(part.role, Role::Replica(_)) && self.doers.is_silent(&doer) => {
+                Standing::Nobody
+            }
             Some(doer) => Standing::Elsewhere(doer),
             None => Standing::Nobody,
         }

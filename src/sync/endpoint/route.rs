@@ -29,6 +29,8 @@ pub enum Route {
     Above(Vec<Prefix>),
     /// By this agent, which is active for this prefix; none for what no prefix is needed for.
     Execute(Option<Prefix>),
+    /// By this prefix's home, or, while that is out of reach, by the local Consul: nobody here knows the home's indexes.
+    Home(Prefix),
     /// By somebody else.
     Forward(Target),
     /// Not at all.
@@ -78,7 +80,9 @@ impl Scene<'_> {
             Ask::Sync(sync) => self.sync(sync),
         };
         match route {
-            Route::Forward(_) if self.origin.is_some_and(|origin| origin.hops >= MAX_HOPS) => {
+            Route::Forward(_) | Route::Home(_)
+                if self.origin.is_some_and(|origin| origin.hops >= MAX_HOPS) =>
+            {
                 let text =
                     "the sync agents do not agree on who is active, as while one takes over; send it again";
                 Route::Refuse(Refusal::NotServing(text.into()))
@@ -127,7 +131,7 @@ impl Scene<'_> {
         match (self.standing)(prefix) {
             Standing::Active => Route::Local(prefix.clone()),
             Standing::Elsewhere(doer) => Route::Forward(Target::Doer(doer)),
-            Standing::Nobody => Route::Forward(Target::Datacenter(prefix.home.clone())),
+            Standing::Nobody => Route::Home(prefix.clone()),
         }
     }
 

@@ -48,19 +48,15 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
 
     async fn sent(&self, asked: &Asked<'_>, target: &Target) -> Result<Response, Refusal> {
         let inner = &*self.0;
-        if let Target::Datacenter(datacenter) = target {
-            // Certainty first: what was sent into a cut is neither done nor undone.
-            let reached = timeout_at(self.reached_by(asked), inner.neighbours.reach(datacenter)).await;
-            let silent =
-                || PeerError::Unreached(format!("no answer within {:?}", inner.settings.times.forward));
-            reached.unwrap_or_else(|_| Err(silent())).map_err(|error| self.unsent(target, error))?;
-        }
+        // Certainty first: what was sent into a cut is neither done nor undone.
+        self.reach(asked, target).await.map_err(|error| self.unsent(target, error))?;
         let deadline = self.patience(asked);
         let forward = self.as_forward(asked);
         match inner.peers.forward(target, forward, deadline).await {
             Ok(answer) => {
-                if let Target::Datacenter(datacenter) = target {
-                    inner.neighbours.heard(datacenter);
+                match target {
+                    Target::Datacenter(datacenter) => inner.neighbours.heard(datacenter),
+                    Target::Doer(doer) => inner.doers.heard(doer),
                 }
                 let response = Response { status: answer.status, headers: answer.headers, body: answer.body };
                 // The other end says that nothing was done and that it is worth another look.
@@ -71,20 +67,38 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
                 Ok(response)
             }
             Err(PeerError::Unknown(reason)) => {
-                if let Target::Datacenter(datacenter) = target {
-                    inner.neighbours.lost(datacenter);
-                }
+                self.lost(target);
                 if asked.is_read() {
                     return Err(self.unsent(target, PeerError::Unreached(reason)));
                 }
                 Err(Refusal::OutcomeUnknown { request_id: asked.request_id.clone(), reason })
             }
             Err(error) => {
-                if let Target::Datacenter(datacenter) = target {
-                    inner.neighbours.lost(datacenter);
-                }
+                self.lost(target);
                 Err(self.unsent(target, error))
             }
+        }
+    }
+
+    async fn reach(&self, asked: &Asked<'_>, target: &Target) -> Result<(), PeerError> {
+        let inner = &*self.0;
+        let forward = inner.settings.times.forward;
+        let doer = match target {
+            Target::Datacenter(datacenter) => {
+                let reached = timeout_at(self.reached_by(asked), inner.neighbours.reach(datacenter)).await;
+                let silent = || PeerError::Unreached(format!("no answer within {forward:?}"));
+                return reached.unwrap_or_else(|_| Err(silent()));
+            }
+            Target::Doer(doer) => doer,
+        };
+        inner.doers.reach(&inner.peers, inner.settings.hello(), doer, forward).await
+    }
+
+    /// There was no answer: the next one who wants to know asks.
+    fn lost(&self, target: &Target) {
+        match target {
+            Target::Datacenter(datacenter) => self.0.neighbours.lost(datacenter),
+            Target::Doer(doer) => self.0.doers.lost(doer),
         }
     }
 

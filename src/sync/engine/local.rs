@@ -111,6 +111,14 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         }
     }
 
+    /// What nobody here can show as the home would.
+    pub(super) async fn home(&self, asked: &Asked<'_>, prefix: &Prefix) -> Result<Response, Refusal> {
+        match self.0.parts.get(&prefix.text).map(|part| &part.role) {
+            Some(Role::Replica(replica)) => self.ask_home(asked, prefix, replica).await,
+            _ => self.forward(asked, &Target::Datacenter(prefix.home.clone())).await,
+        }
+    }
+
     /// From the home; when that cannot be reached, what is here, marked as stale, if it is whole.
     async fn ask_home(
         &self,

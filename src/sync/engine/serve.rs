@@ -18,7 +18,7 @@ use crate::{
             route::{Route, Scene},
         },
         engine::{Engine, kin, local::asked_for},
-        peer::{Peers, convert},
+        peer::{Peers, Target, convert},
         refusal::Refusal,
         store::{Store, StoreError},
     },
@@ -129,7 +129,18 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
     }
 
     async fn once(&self, asked: &Asked<'_>) -> Result<Passed, Refusal> {
-        let done = match self.route(asked) {
+        let mut route = self.route(asked);
+        if let Route::Forward(target @ Target::Doer(doer)) = &route {
+            let done = self.forward(asked, target).await;
+            let is_unsent = matches!(done, Err(Refusal::NotServing(_))) && self.0.doers.is_silent(doer);
+            // It is passed by from now on, if there is another way.
+            let other = self.route(asked);
+            if !is_unsent || other == route {
+                return done.map(Passed::Whole);
+            }
+            route = other;
+        }
+        let done = match route {
             Route::Pass => {
                 self.is_ours_to_pass(asked)?;
                 self.is_nobodys(asked)?;
@@ -142,6 +153,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             Route::Local(prefix) => self.local(asked, &prefix).await,
             Route::Above(prefixes) => self.above(asked, &prefixes).await,
             Route::Execute(prefix) => self.execute(asked, prefix.as_ref()).await,
+            Route::Home(prefix) => self.home(asked, &prefix).await,
             Route::Forward(target) => self.forward(asked, &target).await,
             Route::Refuse(refusal) => Err(refusal),
         };

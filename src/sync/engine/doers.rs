@@ -1,0 +1,169 @@
+//! The active agents of our own datacenter: whether they answer. One that does not is passed by where there is another way.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    lifecycle,
+    sync::{
+        peer::{Hello, PeerError, Peers, Target},
+        record::Doer,
+    },
+};
+
+/// One that answered so short a time ago is not greeted before it is sent something.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// So long after it did not answer nobody asks it again. Its duty has another holder after two leases at most.
+const PASSED_BY: Duration = Duration::from_secs(5);
+
+/// What is known of each by its address.
+#[derive(Default)]
+pub(super) struct Doers(Mutex<BTreeMap<String, View>>);
+
+#[derive(Clone, Copy, Default)]
+struct View {
+    heard_at: Option<Instant>,
+    silent_at: Option<Instant>,
+}
+
+impl Doers {
+    /// Makes sure that it answers right now: what is sent to one that hangs is neither done nor undone.
+    pub(super) async fn reach<P: Peers>(
+        &self,
+        peers: &P,
+        hello: Hello,
+        doer: &Doer,
+        patience: Duration,
+    ) -> Result<(), PeerError> {
+        let now = lifecycle::now();
+        if self.view(doer).heard_at.is_some_and(|at| at + FRESH > now) {
+            return Ok(());
+        }
+        let greeted = timeout(patience, peers.hello(&Target::Doer(doer.clone()), hello)).await;
+        let silent = || PeerError::Unreached(format!("no answer within {} ms", patience.as_millis()));
+        match greeted.unwrap_or_else(|_| Err(silent())) {
+            Ok(_) => {
+                self.heard(doer);
+                Ok(())
+            }
+            Err(error) => {
+                self.lost(doer);
+                Err(error)
+            }
+        }
+    }
+
+    /// It has just answered something.
+    pub(super) fn heard(&self, doer: &Doer) {
+        let view = View { heard_at: Some(lifecycle::now()), silent_at: None };
+        self.all().insert(doer.address.clone(), view);
+    }
+
+    /// It did not answer.
+    pub(super) fn lost(&self, doer: &Doer) {
+        let view = View { heard_at: None, silent_at: Some(lifecycle::now()) };
+        self.all().insert(doer.address.clone(), view);
+    }
+
+    /// Whether it did not answer a short while ago.
+    pub(super) fn is_silent(&self, doer: &Doer) -> bool {
+        let now = lifecycle::now();
+        self.view(doer).silent_at.is_some_and(|at| at + PASSED_BY > now)
+    }
+
+    fn view(&self, doer: &Doer) -> View {
+        self.all().get(&doer.address).copied().unwrap_or_default()
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, View>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use tokio::sync::{mpsc, watch};
+
+    use super::*;
+    use crate::{
+        model::sync::Position,
+        sync::peer::{FollowItem, FollowStart, Forward, Forwarded, HelloReply},
+    };
+
+    /// Answers no greeting but the first so many, and counts them.
+    #[derive(Clone)]
+    struct Hung(Arc<AtomicUsize>, usize);
+
+    impl Peers for Hung {
+        async fn hello(&self, _: &Target, hello: Hello) -> Result<HelloReply, PeerError> {
+            if self.0.fetch_add(1, Ordering::SeqCst) >= self.1 {
+                std::future::pending::<()>().await;
+            }
+            Ok(HelloReply {
+                version: 1,
+                datacenter: hello.datacenter,
+                node: hello.node,
+                prefixes: Vec::new(),
+                max_txn_ops: 64,
+                max_value_bytes: None,
+                known: Vec::new(),
+            })
+        }
+
+        async fn forward(&self, _: &Target, _: Forward, _: Duration) -> Result<Forwarded, PeerError> {
+            std::future::pending().await
+        }
+
+        async fn follow(
+            &self,
+            _: &Target,
+            _: FollowStart,
+            _: watch::Receiver<Position>,
+        ) -> Result<mpsc::Receiver<Result<FollowItem, PeerError>>, PeerError> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_hangs_is_noticed_in_time_and_passed_by_for_a_while() {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let (doers, peers) = (Doers::default(), Hung(Arc::default(), 1));
+        let doer = Doer { node: "n".into(), address: "10.0.0.1:8443".into() };
+        let hello = Hello {
+            versions: (1, 1),
+            datacenter: "a".into(),
+            node: "m".into(),
+            prefixes: Vec::new(),
+            max_txn_ops: 64,
+            max_value_bytes: None,
+        };
+        let reach = || doers.reach(&peers, hello.clone(), &doer, PATIENCE);
+        let greetings = || peers.0.load(Ordering::SeqCst);
+
+        reach().await.unwrap();
+        reach().await.unwrap();
+        assert_eq!(greetings(), 1, "who has just answered is not greeted");
+        tokio::time::advance(FRESH).await;
+        let began = lifecycle::now();
+        assert!(matches!(reach().await, Err(PeerError::Unreached(_))));
+        assert_eq!((began.elapsed(), greetings()), (PATIENCE, 2));
+
+        assert!(doers.is_silent(&doer));
+        tokio::time::advance(PASSED_BY).await;
+        assert!(!doers.is_silent(&doer), "it is tried again");
+        doers.lost(&doer);
+        doers.heard(&doer);
+        assert!(!doers.is_silent(&doer));
+    }
+}
