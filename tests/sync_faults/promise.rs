@@ -282,7 +282,9 @@ impl<'w> Promises<'w> {
                 let (reply, took) = self.timed(node, "GET", &seed, "");
                 reads.insert(status(reply));
                 self.slowest("read without an applier", took);
-                if is_written && status(self.timed(node, "GET", &marker, "").0) == 200 {
+                // Past the agents: until then they ask the home.
+                let local = format!("{}{marker}", self.world.consul(node));
+                if is_written && status(ask_within(PATIENCE, "GET", &local, &[], b"")) == 200 {
                     break;
                 }
                 if lifecycle::now() > end {

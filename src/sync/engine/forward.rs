@@ -50,7 +50,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         let inner = &*self.0;
         // Certainty first: what was sent into a cut is neither done nor undone.
         self.reach(asked, target).await.map_err(|error| self.unsent(target, error))?;
-        let deadline = self.patience(asked);
+        let deadline = self.patience(asked, target);
         let forward = self.as_forward(asked);
         match inner.peers.forward(target, forward, deadline).await {
             Ok(answer) => {
@@ -142,11 +142,16 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
     }
 
     /// How long an answer may take.
-    fn patience(&self, asked: &Asked<'_>) -> Duration {
+    fn patience(&self, asked: &Asked<'_>, target: &Target) -> Duration {
         let times = &self.0.settings.times;
+        let at_once = match target {
+            // An applier that has just been heard and hangs now: the home can be read instead.
+            Target::Doer(_) if asked.is_read() => times.forward,
+            _ => times.forward + times.commit,
+        };
         match &asked.ask {
             Ask::Lock(lock) if lock.act == LockAct::Acquire => MAX_WAIT + WAY,
-            _ => blocking(asked.request).map_or(times.forward + times.commit, |wait| wait + wait / 16 + WAY),
+            _ => blocking(asked.request).map_or(at_once, |wait| wait + wait / 16 + WAY),
         }
     }
 
