@@ -73,6 +73,7 @@ const LOG: Spot = |asked: &Asked<'_>| asked.is_read && asked.is_list && asked.pa
 const MARKS: Spot = |asked: &Asked<'_>| asked.is_read && asked.is_list && asked.path.ends_with("/held/");
 const STATE: Spot = |asked: &Asked<'_>| asked.is_read && asked.path.ends_with("/state");
 const HEAD: Spot = |asked: &Asked<'_>| asked.is_read && asked.path.ends_with("/head");
+const HEAD_BEHIND: Spot = |asked: &Asked<'_>| HEAD(asked) && asked.is_behind_list;
 const EPOCH: Spot = |asked: &Asked<'_>| asked.is_read && asked.path.ends_with("/epoch");
 const SENTINEL: Spot = |asked: &Asked<'_>| asked.is_read && asked.path.ends_with("/sentinel");
 const DUTY: Spot = |asked: &Asked<'_>| asked.is_read && asked.path.contains("/duty/");
@@ -216,6 +217,8 @@ async fn no_bad_answer_to_a_home_that_sends_a_snapshot_deletes_anything() {
     world.column(&list, OF_LISTS, |bad| if is_lie(bad) { Then::Holds } else { Then::Retries }).await;
     let head = at_home("the head at a snapshot", HEAD, Way::Resync, &["head"]);
     world.column(&head, OF_KEYS, |_| Then::Retries).await;
+    let after = at_home("the head after the list of a snapshot", HEAD_BEHIND, Way::Resync, &["head"]);
+    world.column(&after, OF_KEYS, |_| Then::Retries).await;
     let sentinel = at_home("the sentinel at a snapshot", SENTINEL, Way::Resync, &["sentinel"]);
     world.column(&sentinel, &[Bad::Missing, Bad::Denied, Bad::Failed], |_| Then::Retries).await;
     let entries = at_home("the entries behind a follower", LOG, Way::Reconnect, &["/log/"]).each();
@@ -280,6 +283,10 @@ async fn no_bad_answer_to_an_audit_changes_anything() {
     world.column(&list, OF_LISTS, |_| Then::GoesOn).await;
     let marks = at_replica("the marks of an audit", MARKS, Way::Reconnect, &[]).each();
     world.column(&marks, OF_LISTS, |_| Then::GoesOn).await;
+    // Only a record that is gone is something to be told of.
+    let state = at_replica("the state of an audit", STATE, Way::Write, &["/state"]).each();
+    let then = |bad| if bad == Bad::Missing { Then::Retries } else { Then::GoesOn };
+    world.column(&state, OF_KEYS, then).await;
     world.assert_nothing_was_edited();
     assert_eq!(world.status().counts.snapshots, 1, "nothing was taken anew");
 }

@@ -58,6 +58,14 @@ pub(super) struct Asked<'a> {
     /// Behind `/v1/`.
     pub(super) path: &'a str,
     pub(super) is_list: bool,
+    /// Whether all data was listed since answers became bad.
+    pub(super) is_behind_list: bool,
+}
+
+impl Asked<'_> {
+    fn is_list_of_all(&self) -> bool {
+        self.is_list && self.path.strip_prefix("kv/") == Some(PREFIX)
+    }
 }
 
 /// Which requests are meant.
@@ -68,6 +76,7 @@ struct Armed {
     bad: Bad,
     /// How often; for ever without a number.
     times: Option<usize>,
+    has_listed: bool,
 }
 
 struct Inner {
@@ -116,7 +125,7 @@ impl Server {
     /// From now on these requests get bad answers, so many or all of them.
     pub(super) fn spoil(&self, spot: Spot, bad: Bad, times: Option<usize>) {
         self.inner.spoiled.send_replace(0);
-        *self.inner.armed.lock().unwrap() = Some(Armed { spot, bad, times });
+        *self.inner.armed.lock().unwrap() = Some(Armed { spot, bad, times, has_listed: false });
     }
 
     /// From now on all answers are good.
@@ -143,12 +152,13 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         .collect();
     let path = parts.uri.path();
     assert!(!path.contains('%') && !names.contains_key("index"), "not served here: {}", parts.uri);
-    let asked = Asked {
+    let mut asked = Asked {
         is_read: parts.method == Method::GET,
         path: path.strip_prefix("/v1/").unwrap_or(path),
         is_list: names.contains_key("recurse"),
+        is_behind_list: false,
     };
-    let bad = inner.bad(&asked);
+    let bad = inner.bad(&mut asked);
     if path == RIGHTS {
         return inner.rights(&body, bad);
     }
@@ -162,9 +172,11 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
 
 impl Inner {
     /// Whether this request gets a bad answer.
-    fn bad(&self, asked: &Asked<'_>) -> Option<Bad> {
+    fn bad(&self, asked: &mut Asked<'_>) -> Option<Bad> {
         let mut armed = self.armed.lock().unwrap();
-        let Armed { spot, bad, times } = armed.as_mut()?;
+        let Armed { spot, bad, times, has_listed } = armed.as_mut()?;
+        asked.is_behind_list = *has_listed;
+        *has_listed |= asked.is_list_of_all();
         let is_meant = spot(asked) || (*bad == Bad::Hidden && asked.path == "internal/acl/authorize");
         if !is_meant || *times == Some(0) {
             return None;
@@ -177,7 +189,7 @@ impl Inner {
     }
 
     fn answer(&self, asked: &Asked<'_>, ask: &Ask, is_half: bool) -> Told {
-        if asked.is_list && asked.path.strip_prefix("kv/") == Some(PREFIX) {
+        if asked.is_list_of_all() {
             return self.list(is_half);
         }
         self.consul.with(|model| model.answer(ask))
