@@ -90,6 +90,7 @@ fn replication_holds_under_each_fault() {
         }
     });
     let done = work.done.into_inner().unwrap();
+    done.report();
     let broken: Vec<String> = done.rows.iter().filter(|row| !row.broken.is_empty()).map(Row::name).collect();
     assert!(broken.is_empty(), "broken, each with its reason above: {broken:?}");
 }
@@ -149,6 +150,10 @@ impl Done {
     fn take(&mut self, row: Row) {
         self.rows.push(row);
         self.rows.sort_by_key(|row| row.seed);
+        self.report();
+    }
+
+    fn report(&self) {
         if let Some(file) = std::env::var_os("SYNC_FAULT_REPORT") {
             let fenced = self.fenced.as_ref().map_or_else(|| "not run".to_owned(), Fenced::to_string);
             let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);

@@ -167,6 +167,10 @@ pub(crate) async fn lead(desk: Desk, dc: Datacenter, turn: Turn) {
         bytes = received(&answered, bytes);
         let (event, guide) = match answered {
             Ok(reply) => match topic::counted(&dc, &reply) {
+                Ok(_) if poll.doubts(reply.index, &ask) => {
+                    ask = poll.again(question.wait);
+                    continue;
+                }
                 Ok(census) => {
                     let guide = Guide::Known(Arc::new(census));
                     let event = Event::Reply { index: reply.index, hash: None, changed: guide != known };

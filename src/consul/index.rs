@@ -209,11 +209,13 @@ impl Poll {
     /// answer before they have applied their log, from empty tables if all servers were restarted. Such an answer is no
     /// [`Event`] until [`Poll::again`] has confirmed it.
     pub fn doubts(&self, index: Option<u64>, ask: &Ask) -> bool {
-        !ask.is_consistent && self.believed.is_some_and(|believed| index.unwrap_or(0) < believed)
+        let has_index = self.follow == Follow::Index;
+        has_index && !ask.is_consistent && self.believed.is_some_and(|believed| index.unwrap_or(0) < believed)
     }
 
     /// The request that settles a doubt.
-    pub fn again(&self, wait: Duration) -> Ask {
+    pub fn again(&mut self, wait: Duration) -> Ask {
+        self.cursor = Cursor::Now;
         Ask::new(Duration::ZERO, Cursor::Now, wait, true)
     }
 

@@ -1,8 +1,8 @@
 //! The engine of one sync agent: its duties, homes and replicas, and the endpoint over them.
 //!
 //! What decides is pure and stands in [`crate::sync::endpoint`]; here and below is what acts: `serve` follows a request
-//! on its way, `forward` takes it elsewhere, `doers` knows whether the active agents of our own datacenter answer, `execute` carries it out at home, `local` reads a replica, `session` finds
-//! sessions, `neighbours` knows the other datacenters, `served` answers them.
+//! on its way, `forward` takes it elsewhere, `execute` carries it out at home, `local` reads a replica, `session` finds
+//! sessions, `neighbours` knows the other datacenters, `doers` the active agents of our own, `served` answers them all.
 
 mod above;
 mod accessor;

@@ -19,12 +19,16 @@ use crate::{
 /// One that answered so short a time ago is not greeted before it is sent something.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// So long after it did not answer nobody asks it again. Its duty has another holder after two leases at most.
+/// So long after it did not answer a greeting it is greeted again. Its duty has another holder after two leases at most.
 const PASSED_BY: Duration = Duration::from_secs(5);
 
 /// What is known of each by its address.
 #[derive(Default)]
-pub(super) struct Doers(Mutex<BTreeMap<String, View>>);
+pub(super) struct Doers {
+    all: Mutex<BTreeMap<String, View>>,
+    /// Held while one is greeted: many that want to know whether it answers ask once.
+    greeting: tokio::sync::Mutex<()>,
+}
 
 #[derive(Clone, Copy, Default)]
 struct View {
@@ -41,20 +45,44 @@ impl Doers {
         doer: &Doer,
         patience: Duration,
     ) -> Result<(), PeerError> {
-        let now = lifecycle::now();
-        if self.view(doer).heard_at.is_some_and(|at| at + FRESH > now) {
+        let asked_at = lifecycle::now();
+        if self.is_fresh(doer, asked_at) {
             return Ok(());
         }
-        let greeted = timeout(patience, peers.hello(&Target::Doer(doer.clone()), hello)).await;
+        let _one_at_a_time = self.greeting.lock().await;
         let silent = || PeerError::Unreached(format!("no answer within {} ms", patience.as_millis()));
+        match self.view(doer) {
+            view if view.heard_at.is_some_and(|at| at >= asked_at) => return Ok(()),
+            view if view.silent_at.is_some_and(|at| at >= asked_at) => return Err(silent()),
+            // Others go on passing it by meanwhile.
+            View { silent_at: Some(_), .. } => self.is_silent_since(doer, asked_at),
+            _ => {}
+        }
+        let greeted = timeout(patience, peers.hello(&Target::Doer(doer.clone()), hello)).await;
         match greeted.unwrap_or_else(|_| Err(silent())) {
             Ok(_) => {
                 self.heard(doer);
                 Ok(())
             }
             Err(error) => {
-                self.lost(doer);
+                self.is_silent_since(doer, lifecycle::now());
                 Err(error)
+            }
+        }
+    }
+
+    /// Ends once it does not answer a greeting, of which there is one each time it has been quiet for a while.
+    pub(super) async fn falls_silent<P: Peers>(
+        &self,
+        peers: &P,
+        hello: &Hello,
+        doer: &Doer,
+        patience: Duration,
+    ) -> PeerError {
+        loop {
+            tokio::time::sleep(FRESH).await;
+            if let Err(error) = self.reach(peers, hello.clone(), doer, patience).await {
+                return error;
             }
         }
     }
@@ -65,16 +93,23 @@ impl Doers {
         self.all().insert(doer.address.clone(), view);
     }
 
-    /// It did not answer.
+    /// It did not answer, which may have other reasons: the next one who wants to know greets it.
     pub(super) fn lost(&self, doer: &Doer) {
-        let view = View { heard_at: None, silent_at: Some(lifecycle::now()) };
-        self.all().insert(doer.address.clone(), view);
+        self.all().entry(doer.address.clone()).or_default().heard_at = None;
     }
 
-    /// Whether it did not answer a short while ago.
+    /// Whether it did not answer a greeting a short while ago.
     pub(super) fn is_silent(&self, doer: &Doer) -> bool {
         let now = lifecycle::now();
         self.view(doer).silent_at.is_some_and(|at| at + PASSED_BY > now)
+    }
+
+    fn is_fresh(&self, doer: &Doer, now: Instant) -> bool {
+        self.view(doer).heard_at.is_some_and(|at| at + FRESH > now)
+    }
+
+    fn is_silent_since(&self, doer: &Doer, at: Instant) {
+        self.all().insert(doer.address.clone(), View { heard_at: None, silent_at: Some(at) });
     }
 
     fn view(&self, doer: &Doer) -> View {
@@ -82,7 +117,7 @@ impl Doers {
     }
 
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, View>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -162,8 +197,11 @@ mod tests {
         assert!(doers.is_silent(&doer));
         tokio::time::advance(PASSED_BY).await;
         assert!(!doers.is_silent(&doer), "it is tried again");
-        doers.lost(&doer);
         doers.heard(&doer);
-        assert!(!doers.is_silent(&doer));
+        doers.lost(&doer);
+        assert!(!doers.is_silent(&doer), "what was not answered may have taken long");
+        let both = tokio::join!(reach(), reach());
+        assert!(both.0.is_err() && both.1.is_err());
+        assert_eq!(greetings(), 3, "two that want to know ask once");
     }
 }

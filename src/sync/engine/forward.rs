@@ -13,7 +13,7 @@ use crate::{
             ask::{Ask, LockAct},
         },
         engine::{Engine, Role, serve::Asked},
-        peer::{Forward, PeerError, Peers, Target},
+        peer::{Forward, Forwarded, PeerError, Peers, Target},
         refusal::Refusal,
         store::Store,
     },
@@ -50,9 +50,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         let inner = &*self.0;
         // Certainty first: what was sent into a cut is neither done nor undone.
         self.reach(asked, target).await.map_err(|error| self.unsent(target, error))?;
-        let deadline = self.patience(asked, target);
-        let forward = self.as_forward(asked);
-        match inner.peers.forward(target, forward, deadline).await {
+        match self.asked_of(asked, target).await {
             Ok(answer) => {
                 match target {
                     Target::Datacenter(datacenter) => inner.neighbours.heard(datacenter),
@@ -80,18 +78,39 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         }
     }
 
+    /// The answer. A read is given up once who should answer it hangs: another one can.
+    async fn asked_of(&self, asked: &Asked<'_>, target: &Target) -> Result<Forwarded, PeerError> {
+        let inner = &*self.0;
+        let answer = inner.peers.forward(target, self.as_forward(asked), self.patience(asked));
+        let Target::Doer(doer) = target else { return answer.await };
+        if !asked.is_read() {
+            return answer.await;
+        }
+        let hello = inner.settings.hello();
+        tokio::select! {
+            answer = answer => answer,
+            error = inner.doers.falls_silent(&inner.peers, &hello, doer, self.greeting()) => Err(error),
+        }
+    }
+
+    /// How long an agent of our own datacenter may take to answer a greeting: there is time left to ask elsewhere.
+    fn greeting(&self) -> Duration {
+        self.0.settings.times.forward / 2
+    }
+
     async fn reach(&self, asked: &Asked<'_>, target: &Target) -> Result<(), PeerError> {
         let inner = &*self.0;
-        let forward = inner.settings.times.forward;
-        let doer = match target {
+        match target {
             Target::Datacenter(datacenter) => {
                 let reached = timeout_at(self.reached_by(asked), inner.neighbours.reach(datacenter)).await;
-                let silent = || PeerError::Unreached(format!("no answer within {forward:?}"));
-                return reached.unwrap_or_else(|_| Err(silent()));
+                let silent =
+                    || PeerError::Unreached(format!("no answer within {:?}", inner.settings.times.forward));
+                reached.unwrap_or_else(|_| Err(silent()))
             }
-            Target::Doer(doer) => doer,
-        };
-        inner.doers.reach(&inner.peers, inner.settings.hello(), doer, forward).await
+            Target::Doer(doer) => {
+                inner.doers.reach(&inner.peers, inner.settings.hello(), doer, self.greeting()).await
+            }
+        }
     }
 
     /// There was no answer: the next one who wants to know asks.
@@ -142,13 +161,9 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
     }
 
     /// How long an answer may take.
-    fn patience(&self, asked: &Asked<'_>, target: &Target) -> Duration {
+    fn patience(&self, asked: &Asked<'_>) -> Duration {
         let times = &self.0.settings.times;
-        let at_once = match target {
-            // An applier that has just been heard and hangs now: the home can be read instead.
-            Target::Doer(_) if asked.is_read() => times.forward,
-            _ => times.forward + times.commit,
-        };
+        let at_once = times.forward + times.commit;
         match &asked.ask {
             Ask::Lock(lock) if lock.act == LockAct::Acquire => MAX_WAIT + WAY,
             _ => blocking(asked.request).map_or(at_once, |wait| wait + wait / 16 + WAY),

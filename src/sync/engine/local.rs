@@ -98,7 +98,12 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
                 times.applied.as_millis()
             )));
         }
-        let Some(most) = times.max_staleness else { return Ok(()) };
+        self.fresh_enough(prefix, replica)
+    }
+
+    /// The configured staleness. What nobody here applies is of unknown age.
+    fn fresh_enough(&self, prefix: &Prefix, replica: &Replica<S, P>) -> Result<(), Refusal> {
+        let Some(most) = self.0.settings.times.max_staleness else { return Ok(()) };
         match replica.lag().ms {
             Some(ms) if u128::from(ms) <= most.as_millis() => Ok(()),
             ms => Err(Refusal::TooStale(format!(
@@ -131,7 +136,12 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             answered => return answered,
         };
         let Some(at) = self.whole_without_locks(asked, prefix).await else { return Err(refusal) };
-        let response = self.pass(&asked.request.clone().without_header("accept-encoding")).await?;
+        if asked.wishes.min_seq.is_some_and(|wanted| wanted > at) {
+            return Err(refusal);
+        }
+        self.fresh_enough(prefix, replica)?;
+        let plain = asked.request.clone().without_header("accept-encoding");
+        let response = whole(self.read_here(&plain).await?, &plain).await?;
         let translated = translation(asked, replica, &response)?;
         let body = translated.map_or_else(|| response.body.clone(), |translated| translated.body.into());
         let response = Response { body, ..response };

@@ -129,17 +129,22 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
     }
 
     async fn once(&self, asked: &Asked<'_>) -> Result<Passed, Refusal> {
-        let mut route = self.route(asked);
-        if let Route::Forward(target @ Target::Doer(doer)) = &route {
-            let done = self.forward(asked, target).await;
-            let is_unsent = matches!(done, Err(Refusal::NotServing(_))) && self.0.doers.is_silent(doer);
-            // It is passed by from now on, if there is another way.
-            let other = self.route(asked);
-            if !is_unsent || other == route {
-                return done.map(Passed::Whole);
-            }
-            route = other;
+        let route = self.route(asked);
+        let Route::Forward(Target::Doer(doer)) = &route else { return self.by(asked, route).await };
+        let doer = doer.clone();
+        let done = self.by(asked, route).await;
+        let is_unsent = matches!(done, Err(Refusal::NotServing(_))) && self.0.doers.is_silent(&doer);
+        if !is_unsent {
+            return done;
         }
+        // It is passed by from now on, if there is another way.
+        match self.route(asked) {
+            Route::Forward(Target::Doer(same)) if same == doer => done,
+            other => self.by(asked, other).await,
+        }
+    }
+
+    async fn by(&self, asked: &Asked<'_>, route: Route) -> Result<Passed, Refusal> {
         let done = match route {
             Route::Pass => {
                 self.is_ours_to_pass(asked)?;
