@@ -49,8 +49,8 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
     async fn sent(&self, asked: &Asked<'_>, target: &Target) -> Result<Response, Refusal> {
         let inner = &*self.0;
         // Certainty first: what was sent into a cut is neither done nor undone.
-        self.reach(asked, target).await.map_err(|error| self.unsent(target, error))?;
-        match self.asked_of(asked, target).await {
+        Box::pin(self.reach(asked, target)).await.map_err(|error| self.unsent(target, error))?;
+        match Box::pin(self.asked_of(asked, target)).await {
             Ok(answer) => {
                 match target {
                     Target::Datacenter(datacenter) => inner.neighbours.heard(datacenter),
