@@ -165,7 +165,8 @@ impl Mesh {
 
     fn reach(&self) -> Option<()> {
         let mut stream = TcpStream::connect(self.upstream).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // A connection that was opened too early decides nothing.
+        stream.set_read_timeout(Some(PATIENCE / 9)).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         (text == "pong").then_some(())

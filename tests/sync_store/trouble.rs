@@ -14,7 +14,7 @@ use nix::{
 use serde_json::json;
 
 use super::{HOST, committed, set, spec, store};
-use crate::rig::parts::{Consul, PATIENCE};
+use crate::rig::parts::{Consul, PATIENCE, until};
 
 /// What each operation says.
 async fn all(store: &ConsulStore, session: &SessionId) -> Vec<(&'static str, Result<(), StoreError>)> {
@@ -47,6 +47,8 @@ async fn a_consul_that_hangs_leaves_the_outcome_open_within_the_deadline() {
     let session = store.create_session(&spec(10, Behavior::Release)).await.unwrap();
     let pid = Pid::from_raw(i32::try_from(consul.pid()).unwrap());
     kill(pid, Signal::SIGSTOP).unwrap();
+    // The signal is sent, and other processors may go on with what they do for a moment.
+    until("every thread of Consul is stopped", || is_stopped(consul.pid()).then_some(()));
     let start = lifecycle::now();
     let commit = store.txn(vec![set("a", "2")]).await.unwrap_err();
     assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
@@ -118,4 +120,13 @@ async fn a_consul_that_is_gone_was_sent_nothing_and_serves_again_when_it_is_back
         "{found} after {last}: {error}"
     );
     assert_eq!(store.list("a", Read::Consistent).await.unwrap().value.len(), 1);
+}
+
+fn is_stopped(process: u32) -> bool {
+    let mut threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    threads.all(|thread| {
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default();
+        // Behind the name, which may hold anything.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+    })
 }
