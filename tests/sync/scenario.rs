@@ -86,6 +86,9 @@ pub(crate) fn shown(program: &Program, report: &Report) -> String {
 fn registers_lists_and_locks_hold_in_every_weather() {
     let covered = run_seeds(Kind::Faults);
     println!("{covered:?}");
+    if number("SYNC_SEED").is_some() {
+        return; // No single seed has everything.
+    }
     for what in ["acknowledged", "read", "granted", "counted", "appended", "open", "refused"] {
         assert!(covered.get(what).is_some_and(|count| *count > 0), "no call was {what}: {covered:?}");
     }

@@ -211,7 +211,9 @@ impl World {
             let homes = self.plan.prefixes.iter().filter(|(_, home)| *home == at);
             let prefixes = homes.map(|(text, _)| (*text).to_owned()).collect();
             self.restored.lock().unwrap().push(Restored { prefixes, saved, restored: self.net.moment() });
-            self.witnesses.lock().unwrap().iter_mut().for_each(|witness| witness.forget(&datacenter(at)));
+            for (witness, (_, home)) in self.witnesses.lock().unwrap().iter_mut().zip(&self.plan.prefixes) {
+                witness.forget(&datacenter(at), if *home == at { Side::Home } else { Side::Replica });
+            }
             self.net.consul(&datacenter(at)).with(|model| model.restore(snapshot, is_fresh, waits));
         }
     }

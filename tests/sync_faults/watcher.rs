@@ -184,7 +184,8 @@ impl<'w> Watcher<'w> {
         restore();
         for one in watched.iter_mut() {
             one.waiting.clear();
-            one.witness.forget(&Datacenter::from(datacenter));
+            let side = if one.home == datacenter { Side::Home } else { Side::Replica };
+            one.witness.forget(&Datacenter::from(datacenter), side);
         }
     }
 

@@ -58,6 +58,8 @@ pub(crate) struct Witness {
     prefix: String,
     layout: Layout,
     at: Option<Place>,
+    /// Home was restored, and not looked at since: no other home loses its head.
+    may_begin: bool,
     /// By position and hash: a restored home may come to a position again.
     folds: BTreeMap<Place, Folded>,
     /// What each key held at each of its indexes, at home.
@@ -75,6 +77,7 @@ impl Witness {
             prefix: prefix.to_owned(),
             layout: Layout::new(&PrefixId::of(prefix)),
             at: None,
+            may_begin: false,
             folds: BTreeMap::new(),
             indexes: BTreeMap::new(),
             free: BTreeSet::new(),
@@ -113,9 +116,12 @@ impl Witness {
         self.at.is_some() && place.map(bare) == self.at.as_ref().map(bare)
     }
 
-    /// A datacenter's Consul was restored: what its replica was is forgotten.
-    pub(crate) fn forget(&mut self, datacenter: &Datacenter) {
-        self.replicas.remove(datacenter);
+    /// A datacenter's Consul was restored: what its replica was is forgotten, and its journal may not have begun yet.
+    pub(crate) fn forget(&mut self, datacenter: &Datacenter, side: Side) {
+        match side {
+            Side::Home => self.may_begin = true,
+            Side::Replica => drop(self.replicas.remove(datacenter)),
+        }
     }
 
     /// Whether home ever showed this value of this key at this index.
@@ -150,7 +156,11 @@ impl Witness {
                 self.free.insert((key.clone(), pair.flags, pair.value.clone()));
             }
         }
-        let Some(head) = read::<Head>(pairs, &self.layout.head()) else { return };
+        let head = read::<Head>(pairs, &self.layout.head());
+        if std::mem::take(&mut self.may_begin) && head.is_none() {
+            self.at = None;
+        }
+        let Some(head) = head else { return };
         let place = (head.position, head.hash);
         if self.at.as_ref() != Some(&place) {
             self.follow(place.clone(), pairs);
