@@ -1,11 +1,12 @@
-//! The snapshot: the home's keys come in while what differs of them goes out, one transaction after the other.
+//! The snapshot: the home's keys come in while what differs of them goes out.
 //!
 //! Begun again after a cut, it writes only what is still different. Its transactions hold on to the state record that this
-//! attempt wrote, so that one of an earlier attempt that comes in late changes nothing.
+//! attempt wrote, so that one of an earlier attempt that comes in late changes nothing. No key is in two of them, so that
+//! several can be out at once, in any order.
 
 use std::{collections::VecDeque, time::Duration};
 
-use futures_util::future::BoxFuture;
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 
 use crate::{
     lifecycle,
@@ -18,7 +19,7 @@ use crate::{
         peer::{FollowItem, Peers, SnapshotPair},
         record::{Hash, Phase},
         replica::{
-            apply::{self, Guarded},
+            apply::{self, Budget, Guarded},
             audit::Edits,
             compare::Differences,
             indexes::{Memory, Print},
@@ -37,8 +38,11 @@ use crate::{
     },
 };
 
-/// Verbs that wait while a transaction is out: enough for the next ones to be full at once.
+/// Verbs that wait while transactions are out: enough for the next ones to be full at once.
 const QUEUE_OPS: usize = 512;
+
+/// Transactions that are out at once: Consul writes those that wait together to its disk once.
+const FLIGHTS: usize = 4;
 
 /// The audits rest for so many times as long as a copy took, so that a replica that others write to gets some work done.
 const REST: u32 = 10;
@@ -58,10 +62,11 @@ struct Note {
     seems_deleted: bool,
 }
 
-struct Flight {
+/// What became of a transaction.
+struct Landed {
     notes: Vec<Note>,
     ops: usize,
-    done: BoxFuture<'static, Result<Indexes, Fault>>,
+    outcome: Result<Indexes, Fault>,
 }
 
 struct Copying<S> {
@@ -72,7 +77,7 @@ struct Copying<S> {
     /// How many of the keys that only the local list has were judged.
     looked: usize,
     queue: VecDeque<Unit>,
-    flight: Option<Flight>,
+    flights: FuturesUnordered<BoxFuture<'static, Landed>>,
 }
 
 struct Ended {
@@ -100,12 +105,13 @@ impl<S: Store, P: Peers> Worker<S, P> {
         let prefix = self.settings.prefix.text.clone();
         let merge = Merge::new(prefix.clone(), self.marks().await?);
         let scan = Scan::begin(&self.store, &prefix, Read::Consistent);
-        let queue = VecDeque::new();
-        let mut copying = Copying { terms, merge, scan, last: None, looked: 0, queue, flight: None };
+        let (queue, flights) = (VecDeque::new(), FuturesUnordered::new());
+        let mut copying = Copying { terms, merge, scan, last: None, looked: 0, queue, flights };
         let ended = self.receive(connection, &mut copying).await?;
-        while self.launch(&mut copying, true)? {
-            let done = landing(&mut copying.flight).await;
-            self.copied(&mut copying, done)?;
+        self.launch(&mut copying, true)?;
+        while let Some(landed) = copying.flights.next().await {
+            self.copied(landed)?;
+            self.launch(&mut copying, true)?;
         }
         copying.scan.finish(&mut copying.merge).await?;
         let (terms, last, looked) = (copying.terms, copying.last, copying.looked);
@@ -160,8 +166,8 @@ impl<S: Store, P: Peers> Worker<S, P> {
             let patience = self.patience(copying.last.is_some());
             let item = tokio::select! {
                 biased;
-                done = landing(&mut copying.flight), if copying.flight.is_some() => {
-                    self.copied(copying, done)?;
+                Some(landed) = copying.flights.next() => {
+                    self.copied(landed)?;
                     continue;
                 }
                 item = self.next_within(connection, patience), if has_room => item?,
@@ -213,38 +219,23 @@ impl<S: Store, P: Peers> Worker<S, P> {
         Ok(())
     }
 
-    /// Sends the next transaction, if none is out and there is enough for one, or whatever there is. False when there is
-    /// nothing to wait for.
-    fn launch(&self, copying: &mut Copying<S>, is_last: bool) -> Result<bool, End> {
-        if copying.flight.is_some() {
-            return Ok(true);
-        }
+    /// Sends transactions for which there is enough, or whatever there is, as many as may be out.
+    fn launch(&self, copying: &mut Copying<S>, is_last: bool) -> Result<(), End> {
         let budget = copying.terms.budget;
-        if copying.queue.is_empty() || (!is_last && copying.queue.len() < budget.ops) {
-            return Ok(false);
+        let enough = if is_last { 1 } else { budget.ops };
+        while copying.flights.len() < FLIGHTS && copying.queue.len() >= enough {
+            let (ops, notes) = filled(&mut copying.queue, budget);
+            let (terms, index, count) = (copying.terms.clone(), self.progress()?.index, ops.len());
+            let flight = async move { Landed { notes, ops: count, outcome: terms.keep(index, ops).await } };
+            copying.flights.push(Box::pin(flight));
         }
-        let (mut ops, mut notes, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while let Some(unit) = copying.queue.front() {
-            let more: usize = unit.ops.iter().map(apply::bytes).sum();
-            if !ops.is_empty() && (ops.len() + unit.ops.len() > budget.ops || bytes + more > budget.bytes) {
-                break;
-            }
-            bytes += more;
-            let Some(unit) = copying.queue.pop_front() else { break };
-            ops.extend(unit.ops);
-            notes.extend(unit.note);
-        }
-        let (terms, index, count) = (copying.terms.clone(), self.progress()?.index, ops.len());
-        let done = Box::pin(async move { terms.keep(index, ops).await });
-        copying.flight = Some(Flight { notes, ops: count, done });
-        Ok(true)
+        Ok(())
     }
 
-    fn copied(&mut self, copying: &mut Copying<S>, done: Result<Indexes, Fault>) -> Result<(), End> {
-        let Some(flight) = copying.flight.take() else { return Ok(()) };
-        let indexes = done.map_err(|fault| failed(fault, "write keys of"))?;
+    fn copied(&mut self, landed: Landed) -> Result<(), End> {
+        let indexes = landed.outcome.map_err(|fault| failed(fault, "write keys of"))?;
         if let Some(memory) = self.shared.memory_mut().as_mut() {
-            for Note { home, print, seems_deleted } in &flight.notes {
+            for Note { home, print, seems_deleted } in &landed.notes {
                 let Some(local) = indexes.get(&home.key) else { continue };
                 if *seems_deleted {
                     self.edits.put_back(&home.key, *local, memory);
@@ -252,7 +243,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
                 memory.know(home, *local, *print);
             }
         }
-        self.count(flight.ops);
+        self.count(landed.ops);
         Ok(())
     }
 
@@ -296,6 +287,22 @@ impl<S: Store, P: Peers> Worker<S, P> {
     }
 }
 
+/// The verbs of the next transaction.
+fn filled(queue: &mut VecDeque<Unit>, budget: Budget) -> (Vec<Op>, Vec<Note>) {
+    let (mut ops, mut notes, mut bytes) = (Vec::<Op>::new(), Vec::new(), 0);
+    while let Some(unit) = queue.pop_front() {
+        let more: usize = unit.ops.iter().map(apply::bytes).sum();
+        if !ops.is_empty() && (ops.len() + unit.ops.len() > budget.ops || bytes + more > budget.bytes) {
+            queue.push_front(unit);
+            break;
+        }
+        bytes += more;
+        ops.extend(unit.ops);
+        notes.extend(unit.note);
+    }
+    (ops, notes)
+}
+
 /// What a finding has done.
 fn unit(layout: &Layout, finding: Finding<Pair>, seems_deleted: bool) -> Option<Unit> {
     let (ops, note) = match finding {
@@ -332,14 +339,6 @@ pub(super) fn key(pair: &SnapshotPair) -> &str {
     match pair {
         SnapshotPair::Data(pair) | SnapshotPair::Hashed { pair, .. } => &pair.key,
         SnapshotPair::Held(key) => key,
-    }
-}
-
-/// The end of what is out.
-async fn landing(flight: &mut Option<Flight>) -> Result<Indexes, Fault> {
-    match flight {
-        Some(flight) => (&mut flight.done).await,
-        None => std::future::pending().await,
     }
 }
 
