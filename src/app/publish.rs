@@ -25,7 +25,7 @@ use crate::{
     },
     xds::{
         server::Offer,
-        snapshot::{Changes, Draft, Snapshot},
+        snapshot::{Draft, Snapshot},
     },
 };
 
@@ -211,7 +211,7 @@ impl Serving {
         (self.notes, self.waiting_for) = (notes, waiting_for);
         let next = self.snapshot.next(Draft { resources, partial, complete });
         let is_first = !matches!(*self.offers.borrow(), Offer::Ready(_));
-        let is_same = next.changed_since(&self.snapshot).is_some_and(Changes::is_empty);
+        let is_same = next.changed_since(&self.snapshot).is_some_and(|mut changed| changed.next().is_none());
         if is_first || !is_same {
             debug!(%proxy, change = %next.diff_text(&self.snapshot), "snapshot published");
             self.offers.send_replace(Offer::Ready(next.clone()));

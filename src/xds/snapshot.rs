@@ -71,15 +71,29 @@ pub struct Snapshot {
     made_from: Option<MadeFrom>,
 }
 
-/// How a snapshot differs from the one it was made from.
+/// How a snapshot differs from the one it was made from, and that from those before it.
 #[derive(Debug)]
 struct MadeFrom {
     identity: Arc<()>,
     changed: Changes,
+    /// The oldest first. A stream that was busy while several were made looks at what they changed and at nothing else.
+    before: Vec<Earlier>,
+}
+
+/// What was changed by the snapshot that was made from this one.
+#[derive(Clone, Debug)]
+struct Earlier {
+    identity: Arc<()>,
+    keys: Arc<[Key]>,
 }
 
 /// What is not the same in two snapshots, with the entries of the later; none of what is gone.
-pub type Changes = BTreeMap<Key, Option<Arc<Entry>>>;
+type Changes = BTreeMap<Key, Option<Arc<Entry>>>;
+
+/// Snapshots whose changes are remembered: a stream that is further behind looks at everything.
+const MOST_EARLIER: usize = 64;
+/// What they may have changed together: beyond this, looking at everything costs no more.
+const MOST_EARLIER_KEYS: usize = 1_024;
 
 // The bytes of a secret hold its private key.
 impl fmt::Debug for Entry {
@@ -128,6 +142,22 @@ impl Entry {
     }
 }
 
+impl MadeFrom {
+    /// What the next snapshot remembers of those before it.
+    fn remembered(&self) -> Vec<Earlier> {
+        let last = Earlier { identity: self.identity.clone(), keys: self.changed.keys().cloned().collect() };
+        let newest_first = [&last].into_iter().chain(self.before.iter().rev());
+        let mut keys = 0;
+        let few = newest_first.take(MOST_EARLIER).take_while(|earlier| {
+            keys += earlier.keys.len();
+            keys <= MOST_EARLIER_KEYS
+        });
+        let mut remembered: Vec<Earlier> = few.cloned().collect();
+        remembered.reverse();
+        remembered
+    }
+}
+
 impl Snapshot {
     /// Nothing known yet: incomplete, so that nobody takes its emptiness for an answer.
     pub fn empty() -> Self {
@@ -164,7 +194,8 @@ impl Snapshot {
         changed.extend(known.map(|(gone, _)| (gone.clone(), None)));
         let entries = entries.into_iter().collect();
         let versions = self.next_versions(&entries, &changed);
-        let made_from = Some(MadeFrom { identity: self.identity.clone(), changed });
+        let before = self.made_from.as_ref().map_or_else(Vec::new, MadeFrom::remembered);
+        let made_from = Some(MadeFrom { identity: self.identity.clone(), changed, before });
         Arc::new(Self { entries, versions, complete, identity: Arc::default(), made_from })
     }
 
@@ -190,12 +221,22 @@ impl Snapshot {
         self.get(key).map_or_else(|| key.name.as_str().into(), |entry| entry.name.clone())
     }
 
-    /// The resources that are not the same, there or gone, in this snapshot and in `older`; only if this one was made
-    /// from just that one and they are equally complete.
-    pub fn changed_since(&self, older: &Self) -> Option<&Changes> {
-        let made_from = self.made_from.as_ref()?;
-        let is_next = Arc::ptr_eq(&made_from.identity, &older.identity) && self.complete == older.complete;
-        is_next.then_some(&made_from.changed)
+    /// The resources that may not be the same, there or gone, in this snapshot and in `older`, some more than once; only
+    /// if this one was made from that one, not too many others ago, and they are equally complete.
+    pub fn changed_since(
+        &self,
+        older: &Self,
+    ) -> Option<impl Iterator<Item = (&Key, Option<&Arc<Entry>>)> + use<'_>> {
+        let MadeFrom { identity, changed, before } = self.made_from.as_ref()?;
+        let earlier = if Arc::ptr_eq(identity, &older.identity) {
+            &[]
+        } else {
+            let at = before.iter().position(|earlier| Arc::ptr_eq(&earlier.identity, &older.identity))?;
+            &before[at..]
+        };
+        let keys = earlier.iter().flat_map(|earlier| earlier.keys.iter());
+        let changed = changed.iter().map(|(key, entry)| (key, entry.as_ref()));
+        (self.complete == older.complete).then(|| keys.map(|key| (key, self.get(key))).chain(changed))
     }
 
     /// The entry with that identity.

@@ -1,4 +1,6 @@
-use super::{Draft, Snapshot};
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{Draft, MOST_EARLIER, MOST_EARLIER_KEYS, Snapshot};
 use crate::xds::{
     encode::{Protocol, Source},
     resource::{
@@ -9,7 +11,6 @@ use crate::xds::{
     },
     version::version_of,
 };
-use std::sync::Arc;
 
 fn route(name: &str, cluster: &str) -> Resource {
     Resource::Route(RouteConfig {
@@ -125,20 +126,47 @@ fn a_private_key_is_never_shown() {
 }
 
 #[test]
-fn a_snapshot_tells_what_changed_since_the_one_it_was_made_from() {
+fn a_snapshot_tells_what_changed_since_those_it_was_made_from() {
+    let names = |later: &Snapshot, older: &Snapshot| -> BTreeSet<String> {
+        let changed = later.changed_since(older).unwrap();
+        changed
+            .map(|(key, now)| {
+                assert_eq!(now.map(Arc::as_ptr), later.get(key).map(Arc::as_ptr), "{key}");
+                key.name.clone()
+            })
+            .collect()
+    };
+    let set = |names: &str| names.chars().map(String::from).collect::<BTreeSet<_>>();
     let first = Snapshot::empty().next(draft([route("a", "x"), route("b", "x"), route("d", "x")]));
     let second = first.next(draft([route("b", "y"), route("c", "x"), route("d", "x")]));
-    let names: Vec<&str> =
-        second.changed_since(&first).unwrap().keys().map(|key| key.name.as_str()).collect();
-    assert_eq!(names, ["a", "b", "c"], "gone, other and new");
-    for (key, now) in second.changed_since(&first).unwrap() {
-        let entry = second.get(key);
-        assert_eq!(now.as_ref().map(Arc::as_ptr), entry.map(Arc::as_ptr), "{key}");
-    }
+    assert_eq!(names(&second, &first), set("abc"), "gone, other and new");
     let third = second.next(draft([route("b", "y"), route("c", "x"), route("d", "x")]));
-    assert!(third.changed_since(&second).unwrap().is_empty());
-    assert!(third.changed_since(&first).is_none(), "made from another");
-    let whole =
-        third.next(Draft { complete: true, ..draft([route("b", "y"), route("c", "x"), route("d", "x")]) });
+    assert_eq!(names(&third, &second), set(""));
+    assert_eq!(names(&third, &first), set("abc"));
+    let fourth = third.next(draft([route("b", "x"), route("c", "x"), route("d", "x"), route("e", "x")]));
+    assert_eq!(names(&fourth, &second), set("be"));
+    assert_eq!(names(&fourth, &first), set("abce"), "b is what it was, and looked at in vain");
+    assert!(first.changed_since(&fourth).is_none(), "that is no change that was made");
+    let whole = third.next(Draft { complete: true, ..draft([route("b", "y")]) });
     assert!(whole.changed_since(&third).is_none(), "what is absent means something else");
+}
+
+#[test]
+fn a_snapshot_remembers_the_changes_of_only_so_many() {
+    let many = |count: usize, cluster: &str| draft((0..count).map(|n| route(&n.to_string(), cluster)));
+    let series = |count: usize, length: usize| {
+        let mut series = vec![Snapshot::empty().next(many(count, "first"))];
+        for n in 0..length {
+            series.push(series[n].next(many(count, &n.to_string())));
+        }
+        series
+    };
+    let small = series(1, MOST_EARLIER + 2);
+    let last = small.last().unwrap();
+    assert!(last.changed_since(&small[0]).is_none(), "too far behind");
+    assert_eq!(last.changed_since(&small[1]).unwrap().count(), MOST_EARLIER + 1);
+    let large = series(MOST_EARLIER_KEYS / 2 + 1, 3);
+    assert!(large[3].changed_since(&large[2]).is_some());
+    assert!(large[3].changed_since(&large[1]).is_some());
+    assert!(large[3].changed_since(&large[0]).is_none(), "too much");
 }

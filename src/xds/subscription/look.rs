@@ -48,7 +48,7 @@ impl Subscription {
         match snapshot.changed_since(&self.snapshot) {
             Some(changed) => {
                 for (key, entry) in changed {
-                    self.state_mut(key.kind).look.add(key, entry.as_ref());
+                    self.types[key.kind].look.add(key, entry);
                 }
             }
             None => self.types.values_mut().for_each(|state| state.look = Look::Everywhere),
