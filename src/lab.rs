@@ -81,6 +81,8 @@ pub struct LabOptions {
     pub servers: u8,
     /// Whether the ways between the datacenters can be cut and slowed: [`Lab::link`].
     pub links: bool,
+    /// Whether the wall clock of each agent can be stepped: [`Lab::step_clock`].
+    pub clocks: bool,
     /// Whether there are nodes with the demo services, or only servers and gateways.
     pub start_services: bool,
     /// Whether Consul has ACLs that deny by default, with a token of few rights for each process.
@@ -118,6 +120,7 @@ impl LabOptions {
             causeway,
             servers: 1,
             links: false,
+            clocks: false,
             start_services: true,
             has_acls: false,
             envoy_concurrency: 1,
@@ -136,6 +139,7 @@ impl LabOptions {
             causeway: "/opt/causeway".into(),
             servers: 1,
             links: false,
+            clocks: false,
             start_services: true,
             has_acls: false,
             envoy_concurrency: 1,
@@ -217,6 +221,15 @@ impl Lab {
                 known => known.join(", "),
             },
         })
+    }
+
+    /// Steps the wall clock of a node's agent so far from the true one, in seconds; 0 sets it right. The lab must be
+    /// started with `clocks`, and the agent be a build with debug assertions.
+    ///
+    /// Errors: there is no such node, or its file cannot be written.
+    pub fn step_clock(&self, node: &str, seconds: i64) -> Result<(), LabError> {
+        let file = self.node(node)?.clock();
+        std::fs::write(&file, seconds.to_string()).map_err(error::file("write", file))
     }
 
     /// The server that leads a datacenter, as its servers say. One that has just lost its leader may name it for some

@@ -3,6 +3,7 @@
 //! Every task has a name, an owner and a way to stop: [`spawn`] gives the owner a [`Task`], dropping it ends the
 //! task. [`Stop`] is the one stop signal that everything long-lived listens to.
 
+pub mod clock;
 pub mod notify;
 pub mod pace;
 pub mod process;
@@ -10,20 +11,16 @@ pub mod runtime;
 pub mod signals;
 pub mod supervise;
 
-use std::{future::Future, time::SystemTime};
+use std::future::Future;
 
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use tracing::Instrument;
 
+pub use crate::lifecycle::clock::wall_clock;
+
 /// The monotonic clock. Shells read it here and pass the value on; tests pause it.
 pub fn now() -> Instant {
     Instant::now()
-}
-
-/// The wall clock, for what is shown to people and compared with certificates.
-#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
-pub fn wall_clock() -> SystemTime {
-    SystemTime::now()
 }
 
 /// A task and its owner's hold on it. Dropping it aborts the task.

@@ -164,6 +164,11 @@ impl Node {
         }
     }
 
+    /// The file that steps the wall clock of its agent.
+    pub(crate) fn clock(&self) -> PathBuf {
+        self.dir.join("clock")
+    }
+
     /// The process of that name.
     pub fn process(&self, name: &str) -> Option<&ProcessPlan> {
         self.processes.iter().find(|process| process.name == name)

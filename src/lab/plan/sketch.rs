@@ -5,13 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::lab::{
-    LabOptions,
-    acl::{self, Holder},
-    plan::{
-        ClientServices, Node, ProcessPlan, Role, Stage, linked_address, node_address, node_name, port,
-        services_of, wan_address,
+use crate::{
+    lab::{
+        LabOptions,
+        acl::{self, Holder},
+        plan::{
+            ClientServices, Node, ProcessPlan, Role, Stage, linked_address, node_address, node_name, port,
+            services_of, wan_address,
+        },
     },
+    lifecycle::clock::STEP_FILE,
 };
 
 /// What a node is drawn from.
@@ -69,13 +72,16 @@ impl Sketch<'_> {
         if self.role == Role::Server {
             return vec![consul];
         }
-        let agent = self.process(
+        let mut agent = self.process(
             node,
             "causeway",
             Stage::Agent,
             &self.options.causeway,
             ["agent".into(), "--config".into(), node.dir.join("causeway.toml").display().to_string()],
         );
+        if self.options.clocks {
+            agent.env.insert(STEP_FILE.into(), node.clock().display().to_string());
+        }
         let mut envoy =
             self.process(node, "envoy", Stage::Envoy, &self.options.causeway, self.envoy_args(node));
         envoy.env.insert("CONSUL_HTTP_ADDR".into(), node.consul_http.clone());
