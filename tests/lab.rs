@@ -5,13 +5,14 @@
 //! process of libtest has no place to stop a shared lab; each is told by name, and one that fails hides no other.
 
 mod acl;
-mod actors;
+pub(crate) mod actors;
 mod change;
 mod command;
-mod live;
+pub(crate) mod diff;
+pub(crate) mod live;
 mod load;
 mod recovery;
-mod rig;
+pub(crate) mod rig;
 mod traffic;
 mod warming;
 
@@ -48,6 +49,7 @@ fn all_scenarios(has_acls: bool) {
             traffic::bytes_pass_both_gateways_and_both_sidecars_speak_mtls,
             traffic::servers_know_each_other_only_through_the_gateways,
             traffic::every_envoy_is_synced,
+            diff::every_envoy_has_what_is_intended,
             traffic::no_private_key_is_shown,
             acl::no_token_is_shown,
             acl::least_rights_are_enough,
@@ -58,6 +60,7 @@ fn all_scenarios(has_acls: bool) {
             live::an_upstream_is_added_and_removed,
             live::the_gateway_of_the_other_datacenter_moves,
             live::no_envoy_was_restarted,
+            diff::what_is_not_as_intended_is_told,
             warming::no_cluster_lacked_anything,
             recovery::the_other_gateway_goes_and_comes_back,
             recovery::the_counter_goes_and_comes_back,
@@ -67,6 +70,7 @@ fn all_scenarios(has_acls: bool) {
             recovery::a_second_agent_sends_nothing_again,
             change::no_request_fails,
             warming::no_cluster_lacked_anything,
+            diff::every_envoy_has_what_is_intended,
         ];
         let mut failures = Vec::new();
         for (name, scenario) in scenarios {

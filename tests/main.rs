@@ -19,6 +19,7 @@ mod metrics_golden;
 mod operating;
 mod package;
 mod proxy_diff;
+mod reliability;
 mod rig;
 mod state;
 mod sync;

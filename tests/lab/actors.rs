@@ -18,7 +18,7 @@ use crate::lab::{
 };
 
 /// Where the dashboard's sidecar listens for `api`.
-const UPSTREAM_PORT: u16 = 5003;
+pub(crate) const UPSTREAM_PORT: u16 = 5003;
 
 /// Id, node, ports of service, sidecar and Envoy's admin interface, and version.
 const INSTANCES: [(&str, &str, [u16; 3], &str); 3] = [
@@ -28,17 +28,17 @@ const INSTANCES: [(&str, &str, [u16; 3], &str); 3] = [
 ];
 
 /// `api` while it is there.
-pub(super) struct Api {
+pub(crate) struct Api {
     sidecar: Value,
     /// Where the dashboard's sidecar listens for it.
-    pub(super) url: String,
+    pub(crate) url: String,
     /// The intention made for it.
     allowed: Option<String>,
 }
 
 impl Api {
     /// Starts and registers all of it, and waits until it answers.
-    pub(super) async fn start(rig: &Rig) -> anyhow::Result<Self> {
+    pub(crate) async fn start(rig: &Rig) -> anyhow::Result<Self> {
         for instance in INSTANCES {
             start(rig, instance).await?;
         }
@@ -56,7 +56,7 @@ impl Api {
     }
 
     /// Registers the dashboard's sidecar with an upstream to `api` of these fields.
-    pub(super) async fn reach(&self, rig: &Rig, fields: Value) -> anyhow::Result<()> {
+    pub(crate) async fn reach(&self, rig: &Rig, fields: Value) -> anyhow::Result<()> {
         let mut upstream = json!({
             "DestinationName": "api", "LocalBindPort": UPSTREAM_PORT, "MeshGateway": { "Mode": "local" },
             "LocalBindAddress": rig.lab.node("primary-services")?.address.to_string(),
@@ -69,20 +69,20 @@ impl Api {
     }
 
     /// Turns an instance's check.
-    pub(super) async fn turn(&self, rig: &Rig, id: &str, to: &str) -> anyhow::Result<()> {
+    pub(crate) async fn turn(&self, rig: &Rig, id: &str, to: &str) -> anyhow::Result<()> {
         let (_, node, ..) = INSTANCES.into_iter().find(|(known, ..)| *known == id).context("instance")?;
         rig.put(node, &format!("/v1/agent/check/{to}/{id}"), None).await
     }
 
     /// The admin interface of an instance's Envoy.
-    pub(super) fn envoy(&self, rig: &Rig, id: &str) -> anyhow::Result<Admin> {
+    pub(crate) fn envoy(&self, rig: &Rig, id: &str) -> anyhow::Result<Admin> {
         let (_, node, [.., admin], _) =
             INSTANCES.into_iter().find(|(known, ..)| *known == id).context("instance")?;
         Ok(Admin::new(format!("http://{}:{admin}", rig.lab.node(node)?.address)))
     }
 
     /// Takes all of it away again.
-    pub(super) async fn stop(self, rig: &Rig) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self, rig: &Rig) -> anyhow::Result<()> {
         restore(rig, self.sidecar.clone()).await?;
         acl::disallow(rig, self.allowed).await?;
         for (id, node, ..) in INSTANCES {

@@ -228,7 +228,7 @@ pub(super) async fn no_envoy_was_restarted(rig: &mut Rig) -> anyhow::Result<()> 
     Ok(())
 }
 
-pub(super) const DASHBOARD: &str = "dashboard-sidecar-proxy";
+pub(crate) const DASHBOARD: &str = "dashboard-sidecar-proxy";
 const ASK: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// A second instance of the counter: only its registration, which is what this is about.
@@ -249,14 +249,14 @@ async fn deregister_second(rig: &Rig) -> anyhow::Result<()> {
 }
 
 /// Registers the dashboard's sidecar with other upstreams.
-async fn change_upstreams(rig: &Rig, change: impl FnOnce(&mut Vec<Value>)) -> anyhow::Result<()> {
+pub(crate) async fn change_upstreams(rig: &Rig, change: impl FnOnce(&mut Vec<Value>)) -> anyhow::Result<()> {
     let mut service = rig.consul("primary-services")?.agent_service(DASHBOARD).await?.context("sidecar")?;
     change(service["Proxy"]["Upstreams"].as_array_mut().context("upstreams")?);
     restore(rig, service).await
 }
 
 /// Registers a sidecar as `/v1/agent/service/:id` told it.
-pub(super) async fn restore(rig: &Rig, service: Value) -> anyhow::Result<()> {
+pub(crate) async fn restore(rig: &Rig, service: Value) -> anyhow::Result<()> {
     let definition = json!({
         "Kind": service["Kind"], "ID": service["ID"], "Name": service["Service"], "Address": service["Address"],
         "Port": service["Port"], "Proxy": service["Proxy"],
@@ -265,7 +265,11 @@ pub(super) async fn restore(rig: &Rig, service: Value) -> anyhow::Result<()> {
 }
 
 /// Registers the gateway with another WAN address, as an operator would; its Envoy is left alone.
-async fn move_gateway(rig: &Rig, old: std::net::Ipv4Addr, to: std::net::Ipv4Addr) -> anyhow::Result<()> {
+pub(crate) async fn move_gateway(
+    rig: &Rig,
+    old: std::net::Ipv4Addr,
+    to: std::net::Ipv4Addr,
+) -> anyhow::Result<()> {
     let plan = rig.lab.node("secondary-gateway")?.process("envoy").context("the gateway's Envoy")?;
     let own = plan.args.iter().take_while(|arg| *arg != "--");
     let args = own.map(|arg| arg.replace(&old.to_string(), &to.to_string()));
@@ -279,7 +283,7 @@ async fn move_gateway(rig: &Rig, old: std::net::Ipv4Addr, to: std::net::Ipv4Addr
     Ok(())
 }
 
-async fn every_endpoint(rig: &Rig, node: &str) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn every_endpoint(rig: &Rig, node: &str) -> anyhow::Result<Vec<String>> {
     let all = rig.envoy(node)?.json("/clusters?format=json").await?;
     let clusters = all["cluster_statuses"].as_array().context("cluster_statuses")?;
     let hosts = clusters.iter().flat_map(|c| c["host_statuses"].as_array().into_iter().flatten());

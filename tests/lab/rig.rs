@@ -28,30 +28,35 @@ const LOOK_EVERY: Duration = Duration::from_millis(15);
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// The nodes with an Envoy.
-pub(super) const ENVOYS: [&str; 4] =
+pub(crate) const ENVOYS: [&str; 4] =
     ["primary-gateway", "primary-services", "secondary-gateway", "secondary-services"];
 
-pub(super) struct Rig {
-    pub(super) lab: Lab,
+pub(crate) struct Rig {
+    pub(crate) lab: Lab,
     /// The process of each Envoy when the lab came up.
-    pub(super) first_envoys: Vec<u32>,
+    pub(crate) first_envoys: Vec<u32>,
     dir: Option<tempfile::TempDir>,
     times: Vec<(String, i64)>,
     /// By node, when warming was last looked at.
-    pub(super) seen: BTreeMap<String, Seen>,
+    pub(crate) seen: BTreeMap<String, Seen>,
 }
 
 /// The lab of these tests: our own binary, the tools under this tree, a folder of its own.
-pub(super) fn options(dir: &Path) -> LabOptions {
+pub(crate) fn options(dir: &Path) -> LabOptions {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     LabOptions::new(dir, env!("CARGO_BIN_EXE_causeway").into(), root, &|name| std::env::var_os(name))
         .unwrap_or_else(|error| panic!("{error}; `make tools` brings the real parts"))
 }
 
 impl Rig {
-    pub(super) async fn start(has_acls: bool) -> Self {
+    pub(crate) async fn start(has_acls: bool) -> Self {
+        Self::with(|options| LabOptions { has_acls, ..options }).await
+    }
+
+    /// A lab that differs from the usual one.
+    pub(crate) async fn with(change: impl FnOnce(LabOptions) -> LabOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options = LabOptions { has_acls, ..options(dir.path()) };
+        let options = change(options(dir.path()));
         let lab = Lab::start(options, |line| println!("{line}")).await;
         let lab = lab.unwrap_or_else(|error| panic!("{error}"));
         let mut rig =
@@ -61,34 +66,34 @@ impl Rig {
     }
 
     /// The process of each Envoy now.
-    pub(super) fn envoys(&self) -> anyhow::Result<Vec<u32>> {
+    pub(crate) fn envoys(&self) -> anyhow::Result<Vec<u32>> {
         ENVOYS.iter().map(|node| Ok(self.lab.pid(node, "envoy")?)).collect()
     }
 
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.lab.stop().await.unwrap();
     }
 
     /// Leaves the logs where they are, for whoever looks into a failure.
-    pub(super) fn keep_logs(&mut self) {
+    pub(crate) fn keep_logs(&mut self) {
         if let Some(dir) = self.dir.take() {
             println!("the lab's logs stay in {}", dir.keep().display());
         }
     }
 
-    pub(super) fn consul(&self, node: &str) -> anyhow::Result<Client> {
+    pub(crate) fn consul(&self, node: &str) -> anyhow::Result<Client> {
         let address =
             ConsulAddress::parse(&self.lab.node(node)?.consul_http).map_err(|error| anyhow!(error))?;
         let token_file = self.lab.management_token();
         Ok(Client::new(ConsulSettings { address, token_file, ..ConsulSettings::default() })?)
     }
 
-    pub(super) fn has_acls(&self) -> bool {
+    pub(crate) fn has_acls(&self) -> bool {
         self.lab.plan().has_acls
     }
 
     /// Every token of the lab by name; none without ACLs.
-    pub(super) fn tokens(&self) -> anyhow::Result<Vec<(String, String)>> {
+    pub(crate) fn tokens(&self) -> anyhow::Result<Vec<(String, String)>> {
         let folder = std::fs::read_dir(self.lab.plan().dir.join("tokens"))?;
         folder
             .map(|entry| {
@@ -101,41 +106,41 @@ impl Rig {
             .collect()
     }
 
-    pub(super) fn envoy(&self, node: &str) -> anyhow::Result<Admin> {
+    pub(crate) fn envoy(&self, node: &str) -> anyhow::Result<Admin> {
         let url = self.lab.node(node)?.envoy_admin.clone();
         Ok(Admin::new(url.context("the node has no Envoy")?))
     }
 
-    pub(super) async fn put(&self, node: &str, path: &str, body: Option<Value>) -> anyhow::Result<()> {
+    pub(crate) async fn put(&self, node: &str, path: &str, body: Option<Value>) -> anyhow::Result<()> {
         self.consul(node)?.put(path, &[], body, ANSWER).await?.ok()?;
         Ok(())
     }
 
-    pub(super) async fn delete(&self, node: &str, path: &str) -> anyhow::Result<()> {
+    pub(crate) async fn delete(&self, node: &str, path: &str) -> anyhow::Result<()> {
         self.consul(node)?.delete(path, &[], ANSWER).await?.ok()?;
         Ok(())
     }
 
-    pub(super) async fn status(&self, node: &str) -> anyhow::Result<Status> {
+    pub(crate) async fn status(&self, node: &str) -> anyhow::Result<Status> {
         Ok(serde_json::from_slice(&self.causeway(node, "/status").await?)?)
     }
 
     /// A page of the node's Causeway agent.
-    pub(super) async fn causeway(&self, node: &str, path: &str) -> anyhow::Result<Vec<u8>> {
+    pub(crate) async fn causeway(&self, node: &str, path: &str) -> anyhow::Result<Vec<u8>> {
         let url = self.lab.node(node)?.causeway_http.clone().context("the node has no agent")?;
         let answer = fetch::get(&format!("{url}{path}"), ANSWER).await.map_err(|error| anyhow!(error))?;
         anyhow::ensure!(answer.status.is_success(), "{url}{path}: {}", answer.status);
         Ok(answer.body.to_vec())
     }
 
-    pub(super) async fn dashboard(&self) -> anyhow::Result<Value> {
+    pub(crate) async fn dashboard(&self) -> anyhow::Result<Value> {
         let url = self.lab.dashboard().context("no dashboard")?;
         let answer = fetch::get(&format!("{url}/api/state"), ANSWER).await.map_err(|error| anyhow!(error))?;
         Ok(serde_json::from_slice(&answer.body)?)
     }
 
     /// Waits until the dashboard's link is up and a count newer than now arrived, or until it is down.
-    pub(super) async fn link(&self, up: bool) -> anyhow::Result<()> {
+    pub(crate) async fn link(&self, up: bool) -> anyhow::Result<()> {
         let first = self.dashboard().await?["count"].clone();
         eventually(if up { "the link is up and counts" } else { "the link is down" }, async || {
             let state = self.dashboard().await?;
@@ -147,7 +152,7 @@ impl Rig {
 
     /// Does `write`, waits until it is `seen` at Envoy itself, and notes the time from the write's return to the last ACK
     /// of that type on that node's stream: no less than the ACK of this change, more if another one followed it.
-    pub(super) async fn live(
+    pub(crate) async fn live(
         &mut self,
         what: &str,
         node: &str,
@@ -171,14 +176,14 @@ impl Rig {
     }
 
     /// The measured times.
-    pub(super) fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let rows = self.times.iter().map(|(what, ms)| format!("{ms:>8}  {what}\n"));
         let head = "ms from the return of the Consul write to Envoy's ACK (negative: the ACK was first)\n";
         std::iter::once(head.to_owned()).chain(rows).collect()
     }
 }
 
-pub(super) fn endpoint(host: &Value) -> String {
+pub(crate) fn endpoint(host: &Value) -> String {
     let at = &host["address"]["socket_address"];
     let health = &host["health_status"]["eds_health_status"];
     format!(
@@ -190,7 +195,7 @@ pub(super) fn endpoint(host: &Value) -> String {
 }
 
 /// Looks again and again until `look` finds something. What a look runs into is told when patience ends.
-pub(super) async fn eventually<T>(
+pub(crate) async fn eventually<T>(
     what: &str,
     mut look: impl AsyncFnMut() -> anyhow::Result<Option<T>>,
 ) -> anyhow::Result<T> {
@@ -209,7 +214,7 @@ pub(super) async fn eventually<T>(
     }
 }
 
-pub(super) fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = lifecycle::wall_clock().duration_since(UNIX_EPOCH).unwrap();
     u64::try_from(since.as_millis()).unwrap()
 }

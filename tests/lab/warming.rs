@@ -15,7 +15,7 @@ const LIMITS: [&str; 4] = ["0.01", "0.02", "0.05", "0.1"];
 const LACK: &str = "5.0";
 
 /// Looks at all that was acknowledged since it last looked.
-pub(super) async fn no_cluster_lacked_anything(rig: &mut Rig) -> anyhow::Result<()> {
+pub(crate) async fn no_cluster_lacked_anything(rig: &mut Rig) -> anyhow::Result<()> {
     for node in ENVOYS {
         let now = Seen::now(rig, node).await?;
         let before = rig.seen.insert(node.to_owned(), now);
@@ -31,7 +31,7 @@ pub(super) async fn no_cluster_lacked_anything(rig: &mut Rig) -> anyhow::Result<
 
 /// What has been seen of an Envoy and its agent.
 #[derive(Clone, Copy)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     agent: u32,
     /// ACKs that took long, of clusters and listeners, in the life of the agent.
     late: u64,

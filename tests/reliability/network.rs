@@ -1,0 +1,104 @@
+//! The way between the datacenters, and the gateways at its ends.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use causeway::lab::relay::{Direction, LinkState, Slow};
+
+use crate::{
+    lab::live,
+    reliability::world::{Fault, Whole, World},
+};
+
+/// Into the datacenter with the service that requests over the link want.
+const LINK: &str = "secondary";
+const DELAY: Duration = Duration::from_millis(80);
+
+pub(super) async fn all(world: &mut World) {
+    broken_links(world).await;
+    slow_link(world).await;
+    for gateway in ["primary-gateway", "secondary-gateway"] {
+        gateway_killed(world, gateway).await;
+    }
+    gateway_moves(world).await;
+}
+
+async fn broken_links(world: &mut World) {
+    let faults = [
+        ("link cut", LinkState::Cut),
+        ("link passes nothing to the gateway", LinkState::OneWay { stalled: Direction::In }),
+        ("link passes nothing from the gateway", LinkState::OneWay { stalled: Direction::Out }),
+        ("link resets and refuses", LinkState::Reset),
+    ];
+    for (name, state) in faults {
+        let fault = Fault { name, whole: Whole::Near, spared: &[] };
+        let begin = async |world: &World| -> anyhow::Result<String> {
+            world.rig.lab.link(LINK)?.set(state).await?;
+            world.far_fails().await?;
+            Ok("requests over the link fail".to_owned())
+        };
+        world.fault(fault, begin, open).await;
+    }
+}
+
+async fn slow_link(world: &mut World) {
+    let fault = Fault { name: "link slow, 80 ms each way", whole: Whole::Both, spared: &[] };
+    let begin = async |world: &World| -> anyhow::Result<String> {
+        let slow = LinkState::Slow(Slow { delay: DELAY, bytes_per_second: None });
+        world.rig.lab.link(LINK)?.set(slow).await?;
+        world
+            .until("a slow request", async |world| Ok((world.far.tally().slowest >= 2 * DELAY).then_some(())))
+            .await?;
+        world.more(10).await?;
+        Ok("requests over the link take longer".to_owned())
+    };
+    world.fault(fault, begin, open).await;
+}
+
+async fn open(world: &World) -> anyhow::Result<()> {
+    Ok(world.rig.lab.link(LINK)?.set(LinkState::Open).await?)
+}
+
+async fn gateway_killed(world: &mut World, gateway: &'static str) {
+    let (name, spared): (_, &[&str]) = match gateway {
+        "primary-gateway" => ("the client's gateway killed", &["primary-gateway"]),
+        _ => ("the other datacenter's gateway killed", &["secondary-gateway"]),
+    };
+    let fault = Fault { name, whole: Whole::Near, spared };
+    let begin = async |world: &World| -> anyhow::Result<String> {
+        world.rig.lab.kill(gateway, "envoy").await?;
+        world.far_fails().await?;
+        Ok("requests over the link fail".to_owned())
+    };
+    let end =
+        async |world: &World| -> anyhow::Result<()> { Ok(world.rig.lab.restart(gateway, "envoy").await?) };
+    world.fault(fault, begin, end).await;
+}
+
+/// To where it listens itself, past its link, and back.
+async fn gateway_moves(world: &mut World) {
+    let fault = Fault {
+        name: "the other datacenter's gateway changes its address",
+        whole: Whole::Both,
+        spared: &["primary-gateway"],
+    };
+    let begin = async |world: &World| -> anyhow::Result<String> {
+        let node = world.rig.lab.node("secondary-gateway")?;
+        let (from, to) = (node.wan_address.context("WAN address")?, node.wan_listen.context("WAN listener")?);
+        live::move_gateway(&world.rig, from, to).await?;
+        let wanted = format!("{to}:8443");
+        world
+            .until("the other gateway knows the new address", async |world| {
+                let known = live::every_endpoint(&world.rig, "primary-gateway").await?;
+                Ok(known.iter().any(|it| it.starts_with(&wanted)).then_some(()))
+            })
+            .await?;
+        world.more(10).await?;
+        Ok("the other gateway follows".to_owned())
+    };
+    let end = async |world: &World| -> anyhow::Result<()> {
+        let address = world.rig.lab.node("secondary-gateway")?.wan_address.context("WAN address")?;
+        live::move_gateway(&world.rig, address, address).await
+    };
+    world.fault(fault, begin, end).await;
+}
