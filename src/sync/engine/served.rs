@@ -36,11 +36,12 @@ impl<S: Store + Raw, P: Peers> Served for Engine<S, P> {
         self.0.neighbours.greeted_by(&hello);
         let mut known = Vec::new();
         // Only what other datacenters know is of use at a takeover, and an agent of ours wants to know at once who is there.
-        let parts = self.0.parts.values().filter(|_| hello.datacenter != settings.datacenter);
-        for part in parts {
-            known.extend(self.known(part).await);
-            // A restored Consul of ours has forgotten what was committed; that makes it no less true.
-            known.extend(settings.positions.known(&part.prefix.text));
+        if hello.datacenter != settings.datacenter {
+            for part in self.0.parts.values() {
+                known.extend(self.known(part).await);
+                // A restored Consul of ours has forgotten what was committed; that makes it no less true.
+                known.extend(settings.positions.known(&part.prefix.text));
+            }
         }
         let own = settings.hello();
         Ok(HelloReply {

@@ -44,7 +44,7 @@ use crate::{
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Of several ways to a target each gets its share of that, but not less than two turns across a continent.
 const WAY_LIMIT: Duration = Duration::from_millis(500);
-/// An answer to a greeting: it is read from memory.
+/// An answer to a greeting. For another datacenter some records are read from Consul.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
 /// So many targets are remembered beyond those in use: agents of the own datacenter come and go.
 const SPARE_SLOTS: usize = 64;
