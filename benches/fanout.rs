@@ -37,15 +37,23 @@ use std::{
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
-use crate::figures::{machine, median, percentile};
+use crate::{
+    figures::{machine, median, percentile},
+    load::{Churn, Round},
+};
 
 const RUNS: usize = 5;
 /// Streams, and changes in each run.
 const SIZES: [(usize, usize); 3] = [(100, 100), (1_000, 60), (5_000, 15)];
-/// Changes each second to `CHURN_STREAMS`, for so many seconds; `CHURN_SECONDS` in the environment makes a soak of it.
+/// Changes each second to `CHURN_STREAMS`.
 const CHURN: [usize; 3] = [10, 100, 1_000];
 const CHURN_STREAMS: usize = 1_000;
-const CHURN_SECONDS: usize = 20;
+const CHURN_ROUNDS: usize = 4;
+const CHURN_SECONDS: usize = 5;
+/// The soak, in rounds of a minute: an hour, unless `SOAK_MINUTES` in the environment says otherwise.
+const SOAK_MINUTES: usize = 60;
+const SOAK_PER_SECOND: usize = 10;
+const SOAK_PASSING: usize = 600;
 const VANISHING: usize = 100_000;
 const HERD: usize = 5_000;
 const MEMORY_STREAMS: usize = 1_000;
@@ -53,6 +61,7 @@ const RECONNECTS: usize = 1_000;
 /// What a process needs beside a descriptor for each connection.
 const OTHER_FILES: u64 = 200;
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results/fanout.txt");
+const SOAK_RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results/soak.txt");
 
 /// What a serving process measures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,11 +85,7 @@ enum Task {
         streams: usize,
     },
     /// Changes of one endpoint at a steady rate.
-    Churn {
-        streams: usize,
-        per_second: usize,
-        seconds: usize,
-    },
+    Churn(Churn),
     /// Clients that are refused or vanish.
     Vanish {
         connects: usize,
@@ -110,19 +115,7 @@ enum Found {
         /// The most that any client was sent, all of HTTP/2 included.
         bytes: u64,
     },
-    Churn {
-        /// How long clients lacked a change before they got it or a later one, of all responses.
-        p50: u64,
-        p99: u64,
-        max: u64,
-        /// Snapshots made: changes that come while one is made go into one.
-        published: usize,
-        responses: usize,
-        cpu_us: u64,
-        /// After a quarter of the time, and at its end.
-        kib_early: u64,
-        kib_late: u64,
-    },
+    Churn(Vec<Round>),
     Vanish {
         us: u64,
         before: load::Traces,
@@ -146,6 +139,7 @@ fn main() {
             println!("{}", serde_json::to_string(&found).unwrap());
         }
         Some("clients") => clients::run(serde_json::from_str(&words[1]).unwrap()),
+        Some("soak") => soak(),
         _ => measure(limit),
     }
 }
@@ -264,36 +258,48 @@ fn write_reconnect(report: &mut String, raw: &mut String) {
     let _ = writeln!(raw, "\nreconnect, (us, most bytes sent to one): {runs:?}");
 }
 
+fn churn(of: Churn) -> Vec<Round> {
+    match run(Task::Churn(of)) {
+        Found::Churn(rounds) => rounds,
+        other => panic!("not about churn: {other:?}"),
+    }
+}
+
+fn ms(us: u64) -> f64 {
+    us as f64 / 1_000.0
+}
+
 fn write_load(report: &mut String, raw: &mut String) {
-    let seconds = env::var("CHURN_SECONDS").map_or(CHURN_SECONDS, |text| text.parse().unwrap());
     let _ = writeln!(
         report,
-        "\nOne endpoint changes without end, {CHURN_STREAMS} streams, {seconds} s each: how long clients lacked a change, in ms\n\n\
-         {:<38} {:>8} {:>8} {:>8} {:>22} {:>20}",
-        "", "p50", "p99", "max", "cores of the server", "MiB early, at the end"
+        "\nOne endpoint changes without end, {CHURN_STREAMS} streams, {CHURN_ROUNDS} rounds of {CHURN_SECONDS} s: how long \
+         clients lacked a change, in ms (median of p50, worst p99 and max)\n\n\
+         {:<38} {:>8} {:>8} {:>8} {:>22} {:>26}",
+        "", "p50", "p99", "max", "cores of the server", "MiB after first, last round"
     );
     for per_second in CHURN {
-        let found = run(Task::Churn { streams: CHURN_STREAMS, per_second, seconds });
-        let Found::Churn { p50, p99, max, published, responses, cpu_us, kib_early, kib_late } = found else {
-            panic!("not about churn: {found:?}")
-        };
-        let [p50, p99, max] = [p50, p99, max].map(|us| us as f64 / 1_000.0);
-        let cores = cpu_us as f64 / 1_000_000.0 / seconds as f64;
+        let (seconds, rounds) = (CHURN_SECONDS, CHURN_ROUNDS);
+        let rounds = churn(Churn { streams: CHURN_STREAMS, per_second, seconds, rounds, passing: 0 });
+        let p50 = ms(median(rounds.iter().map(|it| it.p50)));
+        let [p99, max] = [|it: &Round| it.p99, |it: &Round| it.max]
+            .map(|of| ms(rounds.iter().map(of).max().unwrap_or_default()));
+        let cpu_us: u64 = rounds.iter().map(|it| it.cpu_us).sum();
+        let cores = cpu_us as f64 / 1_000_000.0 / (CHURN_ROUNDS * CHURN_SECONDS) as f64;
+        let mib = |round: Option<&Round>| round.map_or(0, |it| it.traces.kib / 1_024);
         let name = format!("{per_second} changes each second");
+        let (first, last) = (mib(rounds.first()), mib(rounds.last()));
         let _ = writeln!(
             report,
-            "{name:<38} {p50:>8.1} {p99:>8.1} {max:>8.1} {cores:>22.2} {:>9} {:>10}",
-            kib_early / 1024,
-            kib_late / 1024
+            "{name:<38} {p50:>8.1} {p99:>8.1} {max:>8.1} {cores:>22.2} {first:>18} {last:>7}"
         );
-        let _ = writeln!(raw, "\n{name}: {published} snapshots, {responses} responses");
+        let _ = writeln!(raw, "\n{name}: {rounds:?}");
     }
     let found = run(Task::Vanish { connects: VANISHING });
     let Found::Vanish { us, before, after } = found else { panic!("not about vanishing: {found:?}") };
     let _ = writeln!(
         report,
         "\n{VANISHING} clients that are refused or vanish, in {:.1} s: files {} and then {}, tasks {} and {}, MiB {} and {}",
-        us as f64 / 1_000_000.0,
+        ms(us) / 1_000.0,
         before.files,
         after.files,
         before.tasks,
@@ -303,16 +309,52 @@ fn write_load(report: &mut String, raw: &mut String) {
     );
     let found = run(Task::Herd { streams: HERD });
     let Found::Herd { us, quiet, meanwhile } = found else { panic!("not about a herd: {found:?}") };
-    let ms = |of: &[u64], percent| percentile(of, percent) as f64 / 1_000.0;
+    let of = |values: &[u64], percent| ms(percentile(values, percent));
     let _ = writeln!(
         report,
         "\n{HERD} streams at once: all served after {:.1} s; a change to one that was there before, ms: p50 {:.1}, max {:.1} \
          meanwhile ({:.1}, {:.1} before)",
-        us as f64 / 1_000_000.0,
-        ms(&meanwhile, 50),
-        ms(&meanwhile, 100),
-        ms(&quiet, 50),
-        ms(&quiet, 100)
+        ms(us) / 1_000.0,
+        of(&meanwhile, 50),
+        of(&meanwhile, 100),
+        of(&quiet, 50),
+        of(&quiet, 100)
     );
     let _ = writeln!(raw, "\nherd, us of each change: {meanwhile:?}, before: {quiet:?}");
+}
+
+/// An hour of changes, with clients that come and vanish: a line for each minute.
+fn soak() {
+    let rounds = env::var("SOAK_MINUTES").map_or(SOAK_MINUTES, |text| text.parse().unwrap());
+    let (streams, per_second, passing) = (CHURN_STREAMS, SOAK_PER_SECOND, SOAK_PASSING);
+    let began = machine();
+    let rounds = churn(Churn { streams, per_second, seconds: 60, rounds, passing });
+    let mut report = format!(
+        "{began} at the start, {} at the end\n\n{streams} streams, {per_second} changes each second, and {passing} clients each \
+         minute that are refused or vanish: how long\nclients lacked a change, and what the server held\n\n\
+         {:>6} {:>8} {:>8} {:>8} {:>10} {:>8} {:>8} {:>8}\n",
+        machine(),
+        "minute",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "responses",
+        "KiB",
+        "files",
+        "tasks"
+    );
+    for (minute, Round { p50, p99, max, responses, traces, .. }) in (1..).zip(&rounds) {
+        let _ = writeln!(
+            report,
+            "{minute:>6} {:>8.1} {:>8.1} {:>8.1} {responses:>10} {:>8} {:>8} {:>8}",
+            ms(*p50),
+            ms(*p99),
+            ms(*max),
+            traces.kib,
+            traces.files,
+            traces.tasks
+        );
+    }
+    print!("{report}");
+    fs::write(SOAK_RESULTS, report).unwrap();
 }

@@ -1,6 +1,7 @@
 //! Replication over the lab's two datacenters, all traffic between them through the mesh gateways: bulk replication,
 //! journaled writes, lag, initial copies and locks, beside plain Consul and a loop of one PUT for each key, which is how
 //! consul-replicate writes. Prints all beside the figures to reach, and keeps every run in a file. It judges nothing.
+//! `cargo bench --bench sync -- bulk copies` measures these alone, and keeps nothing.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -18,17 +19,21 @@ mod site;
 #[path = "sync/writes.rs"]
 mod writes;
 
-use std::fs;
+use std::{env, fs};
 
 use crate::site::Site;
 
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results/sync.txt");
 
+const MEASURES: [&str; 5] = ["writes", "lag", "bulk", "locks", "copies"];
+
 fn main() {
+    let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    let is_wanted = |measure: &&str| words.is_empty() || words.iter().any(|word| word == measure);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut report = format!("{}\n\n", figures::machine());
     let site = runtime.block_on(Site::start());
-    for measure in ["writes", "lag", "bulk", "locks", "copies"] {
+    for measure in MEASURES.into_iter().filter(is_wanted) {
         let text = runtime.block_on(async {
             match measure {
                 "writes" => writes::clients(&site).await,
@@ -43,6 +48,8 @@ fn main() {
         report.push('\n');
     }
     runtime.block_on(site.stop());
-    fs::write(RESULTS, report).unwrap();
-    println!("every run: {RESULTS}");
+    if words.is_empty() {
+        fs::write(RESULTS, report).unwrap();
+        println!("every run: {RESULTS}");
+    }
 }

@@ -1,6 +1,7 @@
 //! What a client has to know of a delta response to answer it, without making anything of the rest.
 
 use bytes::Buf as _;
+use causeway::xds::resource::Kind;
 use envoy_types::pb::envoy::{
     config::{
         core::v3::{address::Address, socket_address::PortSpecifier},
@@ -58,6 +59,9 @@ impl<'a> Answered<'a> {
 /// after [`PORTS`] changes: nobody is that far behind.
 pub(crate) fn change(message: &[u8], name: &str, before: Option<u32>) -> Option<u32> {
     let response = DeltaDiscoveryResponse::decode(message).unwrap();
+    if response.type_url != Kind::Endpoints.type_url() {
+        return None; // The cluster has the same name.
+    }
     let resource = response.resources.into_iter().find(|resource| resource.name == name)?;
     let endpoints = ClusterLoadAssignment::decode(&*resource.resource?.value).unwrap();
     let offset = first_port(&endpoints)?.checked_sub(PORT_OF_FIRST_CHANGE)?;

@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::UNIX_EPOCH,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use causeway::{
@@ -35,6 +35,10 @@ pub(crate) const ADS: &str =
 
 /// Connections made at once; the kernel's queue for a Unix socket is no longer than this everywhere.
 const CONNECTING: usize = 64;
+/// How long a change may be on its way to the last client.
+const ARRIVING: Duration = Duration::from_secs(60);
+/// Between two looks at whether it is there.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What the clients do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -68,6 +72,14 @@ pub(crate) enum Said {
     Stale { p50: u64, p99: u64, max: u64, responses: usize, current: usize },
 }
 
+/// When changes were made, which are numbered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Moments {
+    /// The number of the first.
+    pub(crate) first: usize,
+    pub(crate) changed_us: Vec<u64>,
+}
+
 /// Microseconds since the Unix epoch: the clock that processes share.
 pub(crate) fn clock_us() -> u64 {
     u64::try_from(lifecycle::wall_clock().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap()
@@ -77,7 +89,7 @@ fn say(said: Said) {
     println!("{}", serde_json::to_string(&said).unwrap());
 }
 
-/// Runs until standard input ends. An empty line on it starts the count; the moments of all changes end it.
+/// Runs until standard input ends. An empty line on it starts the count; the moments of changes ask how stale clients were.
 pub(crate) fn run(orders: Orders) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (clients, kinds) = (orders.clients, known(&orders));
@@ -104,7 +116,7 @@ pub(crate) fn run(orders: Orders) {
             tally.arrived.store(0, Ordering::SeqCst);
             say(Said::Counting);
         } else {
-            say(tally.stale(&serde_json::from_str::<Vec<u64>>(&line).unwrap()));
+            say(tally.stale(&serde_json::from_str(&line).unwrap()));
         }
     }
 }
@@ -157,13 +169,20 @@ impl Tally {
         }
     }
 
-    fn stale(&self, changed_us: &[u64]) -> Said {
+    /// Waits until all have the last of these changes. What was noted of them is forgotten.
+    fn stale(&self, moments: &Moments) -> Said {
+        let last = moments.first + moments.changed_us.len() - 1;
+        let has_last = |step: &&Step| usize::try_from(step.has).unwrap() == last;
+        let current = || self.steps.lock().unwrap().iter().filter(has_last).count();
+        let until = lifecycle::now() + ARRIVING;
+        while current() < self.clients && lifecycle::now() < until {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        let current = current();
         let steps = std::mem::take(&mut *self.steps.lock().unwrap());
-        let changed = |number: u32| changed_us[usize::try_from(number).unwrap()];
+        let changed = |number: u32| moments.changed_us[usize::try_from(number).unwrap() - moments.first];
         let stale: Vec<u64> =
             steps.iter().map(|step| step.at_us.saturating_sub(changed(step.lacked))).collect();
-        let current =
-            steps.iter().filter(|step| usize::try_from(step.has).unwrap() + 1 == changed_us.len()).count();
         let [p50, p99, max] = [50, 99, 100].map(|part| percentile(&stale, part));
         Said::Stale { p50, p99, max, responses: stale.len(), current }
     }

@@ -7,11 +7,12 @@ use causeway::{
     xds::{resource::Kind, server::Limits},
 };
 use envoy_types::pb::envoy::{config::core::v3::Node, service::discovery::v3::DeltaDiscoveryRequest};
+use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncWriteExt as _, net::UnixStream, runtime::Handle, task::JoinSet};
 
 use crate::{
     Found,
-    clients::{ADS, Said, clock_us},
+    clients::{ADS, Moments, Said, clock_us},
     figures::{cpu_us, rss_kib},
     http2::Call,
     server::{Clients, Served, Sidecar},
@@ -28,50 +29,92 @@ const BEAT: Duration = Duration::from_millis(20);
 /// How long what vanished may take to be gone.
 const GONE: Duration = Duration::from_secs(60);
 
-/// Changes at a steady rate, published as the agent publishes them: what comes while one is built goes out together.
-pub(crate) fn churn(
-    socket: &Path,
-    sidecar: &mut Sidecar,
-    streams: usize,
-    per_second: usize,
-    seconds: usize,
-    runtime: &Handle,
-) -> Found {
+/// Changes at a steady rate, in rounds at whose ends every client has the last of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Churn {
+    pub(crate) streams: usize,
+    pub(crate) per_second: usize,
+    /// Of a round.
+    pub(crate) seconds: usize,
+    pub(crate) rounds: usize,
+    /// Clients that are refused or vanish meanwhile, in each round.
+    pub(crate) passing: usize,
+}
+
+/// What a round of changes was like.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Round {
+    /// How long clients lacked a change before they got it or a later one, of all responses.
+    pub(crate) p50: u64,
+    pub(crate) p99: u64,
+    pub(crate) max: u64,
+    /// Snapshots made: changes that come while one is made go into one.
+    pub(crate) published: usize,
+    pub(crate) responses: usize,
+    pub(crate) cpu_us: u64,
+    /// At its end.
+    pub(crate) traces: Traces,
+}
+
+pub(crate) fn churn(socket: &Path, sidecar: &mut Sidecar, churn: Churn, runtime: &Handle) -> Found {
     let served = Served::start(socket, sidecar);
-    let mut orders = served.orders(socket, streams, false);
+    let mut orders = served.orders(socket, churn.streams, false);
     let watched = sidecar.snapshot.of_kind(Kind::Endpoints).map(|entry| entry.key.name.clone());
     orders.watched = watched.into_iter().find(|name| name.starts_with(&crate::catalog::name(SERVICE)));
     assert!(orders.watched.is_some(), "endpoints are named after their service");
     let mut clients = Clients::start(&orders);
     clients.ready();
     served.settle();
-    let (mut changed_us, mut pace, mut kib_early, mut published) = (Vec::new(), Pace::default(), 0, 0);
-    let (cpu_before, start, total) = (cpu_us(), lifecycle::now(), per_second * seconds);
+    let (mut rounds, mut pace) = (Vec::<Round>::new(), Pace::default());
+    for number in 0..churn.rounds {
+        let cpu_before = cpu_us();
+        let path = socket.to_owned();
+        let mut passing =
+            lifecycle::spawn("bench.passing", async move { come_and_go(&path, churn.passing).await });
+        let first = number * churn.per_second * churn.seconds;
+        let (changed_us, published) = change(&served, sidecar, churn, first, &mut pace, runtime);
+        let Said::Stale { p50, p99, max, responses, current } = clients.stale(Moments { first, changed_us })
+        else {
+            panic!("the clients tell how stale they were")
+        };
+        assert_eq!(current, churn.streams, "every client has the last change");
+        runtime.block_on(passing.join()).unwrap();
+        served.settle();
+        let cpu_us = cpu_us() - cpu_before;
+        let traces = runtime.block_on(Traces::settled(rounds.first().map(|round| &round.traces)));
+        rounds.push(Round { p50, p99, max, published, responses, cpu_us, traces });
+    }
+    Found::Churn(rounds)
+}
+
+/// One round's changes, published as the agent publishes them: what comes while one is built goes out together. Gives
+/// their moments, and how many snapshots they made.
+fn change(
+    served: &Served,
+    sidecar: &mut Sidecar,
+    churn: Churn,
+    first: usize,
+    pace: &mut Pace,
+    runtime: &Handle,
+) -> (Vec<u64>, usize) {
+    let (mut changed_us, mut published) = (Vec::new(), 0);
+    let (start, total) = (lifecycle::now(), churn.per_second * churn.seconds);
     while changed_us.len() < total {
-        let due = usize::try_from(start.elapsed().as_micros()).unwrap() * per_second / 1_000_000 + 1;
+        let due = usize::try_from(start.elapsed().as_micros()).unwrap() * churn.per_second / 1_000_000 + 1;
         if due <= changed_us.len() {
-            let next = Duration::from_secs_f64(changed_us.len() as f64 / per_second as f64);
+            let next = Duration::from_secs_f64(changed_us.len() as f64 / churn.per_second as f64);
             std::thread::sleep(next.saturating_sub(start.elapsed()));
             continue;
         }
         changed_us.resize(due.min(total), clock_us());
         let from = lifecycle::now();
-        let snapshot = sidecar.change_of(SERVICE, changed_us.len() - 1);
+        let snapshot = sidecar.change_of(SERVICE, first + changed_us.len() - 1);
         served.source.offer(&snapshot);
         published += 1;
         pace.worked(from, lifecycle::now());
         runtime.block_on(pace.rested());
-        if kib_early == 0 && changed_us.len() >= total / 4 {
-            kib_early = rss_kib();
-        }
     }
-    served.settle();
-    let (kib_late, cpu_us) = (rss_kib(), cpu_us() - cpu_before);
-    let Said::Stale { p50, p99, max, responses, current } = clients.stale(&changed_us) else {
-        panic!("the clients tell how stale they were")
-    };
-    assert_eq!(current, streams, "every client has the last change");
-    Found::Churn { p50, p99, max, published, responses, cpu_us, kib_early, kib_late }
+    (changed_us, published)
 }
 
 /// Clients that are refused or vanish, in four manners by turns.
@@ -128,7 +171,7 @@ async fn one(socket: &Path, manner: usize) {
 }
 
 /// What clients leave behind in a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Traces {
     pub(crate) kib: u64,
     pub(crate) files: usize,

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use crate::{
     Found, Task as Asked,
     catalog::Sketch,
-    clients::{Orders, Said, clock_us},
+    clients::{Moments, Orders, Said, clock_us},
     figures::{cpu_us, rss_kib},
     floor::Floor,
     load,
@@ -105,9 +105,7 @@ pub(crate) fn run(asked: Asked) -> Found {
             served.settle();
             Found::Memory { kib_before, kib_after: rss_kib() }
         }
-        Asked::Churn { streams, per_second, seconds } => {
-            load::churn(&socket, &mut sidecar, streams, per_second, seconds, runtime.handle())
-        }
+        Asked::Churn(churn) => load::churn(&socket, &mut sidecar, churn, runtime.handle()),
         Asked::Vanish { connects } => runtime.block_on(load::vanish(&socket, &sidecar, connects)),
         Asked::Herd { streams } => load::herd(&socket, &mut sidecar, streams),
         Asked::Reconnect { streams } => {
@@ -325,9 +323,9 @@ impl Clients {
         }
     }
 
-    /// What they were, given the moments of all changes.
-    pub(crate) fn stale(&mut self, changed_us: &[u64]) -> Said {
-        writeln!(self.stdin, "{}", serde_json::to_string(changed_us).unwrap()).unwrap();
+    /// How stale they were, once they have all of these changes.
+    pub(crate) fn stale(&mut self, moments: Moments) -> Said {
+        writeln!(self.stdin, "{}", serde_json::to_string(&moments).unwrap()).unwrap();
         loop {
             if let said @ Said::Stale { .. } = self.next() {
                 return said;
