@@ -10,22 +10,20 @@
     reason = "a measurement that cannot be made ends with a panic"
 )]
 
+#[path = "kit/acks.rs"]
+mod acks;
 #[path = "../tests/rig/parts.rs"]
 mod parts;
 
-use std::{
-    fmt::Write as _,
-    fs,
-    net::Ipv4Addr,
-    path::Path,
-    process::Stdio,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{fmt::Write as _, fs, net::Ipv4Addr, path::Path, process::Stdio, time::Duration};
 
 use causeway::{config::consul::ConsulSettings, consul::client::Client, lifecycle};
 use serde_json::{Value, json};
 
-use crate::parts::{Agent, Consul, Home, Process, causeway, free_ports, tool, until};
+use crate::{
+    acks::{LOG, ack_us, day_us, since},
+    parts::{Agent, Consul, Home, Process, causeway, free_ports, tool, until},
+};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(127, 58, 1, 1);
 const RUNS: usize = 5;
@@ -35,9 +33,6 @@ const WARM_UP: usize = 20;
 const AT_REST: Duration = Duration::from_secs(30);
 const HEALTH: &str = "/v1/health/connect/api";
 const DEADLINE: Duration = Duration::from_secs(30);
-const DAY_US: i64 = 86_400_000_000;
-/// Each ACK of endpoints is a line of this target, with the time to the microsecond.
-const LOG: &str = "log.level = \"warn,causeway=info,causeway::xds::server=debug\"";
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results/live.txt");
 
 fn main() {
@@ -178,29 +173,6 @@ impl World {
 
 fn check(status: &str) -> Value {
     json!({"Node": "other", "CheckID": "api", "Name": "api", "Status": status, "ServiceID": "api-1-sidecar-proxy"})
-}
-
-/// The time of day in microseconds, which is what a line of the log begins with.
-fn day_us() -> i64 {
-    let since_epoch = lifecycle::wall_clock().duration_since(UNIX_EPOCH).unwrap().as_micros();
-    i64::try_from(since_epoch % u128::from(DAY_US.unsigned_abs())).unwrap()
-}
-
-fn since(start: i64, end: i64) -> i64 {
-    // Over midnight the end is a day behind. An ACK may come before the write returns.
-    (end - start + DAY_US / 2).rem_euclid(DAY_US) - DAY_US / 2
-}
-
-/// When endpoints were acknowledged, if this line of the log says so.
-fn ack_us(line: &str) -> Option<i64> {
-    if !line.contains("acknowledged") || !line.contains("ClusterLoadAssignment") {
-        return None;
-    }
-    let (_, time) = line.split_whitespace().next()?.split_once('T')?;
-    let mut parts = time.trim_end_matches('Z').split([':', '.']);
-    let mut next = || parts.next()?.parse::<i64>().ok();
-    let (hours, minutes, seconds, us) = (next()?, next()?, next()?, next()?);
-    Some(((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + us)
 }
 
 /// What the agent took at rest.

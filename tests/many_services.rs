@@ -1,22 +1,9 @@
 //! A mesh gateway of a large datacenter on real Consuls: 500 services in each of three datacenters, and no more
 //! connections than Consul's plain HTTP allows. What takes time is printed.
 
-use std::{
-    collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::Ipv4Addr, sync::atomic::Ordering, time::Duration};
 
-use causeway::{
-    config::consul::{ConsulAddress, ConsulSettings},
-    consul::client::Client,
-    lifecycle,
-    xds::resource::Kind,
-};
+use causeway::{consul::client::Client, lifecycle, xds::resource::Kind};
 use envoy_types::pb::envoy::config::{
     core::v3::{HealthStatus, address::Address, socket_address::PortSpecifier},
     endpoint::v3::{ClusterLoadAssignment, LbEndpoint, lb_endpoint::HostIdentifier},
@@ -24,6 +11,7 @@ use envoy_types::pb::envoy::config::{
 use serde_json::{Value, json};
 
 use crate::rig::{
+    crowd::{Watcher, add, client, cpu, fill, name, register, requests, sidecar},
     parts::{Agent, Consul, http, until},
     stream::Stream,
 };
@@ -34,7 +22,6 @@ const SERVICES: usize = 500;
 const CONSUL_CAP: usize = 200;
 /// A change that one look at a service would show must be there much sooner than a rotation of all polls takes.
 const BOUND: Duration = Duration::from_secs(1);
-const DEADLINE: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_secs(8);
 const DATACENTERS: [&str; 3] = ["dc1", "dc2", "dc3"];
 
@@ -58,111 +45,9 @@ fn federation() -> Vec<Consul> {
     consuls
 }
 
-fn name(number: usize) -> String {
-    format!("svc-{number:03}")
-}
-
-/// A sidecar of a service as an external node registers it, with its check's status.
-fn sidecar(number: usize, port: u16, status: &str) -> Value {
-    let (service, node) = (name(number), format!("n{:02}", number % 20));
-    let sidecar = format!("{service}-sidecar-proxy");
-    json!({
-        "Node": node, "Address": format!("10.1.0.{}", 1 + number % 20), "SkipNodeUpdate": number >= 20,
-        "Service": {"Kind": "connect-proxy", "ID": sidecar, "Service": sidecar, "Port": port,
-            "Proxy": {"DestinationServiceName": service, "DestinationServiceID": service}},
-        "Check": {"Node": node, "CheckID": format!("c-{sidecar}"), "Name": "alive", "ServiceID": sidecar, "Status": status},
-    })
-}
-
-/// A client that keeps its connection, as a thousand writes over one each would run into the cap.
-fn client(consul: &Consul) -> Client {
-    let address = ConsulAddress::Http { authority: consul.http.to_string() };
-    Client::new(ConsulSettings { address, ..ConsulSettings::default() }).unwrap()
-}
-
-async fn register(client: &Client, entry: Value) {
-    client.put("/v1/catalog/register", &[], Some(entry), DEADLINE).await.unwrap().ok().unwrap();
-}
-
-async fn fill(client: &Client) {
-    for number in 0..SERVICES {
-        add(client, number).await;
-    }
-}
-
-async fn add(client: &Client, number: usize) {
-    let service = name(number);
-    register(client, sidecar(number, 20_000, "passing")).await;
-    let entry = json!({
-        "Node": format!("n{:02}", number % 20), "Address": format!("10.1.0.{}", 1 + number % 20),
-        "SkipNodeUpdate": true, "Service": {"ID": service, "Service": service, "Port": 8080},
-    });
-    register(client, entry).await;
-}
-
 fn gateway(address: &str) -> Value {
     json!({"Kind": "mesh-gateway", "Name": "mesh-gateway", "ID": "mesh-gateway", "Address": address, "Port": 8443,
         "TaggedAddresses": {"wan": {"Address": address, "Port": 8443}}})
-}
-
-/// Connections to `server` that are open, seen from the clients' side.
-fn connections(server: SocketAddr) -> usize {
-    let IpAddr::V4(ip) = server.ip() else { panic!("IPv4") };
-    let remote = format!("{:08X}:{:04X}", u32::from(ip).swap_bytes(), server.port());
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let is_open = |line: &&str| {
-        let mut fields = line.split_whitespace().skip(2);
-        fields.next() == Some(remote.as_str()) && fields.next() == Some("01")
-    };
-    table.lines().filter(is_open).count()
-}
-
-/// The most connections that were open at once, sampled until it is dropped.
-struct Watcher {
-    most: Arc<AtomicUsize>,
-    is_over: Arc<AtomicBool>,
-}
-
-impl Watcher {
-    fn of(server: SocketAddr) -> Self {
-        let watcher = Self { most: Arc::default(), is_over: Arc::default() };
-        let (most, is_over) = (watcher.most.clone(), watcher.is_over.clone());
-        std::thread::spawn(move || {
-            while !is_over.load(Ordering::Relaxed) {
-                most.fetch_max(connections(server), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        });
-        watcher
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-    }
-}
-
-/// CPU time that a process has taken.
-fn cpu(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
-}
-
-/// Requests of the agent to Consul, all and failed.
-fn requests(agent: &Agent) -> (u64, u64) {
-    let (mut all, mut failed) = (0, 0);
-    let text = agent.get("/metrics").body;
-    for line in text.lines().filter(|line| line.starts_with("causeway_consul_requests_total{")) {
-        let count: u64 = line.rsplit(' ').next().unwrap().parse().unwrap();
-        all += count;
-        if line.contains("failed") {
-            failed += count;
-        }
-    }
-    (all, failed)
 }
 
 /// The time from the return of each write to the endpoints that it changes, sorted.
@@ -207,7 +92,7 @@ fn shown(times: &[Duration]) -> String {
 async fn five_hundred_services_in_three_datacenters() {
     let consuls = federation();
     let clients: Vec<Client> = consuls.iter().map(client).collect();
-    tokio::join!(fill(&clients[0]), fill(&clients[1]), fill(&clients[2]));
+    tokio::join!(fill(&clients[0], SERVICES), fill(&clients[1], SERVICES), fill(&clients[2], SERVICES));
     for (number, consul) in consuls.iter().enumerate() {
         consul.register(&gateway(&format!("192.0.2.{}", 1 + number)));
     }

@@ -38,7 +38,12 @@ pub(crate) fn cpu_us() -> u64 {
 
 /// Resident memory of this process, in KiB.
 pub(crate) fn rss_kib() -> u64 {
-    let text = fs::read_to_string("/proc/self/status").unwrap();
+    rss_kib_of(std::process::id())
+}
+
+/// The same of another.
+pub(crate) fn rss_kib_of(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches("kB").trim().parse().unwrap()
 }
