@@ -35,7 +35,7 @@ fn run(command: &mut Command, args: &[&str], input: &str) -> (bool, String) {
 
 impl Bench {
     fn start() -> Self {
-        Self { consul: Consul::start(HOST, json!({})) }
+        Self { consul: Consul::registered(HOST) }
     }
 
     fn ours(&self, args: &[&str], input: &str) -> (bool, String) {

@@ -128,7 +128,7 @@ async fn transactions_hold_whole_or_not_at_all() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_hold_locks_until_they_end() {
-    let consul = Consul::start(HOST, json!({}));
+    let consul = Consul::registered(HOST);
     let store = store(&consul, None);
     let session = async |behavior| store.create_session(&spec(10, behavior)).await.unwrap();
     let (ours, theirs) = (session(Behavior::Release).await, session(Behavior::Delete).await);

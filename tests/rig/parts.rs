@@ -229,6 +229,14 @@ impl Consul {
         consul
     }
 
+    /// One without ACLs whose node is in its catalog: sessions belong to nodes, and a leader registers its own a moment
+    /// after it leads.
+    pub(crate) fn registered(host: Ipv4Addr) -> Self {
+        let consul = Self::start(host, json!({}));
+        until("Consul's node is registered", || consul.get("/v1/catalog/nodes").get(0).map(drop));
+        consul
+    }
+
     /// One that is not started yet.
     pub(crate) fn prepare(host: Ipv4Addr, more: Value) -> Self {
         let folder = tempfile::tempdir().unwrap();

@@ -21,7 +21,7 @@ use self::{
     relation::Relation,
 };
 use crate::{
-    rig::parts::{Consul, PATIENCE, until},
+    rig::parts::{Consul, PATIENCE},
     sync::consul_model::{Ask, Model, Shared, Told},
 };
 
@@ -131,7 +131,7 @@ pub(crate) fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn the_model_answers_random_programs_as_a_real_consul_does() {
-    let consul = consul();
+    let consul = Consul::registered(HOST);
     let seed = number("SYNC_SEED").unwrap_or(1);
     let cases = number("SYNC_PROGRAMS").map_or(PROGRAMS, |n| u32::try_from(n).unwrap());
     let mut bytes = [0; 32];
@@ -159,7 +159,7 @@ fn the_model_answers_random_programs_as_a_real_consul_does() {
 /// Waiting and the end of sessions take real time, so that there is one case of each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_end_and_waits_wake_as_in_a_real_consul() {
-    let consul = tokio::task::spawn_blocking(consul).await.unwrap();
+    let consul = tokio::task::spawn_blocking(|| Consul::registered(HOST)).await.unwrap();
     let mut both = Both::new(consul.http);
     let ids: Vec<(String, String)> = ["release", "delete"].map(|behavior| locked(&mut both, behavior)).into();
     let keys = ["release", "delete"].map(|key| format!("/v1/kv/{key}"));
@@ -187,13 +187,6 @@ async fn sessions_end_and_waits_wake_as_in_a_real_consul() {
         both.ask(&renew(&model), &renew(&real)).unwrap();
     }
     unrelated_writes(&both).await;
-}
-
-/// One whose node is in its catalog: sessions belong to nodes, and a leader registers its own a moment after it leads.
-fn consul() -> Consul {
-    let consul = Consul::start(HOST, json!({}));
-    until("the node is registered", || consul.get("/v1/catalog/nodes").get(0).map(drop));
-    consul
 }
 
 /// A lock held by a session with the shortest TTL.

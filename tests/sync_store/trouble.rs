@@ -11,7 +11,6 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use serde_json::json;
 
 use super::{HOST, committed, set, spec, store};
 use crate::rig::parts::{Consul, PATIENCE, until};
@@ -41,7 +40,7 @@ async fn all(store: &ConsulStore, session: &SessionId) -> Vec<(&'static str, Res
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consul_that_hangs_leaves_the_outcome_open_within_the_deadline() {
-    let consul = Consul::start(HOST, json!({}));
+    let consul = Consul::registered(HOST);
     let store = store(&consul, None);
     committed(&store, vec![set("a", "1")]).await;
     let session = store.create_session(&spec(10, Behavior::Release)).await.unwrap();
@@ -74,7 +73,7 @@ async fn a_consul_that_hangs_leaves_the_outcome_open_within_the_deadline() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consul_that_is_gone_was_sent_nothing_and_serves_again_when_it_is_back() {
-    let mut consul = Consul::start(HOST, json!({}));
+    let mut consul = Consul::registered(HOST);
     let store = store(&consul, None);
     committed(&store, vec![set("a", "1")]).await;
     let session = store.create_session(&spec(10, Behavior::Release)).await.unwrap();
