@@ -28,7 +28,7 @@ use crate::{
         up::Up,
         wait::Progress,
     },
-    lifecycle,
+    lifecycle::{self, clock::STEP_FILE},
     model::name::Datacenter,
     tls::{
         authority::{self, Authority, AuthorityError, NewAuthority},
@@ -226,9 +226,14 @@ impl Lab {
     /// Steps the wall clock of a node's agent so far from the true one, in seconds; 0 sets it right. The lab must be
     /// started with `clocks`, and the agent be a build with debug assertions.
     ///
-    /// Errors: there is no such node, or its file cannot be written.
+    /// Errors: there is no such node, the lab came up without clocks, or the file cannot be written.
     pub fn step_clock(&self, node: &str, seconds: i64) -> Result<(), LabError> {
         let file = self.node(node)?.clock();
+        let agent = self.node(node)?.process("causeway");
+        if !agent.is_some_and(|agent| agent.env.contains_key(STEP_FILE)) {
+            let known = "no clocks, which it must be started with".into();
+            return Err(LabError::Unknown { what: format!("clock of {node}"), known });
+        }
         std::fs::write(&file, seconds.to_string()).map_err(error::file("write", file))
     }
 

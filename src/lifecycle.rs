@@ -3,7 +3,7 @@
 //! Every task has a name, an owner and a way to stop: [`spawn`] gives the owner a [`Task`], dropping it ends the
 //! task. [`Stop`] is the one stop signal that everything long-lived listens to.
 
-pub mod clock;
+pub(crate) mod clock;
 pub mod notify;
 pub mod pace;
 pub mod process;

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 /// The variable that names the file. Its text is the step in seconds, with a minus sign for backwards; a file that is
 /// missing or says something else steps nothing.
-pub const STEP_FILE: &str = "CAUSEWAY_TEST_CLOCK";
+pub(crate) const STEP_FILE: &str = "CAUSEWAY_TEST_CLOCK";
 
 /// The wall clock, for what is shown to people and compared with certificates.
 #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]

@@ -92,7 +92,7 @@ type Changes = BTreeMap<Key, Option<Arc<Entry>>>;
 
 /// Snapshots whose changes are remembered: a stream that is further behind looks at everything.
 const MOST_EARLIER: usize = 64;
-/// What they may have changed together: beyond this, looking at everything costs no more.
+/// What they may have changed together: names are remembered for each proxy.
 const MOST_EARLIER_KEYS: usize = 1_024;
 
 // The bytes of a secret hold its private key.
@@ -145,6 +145,9 @@ impl Entry {
 impl MadeFrom {
     /// What the next snapshot remembers of those before it.
     fn remembered(&self) -> Vec<Earlier> {
+        if self.changed.len() > MOST_EARLIER_KEYS {
+            return Vec::new();
+        }
         let last = Earlier { identity: self.identity.clone(), keys: self.changed.keys().cloned().collect() };
         let newest_first = [&last].into_iter().chain(self.before.iter().rev());
         let mut keys = 0;

@@ -222,7 +222,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
     /// Sends transactions for which there is enough, or whatever there is, as many as may be out.
     fn launch(&self, copying: &mut Copying<S>, is_last: bool) -> Result<(), End> {
         let budget = copying.terms.budget;
-        let enough = if is_last { 1 } else { budget.ops };
+        let enough = if is_last { 1 } else { budget.ops.min(QUEUE_OPS) };
         while copying.flights.len() < FLIGHTS && copying.queue.len() >= enough {
             let (ops, notes) = filled(&mut copying.queue, budget);
             let (terms, index, count) = (copying.terms.clone(), self.progress()?.index, ops.len());
