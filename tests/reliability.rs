@@ -1,8 +1,9 @@
 //! What breaks in a lab of real parts, and what becomes of the traffic and of what the Envoys know.
 //!
 //! One lab of three servers in each datacenter, with links that can be cut, has the faults one after the other. Each is
-//! judged three ways: by requests inside the datacenter and over the link, by the endpoints that every Envoy shows in its
-//! admin interface, and by the agents' own word that they have heard Consul again. The run fills the table of
+//! judged four ways: by requests inside the datacenter and over the link, by the endpoints that the Envoys show in their
+//! admin interfaces, by the agents' own word that they have heard Consul again, and by what the Envoys have afterwards against
+//! what is intended for them. The run fills the table of
 //! `docs/reliability.md` with `UPDATE_RELIABILITY=1`; without, only the table's list of faults is compared.
 
 mod agent;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::reliability::{
     faulty::{Faulty, Spoil},
@@ -39,7 +39,7 @@ async fn between(world: &World) -> anyhow::Result<Faulty> {
     let file = node.dir.join("causeway.toml");
     let config = std::fs::read_to_string(&file)?;
     let changed = config.replace(&node.consul_http, &format!("http://{}", faulty.address));
-    anyhow::ensure!(changed != config, "{} does not name its Consul", file.display());
+    ensure!(changed != config, "{} does not name its Consul", file.display());
     std::fs::write(&file, changed)?;
     world.rig.lab.restart(CLIENT, "causeway").await?;
     world.heard().await.context("through the proxy")?;
@@ -64,21 +64,29 @@ fn short(trouble: &str) -> String {
     if trouble.chars().count() > CHARS { line + "…" } else { line }
 }
 
-/// A question may hang for minutes by right, so nobody notices for a while, and nobody needs to.
+/// A question may hang for minutes by right, so nobody notices for a while; what changes meanwhile arrives afterwards.
 async fn silent(world: &mut World, faulty: &Faulty) {
     let fault = Fault { name: "Consul answers nothing at all", whole: Whole::Both, spared: &[] };
     let begin = async |world: &World| -> anyhow::Result<String> {
         faulty.set(Spoil::Silent)?;
+        world.api.turn(&world.rig, "api-2", "fail").await?;
         world.more(60).await?;
-        Ok("the questions hang".to_owned())
+        ensure!(world.shows_second("HEALTHY").await?, "Envoy has a change of which nothing was said");
+        Ok("the questions hang; a change meanwhile arrives afterwards".to_owned())
     };
-    world.fault(fault, begin, async |_| faulty.set(Spoil::Not)).await;
+    let end = async |world: &World| -> anyhow::Result<()> {
+        faulty.set(Spoil::Not)?;
+        world.turn_second("fail").await?;
+        world.turn_second("pass").await
+    };
+    world.fault(fault, begin, end).await;
 }
 
 /// Each answer is one more reason to ask anew from the beginning: at a bounded rate.
 async fn indexes_go_back(world: &mut World, faulty: &Faulty) {
     const ANSWERS: usize = 20;
     const WINDOW: Duration = Duration::from_secs(2);
+    const MOST_PER_S: f64 = 200.0;
     let fault = Fault { name: "Consul's indexes go back", whole: Whole::Both, spared: &[] };
     let begin = async |world: &World| -> anyhow::Result<String> {
         faulty.set(Spoil::IndexBack)?;
@@ -87,8 +95,9 @@ async fn indexes_go_back(world: &mut World, faulty: &Faulty) {
             .await?;
         let before = faulty.spoilt();
         tokio::time::sleep(WINDOW).await;
-        let rate = (faulty.spoilt() - before) / 2;
-        Ok(format!("Causeway asks anew from the beginning, {rate} questions per second in all"))
+        let rate = (faulty.spoilt() - before) as f64 / WINDOW.as_secs_f64();
+        ensure!(rate <= MOST_PER_S, "{rate:.0} questions per second");
+        Ok(format!("Causeway asks anew from the beginning, {rate:.0} questions per second in all"))
     };
     world.fault(fault, begin, async |_| faulty.set(Spoil::Not)).await;
 }

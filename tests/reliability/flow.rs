@@ -23,6 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const IN_A_ROW: usize = 20;
 
 struct Asked {
+    worker: usize,
     began: Instant,
     ended: Instant,
     answer: Result<String, String>,
@@ -48,13 +49,13 @@ impl Flow {
     /// Starts asking `url`, which answers as the demo's counter does.
     pub(super) fn start(url: &str) -> Self {
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let worker = |_| {
+        let worker = |worker| {
             let (asked, url) = (asked.clone(), url.to_owned());
             lifecycle::spawn("test.flow", async move {
                 loop {
                     let began = lifecycle::now();
                     let answer = fetch::get_json::<Count>(&url, DEADLINE).await.map(|count| count.instance);
-                    asked.lock().unwrap().push(Asked { began, ended: lifecycle::now(), answer });
+                    asked.lock().unwrap().push(Asked { worker, began, ended: lifecycle::now(), answer });
                     tokio::time::sleep(PAUSE).await;
                 }
             })
@@ -69,12 +70,13 @@ impl Flow {
     }
 
     /// When traffic flowed again that began after `since`: the first answer with none but answers after it, once there
-    /// are enough of them.
+    /// are enough of them, some of each worker: no request of before hangs any more.
     pub(super) fn flows_since(&self, since: Instant) -> Option<Instant> {
         let asked = self.asked.lock().unwrap();
         let last_failed = asked.iter().rposition(|one| one.answer.is_err()).map_or(0, |at| at + 1);
         let good: Vec<_> = asked[last_failed..].iter().filter(|one| one.began >= since).collect();
-        (good.len() >= IN_A_ROW).then(|| good.iter().map(|one| one.ended).min())?
+        let all_go_on = (0..WORKERS).all(|worker| good.iter().any(|one| one.worker == worker));
+        (all_go_on && good.len() >= IN_A_ROW).then(|| good.iter().map(|one| one.ended).min())?
     }
 
     pub(super) fn tally(&self) -> Tally {

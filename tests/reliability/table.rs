@@ -44,6 +44,7 @@ impl Row {
             |tally: &Option<Tally>| tally.as_ref().map_or(Duration::ZERO, |it| it.slowest).as_millis();
         let back = match self.back_after {
             Some(after) => format!("after {} ms", after.as_millis()),
+            None if self.near.is_none() => "?".to_owned(),
             None => "never stopped".to_owned(),
         };
         let slowest = format!("{}, {} ms", slowest(&self.near), slowest(&self.far));

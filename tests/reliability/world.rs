@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::{
     lab::{
         actors::{Api, UPSTREAM_PORT},
-        diff,
+        diff, live,
         rig::Rig,
     },
     reliability::{
@@ -119,9 +119,11 @@ impl World {
         let ended_at = lifecycle::now();
         end(self).await.context("end")?;
         let during = during?;
-        let flowed_at = self.flows(ended_at).await.context("traffic afterwards")?;
-        let (near, far) = (self.near.tally(), self.far.tally());
+        self.flows(ended_at).await.context("traffic afterwards")?;
         self.heard().await?;
+        // Only now is it over: what recovers may break something yet, and no request of before hangs any more.
+        let flowed_at = self.flows(ended_at).await.context("traffic after all is well")?;
+        let (near, far) = (self.near.tally(), self.far.tally());
         let (looks, lost) = self.watch.judge();
         ensure!(looks > 0, "no Envoy was looked at");
         ensure!(lost.is_empty(), "lists of endpoints shrank: {lost:?}");
@@ -182,6 +184,23 @@ impl World {
             Ok(status.topics.iter().find_map(|topic| topic.trouble.clone()))
         })
         .await
+    }
+
+    /// Has Consul say that the second instance of `api` is critical (`fail`) or passing (`pass`), and waits until the
+    /// client's Envoy shows it. It is listed in either case.
+    pub(super) async fn turn_second(&self, turn: &str) -> anyhow::Result<()> {
+        let wanted = if turn == "fail" { "UNHEALTHY" } else { "HEALTHY" };
+        self.api.turn(&self.rig, "api-2", turn).await?;
+        self.until(&format!("the client's Envoy shows the second instance as {wanted}"), async |world| {
+            Ok(world.shows_second(wanted).await?.then_some(()))
+        })
+        .await
+    }
+
+    /// Whether the client's Envoy shows the second instance of `api` so.
+    pub(super) async fn shows_second(&self, health: &str) -> anyhow::Result<bool> {
+        let second = format!("{}:21102 {health}", self.rig.lab.node(CLIENT)?.address);
+        Ok(live::every_endpoint(&self.rig, CLIENT).await?.contains(&second))
     }
 
     /// Waits until some request over the link has failed.
