@@ -2,7 +2,7 @@
 //! stream takes in memory, and what a reconnect of all of them costs.
 //!
 //! Every run is a process of its own that serves, and another that connects to it over a Unix socket, so that memory
-//! and CPU are the server's alone; both share this machine's cores. The peer is a bare tonic stream that pushes the
+//! and CPU are the server's alone (but for clients that vanish, which come from its own process); both share this machine's cores. The peer is a bare tonic stream that pushes the
 //! same encoded resource to as many of the same clients and decides nothing: the floor for whoever serves with tonic.
 #![allow(
     clippy::unwrap_used,
@@ -34,6 +34,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use causeway::xds::server::Limits;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,8 @@ const SIZES: [(usize, usize); 3] = [(100, 100), (1_000, 60), (5_000, 15)];
 /// Changes each second to `CHURN_STREAMS`.
 const CHURN: [usize; 3] = [10, 100, 1_000];
 const CHURN_STREAMS: usize = 1_000;
+/// No client lacks a change for longer, in ms, however fast they come.
+const CHURN_BOUND_MS: u32 = 1_000;
 const CHURN_ROUNDS: usize = 4;
 const CHURN_SECONDS: usize = 5;
 /// The soak, in rounds of a minute: an hour, unless `SOAK_MINUTES` in the environment says otherwise.
@@ -294,11 +297,17 @@ fn write_load(report: &mut String, raw: &mut String) {
         );
         let _ = writeln!(raw, "\n{name}: {rounds:?}");
     }
+    let _ = writeln!(
+        report,
+        "{:<38} {:>8} {:>8} {:>8} {:>22} {:>26}",
+        "to reach", "", "", CHURN_BOUND_MS, "", "the same"
+    );
     let found = run(Task::Vanish { connects: VANISHING });
     let Found::Vanish { us, before, after } = found else { panic!("not about vanishing: {found:?}") };
     let _ = writeln!(
         report,
-        "\n{VANISHING} clients that are refused or vanish, in {:.1} s: files {} and then {}, tasks {} and {}, MiB {} and {}",
+        "\n{VANISHING} clients that are refused or vanish, in {:.1} s: files {} and then {}, tasks {} and {}, MiB {} and {}; \
+         to reach: the same",
         ms(us) / 1_000.0,
         before.files,
         after.files,
@@ -313,12 +322,14 @@ fn write_load(report: &mut String, raw: &mut String) {
     let _ = writeln!(
         report,
         "\n{HERD} streams at once: all served after {:.1} s; a change to one that was there before, ms: p50 {:.1}, max {:.1} \
-         meanwhile ({:.1}, {:.1} before)",
+         meanwhile, of {} ({:.1}, {:.1} before); to reach: {} let in each second and no more, all of them served",
         ms(us) / 1_000.0,
         of(&meanwhile, 50),
         of(&meanwhile, 100),
+        meanwhile.len(),
         of(&quiet, 50),
-        of(&quiet, 100)
+        of(&quiet, 100),
+        Limits::default().new_streams_per_second
     );
     let _ = writeln!(raw, "\nherd, us of each change: {meanwhile:?}, before: {quiet:?}");
 }
@@ -330,8 +341,8 @@ fn soak() {
     let began = machine();
     let rounds = churn(Churn { streams, per_second, seconds: 60, rounds, passing });
     let mut report = format!(
-        "{began} at the start, {} at the end\n\n{streams} streams, {per_second} changes each second, and {passing} clients each \
-         minute that are refused or vanish: how long\nclients lacked a change, and what the server held\n\n\
+        "{began} at the start, {} at the end\n\n{streams} streams, {per_second} changes each second, and {passing} clients at the \
+         beginning of each minute that\nare refused or vanish: how long clients lacked a change, and what the server held\n\n\
          {:>6} {:>8} {:>8} {:>8} {:>10} {:>8} {:>8} {:>8}\n",
         machine(),
         "minute",

@@ -60,9 +60,8 @@ pub(crate) struct Orders {
 /// What they say, a line each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Said {
-    /// All have everything (or, reconnecting, are answered): when the first began to connect, when that was, and the
-    /// most bytes that one of them read.
-    Ready { from_us: u64, at_us: u64, bytes: u64 },
+    /// All have everything or, reconnecting, are answered.
+    Ready(Ready),
     /// From now on arrivals are counted.
     Counting,
     /// Every client has had one more response, the last of them then.
@@ -70,6 +69,16 @@ pub(crate) enum Said {
     /// How stale clients were at most before each response that brought them further, in microseconds, and how many
     /// have the last change.
     Stale { p50: u64, p99: u64, max: u64, responses: usize, current: usize },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ready {
+    /// When the first began to connect.
+    pub(crate) from_us: u64,
+    /// When the last had everything.
+    pub(crate) at_us: u64,
+    /// The most that one of them read.
+    pub(crate) bytes: u64,
 }
 
 /// When changes were made, which are numbered.
@@ -147,7 +156,7 @@ impl Tally {
         self.bytes.fetch_max(bytes, Ordering::SeqCst);
         if self.ready.fetch_add(1, Ordering::SeqCst) + 1 == self.clients {
             let (from_us, bytes) = (self.from_us.load(Ordering::SeqCst), self.bytes.load(Ordering::SeqCst));
-            say(Said::Ready { from_us, at_us, bytes });
+            say(Said::Ready(Ready { from_us, at_us, bytes }));
         }
     }
 

@@ -2,7 +2,11 @@
 //! client takes of those that are measured is to be as little as can be. Header blocks are read past, and windows are
 //! opened once, for more than is ever sent.
 
-use std::{io, path::Path};
+use std::{
+    io::{self, ErrorKind},
+    path::Path,
+    time::Duration,
+};
 
 use bytes::{Buf as _, BufMut as _};
 use prost::Message;
@@ -45,9 +49,21 @@ pub(crate) struct Call {
     pub(crate) bytes: u64,
 }
 
+/// Between two tries while the kernel's queue of the socket is full.
+const QUEUE_FULL: Duration = Duration::from_millis(5);
+
+async fn connect(socket: &Path) -> UnixStream {
+    loop {
+        match UnixStream::connect(socket).await {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => tokio::time::sleep(QUEUE_FULL).await,
+            connected => return connected.unwrap(),
+        }
+    }
+}
+
 impl Call {
     pub(crate) async fn open(socket: &Path, path: &str) -> Self {
-        let mut unix = UnixStream::connect(socket).await.unwrap();
+        let mut unix = connect(socket).await;
         let mut out = PREFACE.to_vec();
         frame(&mut out, SETTINGS, 0, 0, &settings());
         frame(&mut out, WINDOW_UPDATE, 0, 0, &(MAX_WINDOW - FIRST_WINDOW).to_be_bytes());

@@ -78,8 +78,8 @@ pub(crate) fn churn(socket: &Path, sidecar: &mut Sidecar, churn: Churn, runtime:
             panic!("the clients tell how stale they were")
         };
         assert_eq!(current, churn.streams, "every client has the last change");
+        // Those that vanish leave responses that nobody acknowledges: what is told of the others is that they have the last change.
         runtime.block_on(passing.join()).unwrap();
-        served.settle();
         let cpu_us = cpu_us() - cpu_before;
         let traces = runtime.block_on(Traces::settled(rounds.first().map(|round| &round.traces)));
         rounds.push(Round { p50, p99, max, published, responses, cpu_us, traces });
@@ -98,7 +98,7 @@ fn change(
     runtime: &Handle,
 ) -> (Vec<u64>, usize) {
     let (mut changed_us, mut published) = (Vec::new(), 0);
-    let (start, total) = (lifecycle::now(), churn.per_second * churn.seconds);
+    let (start, start_us, total) = (lifecycle::now(), clock_us(), churn.per_second * churn.seconds);
     while changed_us.len() < total {
         let due = usize::try_from(start.elapsed().as_micros()).unwrap() * churn.per_second / 1_000_000 + 1;
         if due <= changed_us.len() {
@@ -106,7 +106,9 @@ fn change(
             std::thread::sleep(next.saturating_sub(start.elapsed()));
             continue;
         }
-        changed_us.resize(due.min(total), clock_us());
+        // From when it was due: what waits for its turn is late already.
+        let when = |number: usize| start_us + u64::try_from(number * 1_000_000 / churn.per_second).unwrap();
+        changed_us.extend((changed_us.len()..due.min(total)).map(when));
         let from = lifecycle::now();
         let snapshot = sidecar.change_of(SERVICE, first + changed_us.len() - 1);
         served.source.offer(&snapshot);
@@ -217,24 +219,27 @@ pub(crate) fn herd(socket: &Path, sidecar: &mut Sidecar, streams: usize) -> Foun
         std::thread::sleep(BEAT);
         round += 1;
         let snapshot = sidecar.change_of(SERVICE, round);
-        let from = clock_us();
+        let from_us = clock_us();
         served.source.offer_to("first-0", &snapshot);
-        first.all().saturating_sub(from)
+        (from_us, first.all().saturating_sub(from_us))
     };
-    let quiet: Vec<u64> = (0..100).map(|_| push()).collect();
+    let quiet: Vec<u64> = (0..100).map(|_| push().1).collect();
     let mut herd = Clients::start(&served.orders(socket, streams, false));
     let (told, ready) = std::sync::mpsc::sync_channel(1);
     let waiting = std::thread::spawn(move || {
-        told.send(herd.ready().0).unwrap();
+        told.send(herd.ready()).unwrap();
         herd
     });
-    let mut meanwhile = Vec::new();
-    let us = loop {
-        meanwhile.push(push());
-        if let Ok(us) = ready.try_recv() {
-            break us;
+    let mut pushed = Vec::new();
+    let herd = loop {
+        pushed.push(push());
+        if let Ok(herd) = ready.try_recv() {
+            break herd;
         }
     };
     drop(waiting.join().unwrap());
+    let is_meanwhile = |(from_us, _): &&(u64, u64)| (herd.from_us..herd.at_us).contains(from_us);
+    let meanwhile = pushed.iter().filter(is_meanwhile).map(|(_, us)| *us).collect();
+    let us = herd.at_us - herd.from_us;
     Found::Herd { us, quiet, meanwhile }
 }

@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use crate::{
     Found, Task as Asked,
     catalog::Sketch,
-    clients::{Moments, Orders, Said, clock_us},
+    clients::{Moments, Orders, Ready, Said, clock_us},
     figures::{cpu_us, rss_kib},
     floor::Floor,
     load,
@@ -111,8 +111,8 @@ pub(crate) fn run(asked: Asked) -> Found {
         Asked::Reconnect { streams } => {
             let served = Served::start(&socket, &sidecar);
             let mut clients = Clients::start(&served.orders(&socket, streams, true));
-            let (us, bytes) = clients.ready();
-            Found::Reconnect { us, bytes }
+            let Ready { from_us, at_us, bytes } = clients.ready();
+            Found::Reconnect { us: at_us - from_us, bytes }
         }
     }
 }
@@ -301,11 +301,11 @@ impl Clients {
         Self { child, stdin, said }
     }
 
-    /// Waits until all have everything: how long that took, and the most bytes one of them read.
-    pub(crate) fn ready(&mut self) -> (u64, u64) {
+    /// Waits until all have everything.
+    pub(crate) fn ready(&mut self) -> Ready {
         loop {
-            if let Said::Ready { from_us, at_us, bytes } = self.next() {
-                return (at_us - from_us, bytes);
+            if let Said::Ready(ready) = self.next() {
+                return ready;
             }
         }
     }
