@@ -168,36 +168,46 @@ impl<'a> Reader<'a> {
 
     /// The mesh gateways of another datacenter. Two sources name them, the live catalog over there and the replicated
     /// federation states; the one with the newer service wins (always preferring the live one was the bug
-    /// hashicorp/consul#11522: it is read through the very gateway whose address changed). Known as soon as one is.
+    /// hashicorp/consul#11522: it is read through the very gateway whose address changed). Known as soon as one is, unless
+    /// Consul has not confirmed that one of late: what an earlier run kept of the other one may come in a moment and be
+    /// newer.
     pub fn remote_gateways(&mut self, dc: &Datacenter) -> Option<Vec<&'a Instance>> {
         let states = self.ask_gladly(Topic::FederationStates, self.catalog.federation_states());
         let replicated = states.map(|states| states.get(dc).into_iter().flatten().collect::<Vec<_>>());
+        let are_states_fresh = self.is_fresh(&Topic::FederationStates);
         let live = self.live_gateways(dc);
+        let unknown = self.unknown_gateway_topics(dc);
+        let has_no_rival = unknown.iter().all(|topic| self.catalog.trouble(topic).is_some());
         match (live, replicated) {
             (Some((live, is_fresh)), Some(replicated)) => {
                 let (ours, theirs) = (newest(&live), newest(&replicated));
                 let is_live = ours > theirs || (ours == theirs && is_fresh);
                 Some(if is_live { live } else { replicated })
             }
-            (Some((live, _)), None) if !live.is_empty() => Some(live),
-            (None, Some(replicated)) if !replicated.is_empty() => Some(replicated),
-            (_, None) => {
-                self.missing.insert(Topic::FederationStates);
-                None
+            (Some((live, is_fresh)), None) if !live.is_empty() && (is_fresh || has_no_rival) => Some(live),
+            (None, Some(replicated)) if !replicated.is_empty() && (are_states_fresh || has_no_rival) => {
+                Some(replicated)
             }
-            // The servers replicate no gateway from there, so only its own catalog can tell.
-            (None, Some(_)) => {
-                let is_of_dc = |topic: &&Topic| match topic {
-                    Topic::Services { dc: of, .. } | Topic::Health { dc: of, .. } => of == dc,
-                    _ => false,
-                };
-                let is_unknown = |topic: &&Topic| self.catalog.heard(topic).is_none();
-                let unknown: Vec<_> =
-                    self.asked.iter().filter(is_of_dc).filter(is_unknown).cloned().collect();
+            // What is unknown decides; where the servers replicate no gateway from there, only its own catalog can tell.
+            _ => {
                 self.missing.extend(unknown);
                 None
             }
         }
+    }
+
+    /// What was asked about a datacenter's gateways and never answered.
+    fn unknown_gateway_topics(&self, dc: &Datacenter) -> Vec<Topic> {
+        let is_of_dc = |topic: &&Topic| match topic {
+            Topic::Services { dc: of, .. } | Topic::Health { dc: of, .. } => of == dc,
+            topic => **topic == Topic::FederationStates,
+        };
+        let is_unknown = |topic: &&Topic| self.catalog.heard(topic).is_none();
+        self.asked.iter().filter(is_of_dc).filter(is_unknown).cloned().collect()
+    }
+
+    fn is_fresh(&self, topic: &Topic) -> bool {
+        self.catalog.heard(topic).is_some_and(|heard| heard.stale.is_none())
     }
 
     /// The gateways that the other datacenter's catalog tells of now, and whether that is fresh.
@@ -208,7 +218,7 @@ impl<'a> Reader<'a> {
         let mut all = Some((Vec::new(), true));
         for name in names.keys() {
             let topic = Topic::Health { dc: dc.clone(), service: name.clone() };
-            let is_fresh = self.catalog.heard(&topic).is_some_and(|heard| heard.stale.is_none());
+            let is_fresh = self.is_fresh(&topic);
             match (self.ask_gladly(topic, self.catalog.health(dc, name)), &mut all) {
                 (Some(instances), Some((all, all_fresh))) => {
                     all.extend(instances);
@@ -224,3 +234,6 @@ impl<'a> Reader<'a> {
 fn newest(gateways: &[&Instance]) -> u64 {
     gateways.iter().map(|gateway| gateway.modify_index).max().unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::app::tests::land::Said;
+use crate::app::tests::land::{Said, dc};
 
 /// How long it may take from Consul's answer to what a client does about it: slow clients take 3 s for each response,
 /// and cluster and listener wait for each other.
@@ -51,13 +51,29 @@ impl Record {
     }
 
     /// Whether Consul said lately that an address takes no traffic, or that there is nothing behind a gateway.
+    ///
+    /// Gateways are listed by two questions. One that fails for long may never tell an address, and say when it answers
+    /// again that there is another one.
     pub(super) fn explains(&self, address: &str, now: Instant) -> bool {
-        let is_gateway = address.starts_with("172.16.") || address.contains(".200.");
+        let gateways_of = gateways_of(address);
+        let first_told = self
+            .instances
+            .values()
+            .flatten()
+            .filter(|(_, all)| all.contains(address))
+            .map(|(at, _)| *at)
+            .min();
         self.instances.iter().any(|(key, said)| {
             let has_told = said.iter().any(|(_, all)| all.contains(address));
             let mut recent = recent(said, now);
+            let lists_gateway = gateways_of.is_some_and(|at| lists_gateways(key, at));
+            let is_later =
+                |(at, _): &&(Instant, BTreeSet<String>)| *at + RECENT > now && Some(*at) > first_told;
             (has_told && recent.clone().any(|all| !all.contains(address)))
-                || (is_gateway && key.contains("/health/connect/") && recent.any(BTreeSet::is_empty))
+                || (lists_gateway && said.iter().filter(is_later).any(|(_, all)| !all.contains(address)))
+                || (gateways_of.is_some()
+                    && key.contains("/health/connect/")
+                    && recent.any(BTreeSet::is_empty))
         })
     }
 
@@ -75,4 +91,20 @@ fn recent(
 ) -> impl Iterator<Item = &BTreeSet<String>> + Clone {
     let first = said.partition_point(|(at, _)| *at + RECENT <= now).saturating_sub(1);
     said[first..].iter().map(|(_, all)| all)
+}
+
+/// The datacenter of a mesh gateway's address, and nothing for other addresses.
+fn gateways_of(address: &str) -> Option<usize> {
+    let parts: Vec<&str> = address.split('.').collect();
+    let datacenter = match parts.as_slice() {
+        ["172", "16", at, ..] | ["10", at, "200", ..] => at.parse::<usize>().ok()?,
+        _ => return None,
+    };
+    Some(datacenter - 1)
+}
+
+/// Whether a question lists the mesh gateways of a datacenter.
+fn lists_gateways(key: &str, datacenter: usize) -> bool {
+    let of_it = format!("/health/service/mesh-gateway?dc={}", dc(datacenter));
+    key.contains("/federation-states/") || key.contains(&of_it)
 }

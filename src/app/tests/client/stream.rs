@@ -219,7 +219,9 @@ impl Stream {
         let mut state = self.client.state();
         state.received += response.resources.len();
         let names: Vec<&str> = response.resources.iter().map(|entry| entry.key.name.as_str()).collect();
-        let line = format!("{} {} {names:?} -{:?}", self.character.proxy, kind.short(), response.removed);
+        let at = self.consul.record(|record| record.moment(lifecycle::now()));
+        let line =
+            format!("{at:?} {} {} {names:?} -{:?}", self.character.proxy, kind.short(), response.removed);
         state.trace.push(line);
         if !again.is_empty() {
             let told = format!("{} is sent {} again: {again:?}", self.character.proxy, kind.short());
@@ -255,12 +257,14 @@ impl Stream {
         bad.is_some()
     }
 
+    /// Takes what it was sent. What it let go while the response was on its way it takes no more.
     fn apply(&mut self, response: &Response, is_whole: bool, bad: Option<&str>) {
         let mut state = self.client.state();
         let held = state.of(response.kind);
         let is_bad = |entry: &Entry| Some(entry.key.name.as_str()) == bad;
         let mut before = if is_whole { mem::take(&mut held.cache) } else { BTreeMap::new() };
-        for entry in &response.resources {
+        let is_wanted = |name: &String| WHOLE.contains(&response.kind) || held.names.contains(name);
+        for entry in response.resources.iter().filter(|entry| is_wanted(&entry.key.name)) {
             let name = &entry.key.name;
             if !is_bad(entry) {
                 held.cache.insert(name.clone(), entry.clone());
