@@ -44,7 +44,10 @@ struct Backend {
 
 impl Backend {
     async fn start(says: &'static str) -> Self {
-        let sockets = TcpListener::bind("127.52.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.52.0.1:0").await.unwrap(), says)
+    }
+
+    fn on(sockets: TcpListener, says: &'static str) -> Self {
         let at = sockets.local_addr().unwrap();
         let serve = async move {
             while let Ok((mut socket, _)) = sockets.accept().await {
@@ -60,7 +63,7 @@ impl Backend {
 /// by default, and this socket takes no connection.
 struct FreeAddress {
     at: SocketAddr,
-    _held: TcpSocket,
+    held: TcpSocket,
 }
 
 impl FreeAddress {
@@ -68,11 +71,16 @@ impl FreeAddress {
         let held = TcpSocket::new_v4().unwrap();
         held.set_reuseport(true).unwrap();
         held.bind("127.52.0.2:0".parse().unwrap()).unwrap();
-        Self { at: held.local_addr().unwrap(), _held: held }
+        Self { at: held.local_addr().unwrap(), held }
+    }
+
+    /// From now on somebody answers there.
+    fn answers(self, says: &'static str) -> Backend {
+        Backend::on(self.held.listen(64).unwrap(), says)
     }
 }
 
-fn target(name: &str, members: &[(SocketAddr, EndpointHealth)], http2: bool) -> Vec<Resource> {
+fn target(name: &str, members: &[(SocketAddr, EndpointHealth)], http2: bool, is_last: bool) -> Vec<Resource> {
     let members: BTreeMap<_, _> =
         members.iter().map(|(at, health)| ((*at).into(), Endpoint { weight: 1, health: *health })).collect();
     let manner = Manner { connect_timeout_ms: 1_000, http2, balance: None };
@@ -80,20 +88,20 @@ fn target(name: &str, members: &[(SocketAddr, EndpointHealth)], http2: bool) -> 
     let params = TlsParams::default();
     let tls = UpstreamTls { sni: name.into(), sans: [name.to_owned()].into(), secrets, params };
     let plain = Cluster { tls: None, ..cluster::upstream(name, Discovery::Eds, manner, tls) };
-    Members::Addresses(members).into_successive(plain).collect()
+    Members::Addresses(members).into_successive(plain, is_last).collect()
 }
 
-/// An upstream that listens on `at`, with these members of its first target and that one of its second.
+/// An upstream that listens on `at`, with these members of its first target and those of its second.
 fn upstream(
     at: SocketAddr,
     filter: NetworkFilter,
     first: &[(SocketAddr, EndpointHealth)],
-    second: &Backend,
+    second: &[(SocketAddr, EndpointHealth)],
 ) -> Vec<Resource> {
     let http2 = matches!(filter, NetworkFilter::Http(_));
     let children = vec!["first".to_owned(), "second".to_owned()];
-    let mut resources = target("first", first, http2);
-    resources.extend(target("second", &[(second.at, Healthy)], http2));
+    let mut resources = target("first", first, http2, false);
+    resources.extend(target("second", second, http2, true));
     resources.push(cluster::aggregate("both", children, 1_000));
     resources.push(Resource::Listener(listener(
         "both",
@@ -130,7 +138,8 @@ async fn the_next_target_takes_over_when_no_endpoint_is_healthy_and_not_before()
     let (first, second) = (Backend::start("first").await, Backend::start("second").await);
     let (front, dead) = (FreeAddress::take(), FreeAddress::take());
     let (at, dead) = (front.at, dead.at);
-    let with = |health| upstream(at, tcp("both"), &[(first.at, health), (dead, Unhealthy)], &second);
+    let with =
+        |health| upstream(at, tcp("both"), &[(first.at, health), (dead, Unhealthy)], &[(second.at, Healthy)]);
     // Half of the first target's endpoints are unhealthy: Envoy by itself would send the next one a share.
     let mut rig = Rig::start(with(Healthy)).await;
     all_go_to("first", at).await;
@@ -146,10 +155,38 @@ async fn one_address_that_nobody_answers_on_is_given_up_for_the_next_target() {
     let second = Backend::start("second").await;
     let (front, dead) = (FreeAddress::take(), FreeAddress::take());
     let (at, dead) = (front.at, dead.at);
-    let _rig = Rig::start(upstream(at, tcp("both"), &[(dead, Healthy)], &second)).await;
+    let _rig = Rig::start(upstream(at, tcp("both"), &[(dead, Healthy)], &[(second.at, Healthy)])).await;
     let failed = all_go_to("second", at).await;
     println!("connections that failed before the next target took over: {failed}");
     assert!((1..20).contains(&failed), "{failed}");
+}
+
+#[tokio::test]
+async fn the_last_address_is_tried_on_however_often_nobody_answered() {
+    let (front, first, second) = (FreeAddress::take(), FreeAddress::take(), FreeAddress::take());
+    let at = front.at;
+    let _rig = Rig::start(upstream(at, tcp("both"), &[(first.at, Healthy)], &[(second.at, Healthy)])).await;
+    for _ in 0..MANY {
+        assert_eq!(answer(at).await, None);
+    }
+    let _second = second.answers("second");
+    assert_eq!(all_go_to("second", at).await, 0);
+}
+
+#[tokio::test]
+async fn an_address_of_the_last_target_that_nobody_answers_on_is_given_up_for_another_one_of_it() {
+    let (front, first, dead) = (FreeAddress::take(), FreeAddress::take(), FreeAddress::take());
+    let (at, alive) = (front.at, Backend::start("alive").await);
+    let last = [(dead.at, Healthy), (alive.at, Healthy)];
+    let _rig = Rig::start(upstream(at, tcp("both"), &[(first.at, Healthy)], &last)).await;
+    let given_up = async {
+        // In turns at first: as many failures of one address as it takes do not come one after the other by chance.
+        let mut in_a_row = 0;
+        while in_a_row < MANY {
+            in_a_row = if answer(at).await.is_some() { in_a_row + 1 } else { 0 };
+        }
+    };
+    tokio::time::timeout(PATIENCE, given_up).await.unwrap();
 }
 
 #[tokio::test]
@@ -166,7 +203,7 @@ async fn the_protocol_behind_an_aggregate_is_that_of_its_targets() {
         tracing: None,
     });
     let first = [(sockets.local_addr().unwrap(), Healthy)];
-    let _rig = Rig::start(upstream(at, filter, &first, &second)).await;
+    let _rig = Rig::start(upstream(at, filter, &first, &[(second.at, Healthy)])).await;
     let read = async {
         let mut client = TcpStream::connect(at).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nhost: both\r\n\r\n").await.unwrap();

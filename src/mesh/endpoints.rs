@@ -73,11 +73,11 @@ impl Members {
     }
 
     /// The cluster of one of several targets with the endpoints that follow it: each takes over from the one before.
-    pub fn into_successive(mut self, cluster: Cluster) -> impl Iterator<Item = Resource> {
+    pub fn into_successive(mut self, cluster: Cluster, is_last: bool) -> impl Iterator<Item = Resource> {
         if let Self::Names(dns) = &mut self {
             dns.in_aggregate = true;
         }
-        let cluster = cluster::successive(Cluster { discovery: self.discovery(), ..cluster });
+        let cluster = cluster::successive(Cluster { discovery: self.discovery(), ..cluster }, is_last);
         let endpoints = self.into_endpoints(&cluster.name);
         let endpoints = endpoints.map(|endpoints| Endpoints { in_aggregate: true, ..endpoints });
         [Resource::Cluster(cluster)].into_iter().chain(endpoints.map(Resource::Endpoints))

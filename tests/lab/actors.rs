@@ -8,6 +8,7 @@ use causeway::{
     envoy::admin::Admin,
     fetch,
     lab::plan::{ProcessPlan, Stage},
+    lifecycle,
 };
 use serde_json::{Value, json};
 
@@ -51,8 +52,27 @@ impl Api {
         for instance in INSTANCES {
             eventually("every instance and its sidecar work", async || works(rig, instance).await).await?;
         }
+        if rig.has_acls() {
+            api.dashboard_is_let_in(rig).await?;
+        }
+        eventually("the other gateway leads to api", async || leads_to_api(rig).await).await?;
         eventually("api answers", async || Ok(answers(&api.url).await.then_some(()))).await?;
         Ok(api)
+    }
+
+    /// Waits until every instance's Envoy knows the intention: it comes to the secondary when its leader asks for it, and
+    /// one that has just missed the primary does so seconds later.
+    async fn dashboard_is_let_in(&self, rig: &Rig) -> anyhow::Result<()> {
+        let since = lifecycle::now();
+        for (id, ..) in INSTANCES {
+            eventually(&format!("{id} lets the dashboard in"), async || {
+                let listeners = self.envoy(rig, id)?.get("/config_dump?resource=dynamic_listeners").await?;
+                Ok(String::from_utf8_lossy(&listeners).contains("svc/dashboard$").then_some(()))
+            })
+            .await?;
+        }
+        println!("  api's instances know its intention after {} ms", since.elapsed().as_millis());
+        Ok(())
     }
 
     /// Registers the dashboard's sidecar with an upstream to `api` of these fields.
@@ -145,6 +165,17 @@ async fn works(
     let listeners = Admin::new(format!("http://{address}:{admin}")).get("/listeners").await?;
     let listens = String::from_utf8_lossy(&listeners).contains(&format!("{address}:{sidecar}"));
     Ok((listens && answers(&format!("http://{address}:{port}/health")).await).then_some(()))
+}
+
+/// Whether the secondary's gateway knows the instance there. Its agent hears of a service that was just registered up to a
+/// second later, when much else is registered at the same time.
+async fn leads_to_api(rig: &Rig) -> anyhow::Result<Option<()>> {
+    let (_, node, [_, port, _], _) = INSTANCES[2];
+    let clusters = rig.envoy("secondary-gateway")?.get("/clusters").await?;
+    let wanted = format!("::{}:{port}::health_flags::healthy", rig.lab.node(node)?.address);
+    let clusters = String::from_utf8_lossy(&clusters).into_owned();
+    let is_wanted = |line: &str| line.starts_with("api.default.secondary.") && line.ends_with(&wanted);
+    Ok(clusters.lines().any(is_wanted).then_some(()))
 }
 
 async fn answers(url: &str) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use causeway::envoy::admin::Admin;
 use serde_json::{Value, json};
 
@@ -26,6 +26,7 @@ pub(super) async fn no_request_fails(rig: &mut Rig) -> anyhow::Result<()> {
 async fn changes(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     failover(rig, api).await.context("failover")?;
     gateway_dies(rig, api).await.context("the other datacenter's gateway dies")?;
+    last_way_stays(rig, api).await.context("the last way comes back")?;
     subsets(rig, api).await.context("subsets")?;
     cluster_renamed(rig, api).await.context("a cluster is renamed")?;
     listener_renamed(rig, api).await.context("a listener is renamed")?;
@@ -64,6 +65,34 @@ async fn gateway_dies(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     rig.link(true).await?;
     api.reach(rig, json!({})).await?;
     resolver(rig, json!({})).await
+}
+
+/// Where nothing is left to take over, requests that fail eject nothing: the way is used as soon as it is there again.
+async fn last_way_stays(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    resolver(rig, json!({ "Failover": { "*": { "Datacenters": ["secondary"] } } })).await?;
+    for instance in ["api-1", "api-2"] {
+        api.turn(rig, instance, "fail").await?;
+    }
+    let load = Load::start(&api.url);
+    load.answered_by(&["api-3"]).await?;
+    rig.lab.kill("secondary-gateway", "envoy").await?;
+    load.fails().await?;
+    rig.lab.restart("secondary-gateway", "envoy").await?;
+    load.answered_by(&["api-3"]).await?;
+    println!("  the last way away and back: {}", load.tally());
+    const EJECTIONS: &str = r"cluster\.failover-target~.*\.outlier_detection\.ejections_(detected_consecutive_5xx|enforced_total)";
+    let seen = rig.envoy(NODE)?.stats(EJECTIONS).await?;
+    let sum = |what: &str| {
+        seen.iter().filter(|(name, _)| name.ends_with(what)).map(|(_, count)| count).sum::<u64>()
+    };
+    ensure!(sum("detected_consecutive_5xx") > 0, "too few requests failed to eject anything: {seen:?}");
+    ensure!(sum("enforced_total") == 0, "{seen:?}");
+    for instance in ["api-1", "api-2"] {
+        api.turn(rig, instance, "pass").await?;
+    }
+    resolver(rig, json!({})).await?;
+    load.answered_by(&["api-1", "api-2"]).await?;
+    rig.link(true).await
 }
 
 /// The resolver changes, and with it the subset that takes the traffic.

@@ -18,7 +18,7 @@ use crate::lab::rig::eventually;
 /// Enough that some request is always under way, few enough that two cores have time for what is tested.
 const WORKERS: usize = 2;
 /// So many answers in a row tell who takes the requests.
-const IN_A_ROW: u64 = 30;
+const IN_A_ROW: usize = 30;
 /// Longer than any of Envoy's own limits here: what takes this long has failed.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -31,7 +31,7 @@ pub(super) struct Load {
 #[derive(Default)]
 struct Seen {
     /// Answers by instance since the last look.
-    recent: BTreeMap<String, u64>,
+    recent: BTreeMap<String, usize>,
     answers: u64,
     failures: Vec<String>,
 }
@@ -63,7 +63,17 @@ impl Load {
                 recent.clear();
             }
             let are_all_there = wanted.iter().all(|name| recent.contains_key(*name));
-            Ok((are_all_there && recent.values().sum::<u64>() >= IN_A_ROW).then_some(()))
+            Ok((are_all_there && recent.values().sum::<usize>() >= IN_A_ROW).then_some(()))
+        })
+        .await
+    }
+
+    /// Waits until so many requests in a row failed that Envoy counts it as a sign.
+    pub(super) async fn fails(&self) -> anyhow::Result<()> {
+        let before = self.seen.lock().unwrap().failures.len();
+        eventually("requests fail", async || {
+            let failures = self.seen.lock().unwrap().failures.len();
+            Ok((failures >= before + IN_A_ROW).then_some(()))
         })
         .await
     }

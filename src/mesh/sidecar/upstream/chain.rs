@@ -167,6 +167,8 @@ impl End<'_> {
         let mut parts = Parts::default();
         let mut children = Vec::new();
         let first = Successor { at: 0, target, members: Some(first) };
+        // Whether it is known or not: another one does not become the last for a moment.
+        let last = others.last().map_or(0, |other| other.at);
         for Successor { at, target, members } in [first].into_iter().chain(others) {
             let Some(members) = members else {
                 parts.partial.insert(Key::new(Kind::Cluster, &self.name));
@@ -174,7 +176,7 @@ impl End<'_> {
             };
             let child = name::failover_cluster(at, &self.name);
             let cluster = self.cluster(&child, target, &members);
-            parts.resources.extend(members.into_successive(cluster));
+            parts.resources.extend(members.into_successive(cluster, at == last));
             children.push(child);
         }
         parts.resources.push(cluster::aggregate(&self.name, children, self.resolver.connect_timeout_ms));
