@@ -78,6 +78,12 @@ impl<S: Served> Door for S {
     }
 }
 
+/// The answer to a request, which may have arrived twice.
+struct Answered<T> {
+    result: T,
+    is_doubled: bool,
+}
+
 /// An agent that was found.
 struct Other {
     node: NodeName,
@@ -179,11 +185,12 @@ impl SimPeers {
         to: &Target,
         within: Duration,
         act: impl Fn(Arc<dyn Door>, Datacenter) -> BoxFuture<'static, Result<T, PeerError>> + Send,
-    ) -> Result<T, PeerError> {
+    ) -> Result<Answered<T>, PeerError> {
         let end = lifecycle::now() + within;
         let unknown = || PeerError::Unknown("no answer in time".to_owned());
         let other = timeout(within, self.find(to)).await.map_err(|_| unknown())??;
-        if self.net.happens(&self.lane(to), |weather| weather.doubled) {
+        let is_doubled = self.net.happens(&self.lane(to), |weather| weather.doubled);
+        if is_doubled {
             let again = act(other.door.clone(), self.datacenter.clone());
             let (peers, other) = (
                 self.clone(),
@@ -205,13 +212,14 @@ impl SimPeers {
         });
         let answer = answer_until(answered, end).await;
         self.unless_dead().await;
-        answer.unwrap_or_else(|| {
+        let result = answer.unwrap_or_else(|| {
             // Who gives up resets the stream: the other end may hear of it in the middle of its work.
             if self.net.happens(&self.lane(to), |_| 50) {
                 flight.abort();
             }
             Err(unknown())
-        })
+        })?;
+        Ok(Answered { result, is_doubled })
     }
 
     async fn unless_dead(&self) {
@@ -254,7 +262,8 @@ impl SimPeers {
 
 impl Peers for SimPeers {
     async fn hello(&self, to: &Target, hello: Hello) -> Result<HelloReply, PeerError> {
-        self.call(to, CONNECT * 2, move |door, from| door.hello(from, hello.clone())).await
+        let answered = self.call(to, CONNECT * 2, move |door, from| door.hello(from, hello.clone())).await;
+        Ok(answered?.result)
     }
 
     async fn forward(
@@ -263,7 +272,14 @@ impl Peers for SimPeers {
         request: Forward,
         deadline: Duration,
     ) -> Result<Forwarded, PeerError> {
-        self.call(to, deadline, move |door, from| door.forward(from, request.clone())).await
+        let Answered { result, is_doubled } =
+            self.call(to, deadline, move |door, from| door.forward(from, request.clone())).await?;
+        // One of the two may be carried out and the other one refused, before or after: a refusal is true of one alone.
+        // HTTP/2 doubles nothing, and a client that sends its request again knows of both.
+        if is_doubled && result.status >= 300 {
+            return Err(PeerError::Unknown("refused, and sent twice".to_owned()));
+        }
+        Ok(result)
     }
 
     async fn follow(
