@@ -164,11 +164,20 @@ async fn one_address_that_nobody_answers_on_is_given_up_for_the_next_target() {
 #[tokio::test]
 async fn the_last_address_is_tried_on_however_often_nobody_answered() {
     let (front, first, second) = (FreeAddress::take(), FreeAddress::take(), FreeAddress::take());
-    let at = front.at;
-    let _rig = Rig::start(upstream(at, tcp("both"), &[(first.at, Healthy)], &[(second.at, Healthy)])).await;
-    for _ in 0..MANY {
-        assert_eq!(answer(at).await, None);
-    }
+    let (at, unhealthy) = (front.at, FreeAddress::take());
+    // One that is known to be unhealthy is nothing to fall back to, and none that counts.
+    let last = [(second.at, Healthy), (unhealthy.at, Unhealthy)];
+    let rig = Rig::start(upstream(at, tcp("both"), &[(first.at, Healthy)], &last)).await;
+    let spared = async || {
+        let stat = rig.admin().stat("cluster.second.outlier_detection.ejections_overflow").await;
+        stat.unwrap().is_some_and(|count| count > 0)
+    };
+    let tried = async {
+        while !spared().await {
+            assert_eq!(answer(at).await, None);
+        }
+    };
+    tokio::time::timeout(PATIENCE, tried).await.unwrap();
     let _second = second.answers("second");
     assert_eq!(all_go_to("second", at).await, 0);
 }
@@ -180,7 +189,7 @@ async fn an_address_of_the_last_target_that_nobody_answers_on_is_given_up_for_an
     let last = [(dead.at, Healthy), (alive.at, Healthy)];
     let _rig = Rig::start(upstream(at, tcp("both"), &[(first.at, Healthy)], &last)).await;
     let given_up = async {
-        // In turns at first: as many failures of one address as it takes do not come one after the other by chance.
+        // In turns at first: so many answers in a row do not come by chance.
         let mut in_a_row = 0;
         while in_a_row < MANY {
             in_a_row = if answer(at).await.is_some() { in_a_row + 1 } else { 0 };

@@ -340,7 +340,12 @@ impl Owner {
         );
         for (topic, followed) in &mut self.followed {
             if std::mem::take(&mut followed.is_from_disk) {
+                let stale = self.catalog.heard(topic).and_then(|heard| heard.stale.clone());
                 self.catalog.forget(topic);
+                // Its poller tells a failure once: that one is still known.
+                if let Some(stale) = stale.filter(|_| followed.silence.is_some()) {
+                    self.catalog.lose(topic, stale.reason);
+                }
             }
         }
     }

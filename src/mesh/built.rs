@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    mesh::reader::Reader,
+    mesh::reader::{Read, Reader},
     model::{
         catalog::Topic,
         name::{Datacenter, ServiceName},
@@ -78,6 +78,14 @@ pub struct Parts {
     pub partial: BTreeSet<Key>,
 }
 
+impl Parts {
+    /// Marks all of it as worse than what a proxy may already hold.
+    fn unsure(mut self) -> Self {
+        self.partial.extend(self.resources.iter().map(Resource::key));
+        self
+    }
+}
+
 /// What making a unit gave: nothing while topics are missing, a note if it cannot be expressed.
 pub type Made = Option<Result<Parts, Note>>;
 
@@ -118,9 +126,10 @@ impl Built {
 
     /// Adds a unit made with `reader`; `stand_in` serves if it is refused and was never good.
     pub fn add_or(&mut self, unit: Unit, reader: Reader<'_>, made: Made, stand_in: Parts) {
-        let (asked, missing) = reader.into_parts();
+        let Read { asked, missing, is_unsure } = reader.into_read();
         self.needs.extend(asked);
-        let outcome = match made {
+        let outcome = match made.map(|made| made.map(|parts| if is_unsure { parts.unsure() } else { parts }))
+        {
             None => Outcome::Held(missing),
             Some(Ok(parts)) if missing.is_empty() => Outcome::Ready(parts),
             Some(Ok(parts)) => Outcome::Partial(parts, missing),

@@ -90,7 +90,7 @@ pub fn upstream(name: &str, discovery: Discovery, manner: Manner, tls: UpstreamT
 /// the last one there is none: however often it fails, one endpoint of it is tried on.
 pub fn successive(cluster: Cluster, is_last: bool) -> Cluster {
     // Envoy ejects at most 10 % of a cluster by default, rounded down: never the last address, nor one of nine. With 99 %
-    // it ejects all of less than a hundred but one.
+    // it ejects all of up to a hundred but one.
     let most = if is_last { 99 } else { 100 };
     let outlier = cluster.outlier.unwrap_or_default();
     let max_ejection_percent = outlier.max_ejection_percent.or(Some(most));

@@ -78,9 +78,21 @@ impl Members {
             dns.in_aggregate = true;
         }
         let cluster = cluster::successive(Cluster { discovery: self.discovery(), ..cluster }, is_last);
-        let endpoints = self.into_endpoints(&cluster.name);
+        let members = if is_last { self.without_unhealthy() } else { self };
+        let endpoints = members.into_endpoints(&cluster.name);
         let endpoints = endpoints.map(|endpoints| Endpoints { in_aggregate: true, ..endpoints });
         [Resource::Cluster(cluster)].into_iter().chain(endpoints.map(Resource::Endpoints))
+    }
+
+    /// The healthy ones, if there is any. Envoy counts the others too when it limits the share that it ejects, and would
+    /// eject the last healthy one.
+    fn without_unhealthy(mut self) -> Self {
+        if let Self::Addresses(endpoints) = &mut self
+            && endpoints.values().any(|endpoint| endpoint.health != EndpointHealth::Unhealthy)
+        {
+            endpoints.retain(|_, endpoint| endpoint.health != EndpointHealth::Unhealthy);
+        }
+        self
     }
 
     fn into_endpoints(self, cluster: &str) -> Option<Endpoints> {

@@ -24,12 +24,24 @@ pub struct Reader<'a> {
     catalog: &'a Catalog,
     asked: BTreeSet<Topic>,
     missing: BTreeSet<Topic>,
+    is_unsure: bool,
+}
+
+/// What a reader read.
+#[derive(Debug)]
+pub struct Read {
+    /// Every topic asked for.
+    pub asked: BTreeSet<Topic>,
+    /// Those of them that are unknown and would change what was made.
+    pub missing: BTreeSet<Topic>,
+    /// What was read may be older than what is about to come: good for a proxy that has nothing.
+    pub is_unsure: bool,
 }
 
 impl<'a> Reader<'a> {
     /// A reader that has asked for nothing yet.
     pub fn new(catalog: &'a Catalog) -> Self {
-        Self { catalog, asked: BTreeSet::new(), missing: BTreeSet::new() }
+        Self { catalog, asked: BTreeSet::new(), missing: BTreeSet::new(), is_unsure: false }
     }
 
     /// Every topic asked for.
@@ -37,9 +49,10 @@ impl<'a> Reader<'a> {
         self.asked
     }
 
-    /// Every topic asked for, and those of them that are unknown.
-    pub fn into_parts(self) -> (BTreeSet<Topic>, BTreeSet<Topic>) {
-        (self.asked, self.missing)
+    /// All that was read.
+    pub fn into_read(self) -> Read {
+        let Self { asked, missing, is_unsure, .. } = self;
+        Read { asked, missing, is_unsure }
     }
 
     fn ask<T>(&mut self, topic: Topic, view: View<T>) -> Option<T> {
@@ -168,24 +181,26 @@ impl<'a> Reader<'a> {
 
     /// The mesh gateways of another datacenter. Two sources name them, the live catalog over there and the replicated
     /// federation states; the one with the newer service wins (always preferring the live one was the bug
-    /// hashicorp/consul#11522: it is read through the very gateway whose address changed). Known as soon as one is, unless
-    /// Consul has not confirmed that one of late: what an earlier run kept of the other one may come in a moment and be
-    /// newer.
+    /// hashicorp/consul#11522: it is read through the very gateway whose address changed). Known as soon as one is; unsure
+    /// while Consul has not confirmed that one of late and the other is awaited: what an earlier run kept of that may come
+    /// in a moment and be newer.
     pub fn remote_gateways(&mut self, dc: &Datacenter) -> Option<Vec<&'a Instance>> {
         let states = self.ask_gladly(Topic::FederationStates, self.catalog.federation_states());
         let replicated = states.map(|states| states.get(dc).into_iter().flatten().collect::<Vec<_>>());
-        let are_states_fresh = self.is_fresh(&Topic::FederationStates);
         let live = self.live_gateways(dc);
         let unknown = self.unknown_gateway_topics(dc);
-        let has_no_rival = unknown.iter().all(|topic| self.catalog.trouble(topic).is_some());
         match (live, replicated) {
             (Some((live, is_fresh)), Some(replicated)) => {
                 let (ours, theirs) = (newest(&live), newest(&replicated));
                 let is_live = ours > theirs || (ours == theirs && is_fresh);
                 Some(if is_live { live } else { replicated })
             }
-            (Some((live, is_fresh)), None) if !live.is_empty() && (is_fresh || has_no_rival) => Some(live),
-            (None, Some(replicated)) if !replicated.is_empty() && (are_states_fresh || has_no_rival) => {
+            (Some((live, is_fresh)), None) if !live.is_empty() => {
+                self.doubt_unless(is_fresh, unknown);
+                Some(live)
+            }
+            (None, Some(replicated)) if !replicated.is_empty() => {
+                self.doubt_unless(self.is_fresh(&Topic::FederationStates), unknown);
                 Some(replicated)
             }
             // What is unknown decides; where the servers replicate no gateway from there, only its own catalog can tell.
@@ -194,6 +209,14 @@ impl<'a> Reader<'a> {
                 None
             }
         }
+    }
+
+    /// What is read may be outdone by these topics, if they are still awaited: asked about, and not failed so far.
+    fn doubt_unless(&mut self, is_fresh: bool, unknown: Vec<Topic>) {
+        let is_awaited = |topic: &Topic| !is_fresh && self.catalog.trouble(topic).is_none();
+        let awaited: Vec<Topic> = unknown.into_iter().filter(is_awaited).collect();
+        self.is_unsure |= !awaited.is_empty();
+        self.missing.extend(awaited);
     }
 
     /// What was asked about a datacenter's gateways and never answered.

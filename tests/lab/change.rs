@@ -76,8 +76,9 @@ async fn last_way_stays(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     let load = Load::start(&api.url);
     load.answered_by(&["api-3"]).await?;
     rig.lab.kill("secondary-gateway", "envoy").await?;
-    load.fails().await?;
+    let failed = load.fails().await;
     rig.lab.restart("secondary-gateway", "envoy").await?;
+    failed?;
     load.answered_by(&["api-3"]).await?;
     println!("  the last way away and back: {}", load.tally());
     const EJECTIONS: &str = r"cluster\.failover-target~.*\.outlier_detection\.ejections_(detected_consecutive_5xx|enforced_total)";

@@ -17,8 +17,8 @@ use crate::lab::rig::eventually;
 
 /// Enough that some request is always under way, few enough that two cores have time for what is tested.
 const WORKERS: usize = 2;
-/// So many answers in a row tell who takes the requests.
-const IN_A_ROW: usize = 30;
+/// So many answers tell who takes the requests.
+const MANY: usize = 30;
 /// Longer than any of Envoy's own limits here: what takes this long has failed.
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -63,17 +63,17 @@ impl Load {
                 recent.clear();
             }
             let are_all_there = wanted.iter().all(|name| recent.contains_key(*name));
-            Ok((are_all_there && recent.values().sum::<usize>() >= IN_A_ROW).then_some(()))
+            Ok((are_all_there && recent.values().sum::<usize>() >= MANY).then_some(()))
         })
         .await
     }
 
-    /// Waits until so many requests in a row failed that Envoy counts it as a sign.
+    /// Waits until many requests have failed: more than Envoy needs for a verdict.
     pub(super) async fn fails(&self) -> anyhow::Result<()> {
         let before = self.seen.lock().unwrap().failures.len();
         eventually("requests fail", async || {
             let failures = self.seen.lock().unwrap().failures.len();
-            Ok((failures >= before + IN_A_ROW).then_some(()))
+            Ok((failures >= before + MANY).then_some(()))
         })
         .await
     }

@@ -230,6 +230,12 @@ impl Net {
         self.new_life(node);
     }
 
+    /// Lets all agents go at the end: they know the network and it knows them, so neither would ever be freed.
+    pub(crate) fn let_go(&self) {
+        let doors = std::mem::take(&mut self.lock().doors);
+        drop(doors);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap()
     }

@@ -20,6 +20,7 @@ use crate::{
         client::stream::Stream,
         consul::Consul,
         fault::{Invariant, Planted, Violation},
+        plan::LASTS,
     },
     lifecycle,
     model::name::ProxyId,
@@ -176,6 +177,14 @@ impl Session {
         }
     }
 
+    fn loses_pushes(&self) -> bool {
+        match self.planted {
+            Some(Planted::LostPush) => true,
+            Some(Planted::LostPushMeanwhile) => self.stream.moment() < LASTS,
+            _ => false,
+        }
+    }
+
     /// As the server does; gives whether the stream goes on.
     fn take_offer(&mut self) -> bool {
         let offer = self.attached.offers.borrow_and_update().clone();
@@ -183,7 +192,7 @@ impl Session {
             Offer::Pending => true,
             Offer::Ready(snapshot) => {
                 self.offers += 1;
-                if self.planted == Some(Planted::LostPush) && self.offers.is_multiple_of(3) {
+                if self.offers.is_multiple_of(3) && self.loses_pushes() {
                     return true;
                 }
                 let snapshot =

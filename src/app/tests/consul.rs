@@ -182,8 +182,9 @@ impl Consul {
             // As where a cluster is made anew from it: indexes begin far behind.
             saved.index.iter_mut().for_each(|index| *index /= 2);
             saved.changed_at.values_mut().for_each(|known| known.1 /= 2);
-            state.server = saved;
             state.restored += 1;
+            saved.land.restored = state.restored;
+            state.server = saved;
         }
         drop(state);
         self.wake();
@@ -394,11 +395,13 @@ impl State {
         let is_list = said.as_ref().is_some_and(|said| said.body.starts_with('['));
         let body = said.map(|said| said.body).unwrap_or_default();
         let index = format!("x-consul-index: {}\r\n", self.server.index[question.datacenter()]);
-        let lists_instances = key.contains("/health/");
+        let is_emptied = match self.planted {
+            Some(Planted::FailureIsEmpty) => key.contains("/health/"),
+            Some(Planted::FailureIsNoService) => key.contains("/ui/services"),
+            _ => false,
+        };
         match trouble {
-            Trouble::Status(_) if self.planted == Some(Planted::FailureIsEmpty) && lists_instances => {
-                Reply::Full(response(200, &index, "[]"))
-            }
+            Trouble::Status(_) if is_emptied => Reply::Full(response(200, &index, "[]")),
             Trouble::Status(status) => Reply::Full(response(status, "", words(status))),
             Trouble::Filtered if is_list && !key.contains("intentions") => {
                 let told = if self.planted == Some(Planted::FilteredIsEmpty) { "" } else { FILTERED };

@@ -16,6 +16,8 @@ use crate::{
 pub(super) enum Planted {
     /// A read that failed counts as an empty list.
     FailureIsEmpty,
+    /// A failed read of which services there are counts as none.
+    FailureIsNoService,
     /// A list that says that it is filtered counts as whole.
     FilteredIsEmpty,
     /// The answer of a leader that has not applied its log counts, whatever its index.
@@ -24,6 +26,8 @@ pub(super) enum Planted {
     IndexNeverBack,
     /// A change is not pushed to a stream.
     LostPush,
+    /// The same, as long as things happen; everything later is pushed.
+    LostPushMeanwhile,
     /// What a client says that it has is not heard.
     ForgottenVersions,
     /// A resource is left out of what is published.
@@ -37,7 +41,7 @@ pub(super) enum Invariant {
     NothingShrinks,
     /// Every client has what it should, soon after the end of all faults, and a change at once from then on.
     EveryoneConverges,
-    /// Nothing unchanged is sent again.
+    /// Nothing unchanged is sent again, and nothing unasked.
     NothingTwice,
     /// Nothing is published that refers to what does not exist.
     NothingDangles,
@@ -53,12 +57,14 @@ pub(super) struct Violation {
 }
 
 impl Planted {
-    pub(super) const ALL: [Self; 10] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::FailureIsEmpty,
+        Self::FailureIsNoService,
         Self::FilteredIsEmpty,
         Self::UnappliedIsTrue,
         Self::IndexNeverBack,
         Self::LostPush,
+        Self::LostPushMeanwhile,
         Self::ForgottenVersions,
         Self::LeftOut(Kind::Secret),
         Self::LeftOut(Kind::Cluster),
@@ -69,10 +75,14 @@ impl Planted {
     /// Which invariant it breaks.
     pub(super) fn breaks(self) -> Invariant {
         match self {
-            Self::FailureIsEmpty | Self::FilteredIsEmpty | Self::UnappliedIsTrue => Invariant::NothingShrinks,
-            Self::IndexNeverBack | Self::LostPush | Self::LeftOut(Kind::Listener) => {
-                Invariant::EveryoneConverges
-            }
+            Self::FailureIsEmpty
+            | Self::FailureIsNoService
+            | Self::FilteredIsEmpty
+            | Self::UnappliedIsTrue => Invariant::NothingShrinks,
+            Self::IndexNeverBack
+            | Self::LostPush
+            | Self::LostPushMeanwhile
+            | Self::LeftOut(Kind::Listener) => Invariant::EveryoneConverges,
             Self::ForgottenVersions => Invariant::NothingTwice,
             Self::LeftOut(_) => Invariant::NothingDangles,
         }
@@ -82,7 +92,9 @@ impl Planted {
     pub(super) fn can_show(self, plan: &Plan) -> bool {
         let mut steps = plan.steps.iter().map(|step| step.what);
         match self {
-            Self::FailureIsEmpty => steps.any(|what| matches!(what, What::Trouble(Trouble::Status(_), ..))),
+            Self::FailureIsEmpty | Self::FailureIsNoService => {
+                steps.any(|what| matches!(what, What::Trouble(Trouble::Status(_), ..)))
+            }
             Self::FilteredIsEmpty => steps.any(|what| matches!(what, What::Trouble(Trouble::Filtered, ..))),
             Self::UnappliedIsTrue => steps.any(|what| matches!(what, What::Trouble(Trouble::Unapplied, ..))),
             Self::IndexNeverBack => {
@@ -90,7 +102,7 @@ impl Planted {
                     && steps.any(|what| matches!(what, What::Restore))
             }
             Self::ForgottenVersions => steps.any(|what| matches!(what, What::Leave(..) | What::Restart(..))),
-            Self::LostPush | Self::LeftOut(_) => true,
+            Self::LostPush | Self::LostPushMeanwhile | Self::LeftOut(_) => true,
         }
     }
 

@@ -55,6 +55,8 @@ pub(super) struct Land {
     pub(super) authority: (usize, usize),
     /// Rises with every change of a gateway.
     pub(super) touched: u64,
+    /// How many snapshots were restored before.
+    pub(super) restored: u64,
 }
 
 /// What Consul says.
@@ -66,6 +68,8 @@ pub(super) struct Said {
     pub(super) takes_traffic: Option<BTreeSet<String>>,
     /// Whether it can be waited on, and how.
     pub(super) waits: Waits,
+    /// Of which time it is: how many snapshots were restored before, and how many changes were made then.
+    pub(super) as_of: (u64, u64),
 }
 
 /// How an answer can be waited on.
@@ -114,11 +118,11 @@ fn number(dc: &str) -> usize {
 }
 
 fn said(body: &Value) -> Said {
-    Said { status: 200, body: body.to_string(), takes_traffic: None, waits: Waits::Index }
+    Said { status: 200, body: body.to_string(), takes_traffic: None, waits: Waits::Index, as_of: (0, 0) }
 }
 
 fn refused(status: u16, words: &str) -> Said {
-    Said { status, body: words.to_owned(), takes_traffic: None, waits: Waits::Index }
+    Said { status, body: words.to_owned(), takes_traffic: None, waits: Waits::Index, as_of: (0, 0) }
 }
 
 impl Land {
@@ -139,6 +143,7 @@ impl Land {
             is_http: false,
             authority: (0, 0),
             touched: 10,
+            restored: 0,
         }
     }
 
@@ -275,7 +280,7 @@ impl Land {
         let entries: Vec<&Value> = all.iter().map(|(entry, ..)| entry).collect();
         let takes = all.iter().filter(|(.., health)| *health != Health::Critical);
         let takes_traffic = Some(takes.map(|(_, address, _)| address.clone()).collect());
-        Said { takes_traffic, ..said(&json!(entries)) }
+        Said { takes_traffic, as_of: (self.restored, self.touched), ..said(&json!(entries)) }
     }
 
     fn states(&self) -> Said {

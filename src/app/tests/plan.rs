@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long things happen.
-const LASTS: Duration = Duration::from_secs(90);
+pub(super) const LASTS: Duration = Duration::from_secs(90);
 
 /// A run.
 #[derive(Clone, Debug)]

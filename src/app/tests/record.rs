@@ -20,10 +20,25 @@ const RECENT_SHAPE: Duration = Duration::from_secs(240);
 #[derive(Default)]
 pub(super) struct Record {
     began: Option<Instant>,
-    /// Addresses that take traffic, by question, in the order in which it was said.
-    instances: BTreeMap<String, Vec<(Instant, BTreeSet<String>)>>,
-    /// The last answer of every other kind, and when it last was another one.
-    shapes: BTreeMap<String, (String, Option<Instant>)>,
+    /// Which instances take traffic, by question, in the order in which it was said.
+    instances: BTreeMap<String, Vec<List>>,
+    /// Answers of every other kind, by question.
+    shapes: BTreeMap<String, Shape>,
+}
+
+/// Addresses that take traffic.
+struct List {
+    at: Instant,
+    as_of: (u64, u64),
+    addresses: BTreeSet<String>,
+}
+
+/// What decides which resources there are.
+#[derive(Default)]
+struct Shape {
+    last: String,
+    /// What was said before, and until when.
+    before: Vec<(Instant, String)>,
 }
 
 impl Record {
@@ -34,63 +49,64 @@ impl Record {
 
     pub(super) fn said(&mut self, key: &str, now: Instant, said: &Said) {
         self.began.get_or_insert(now);
-        if let Some(takes_traffic) = &said.takes_traffic {
-            self.instances.entry(key.to_owned()).or_default().push((now, takes_traffic.clone()));
+        if let Some(addresses) = said.takes_traffic.clone() {
+            let list = List { at: now, as_of: said.as_of, addresses };
+            self.instances.entry(key.to_owned()).or_default().push(list);
         }
         // Certificates and intentions change what resources say, not which there are.
         let is_content = key.starts_with("/v1/connect/") || key.starts_with("/v1/agent/connect/");
         let shape = if said.takes_traffic.is_some() || is_content { "" } else { said.body.as_str() };
         match self.shapes.get_mut(key) {
-            Some((last, changed)) if last != shape => {
-                shape.clone_into(last);
-                *changed = Some(now);
+            Some(known) if known.last != shape => {
+                let before = std::mem::replace(&mut known.last, shape.to_owned());
+                known.before.push((now, before));
             }
             Some(_) => {}
-            None => drop(self.shapes.insert(key.to_owned(), (shape.to_owned(), None))),
+            None => {
+                self.shapes.insert(key.to_owned(), Shape { last: shape.to_owned(), ..Shape::default() });
+            }
         }
     }
 
     /// Whether Consul said lately that an address takes no traffic, or that there is nothing behind a gateway.
     ///
     /// Gateways are listed by two questions. One that fails for long may never tell an address, and say when it answers
-    /// again that there is another one.
+    /// again that there is another one; what it says must be newer than what told the address.
     pub(super) fn explains(&self, address: &str, now: Instant) -> bool {
         let gateways_of = gateways_of(address);
-        let first_told = self
-            .instances
-            .values()
-            .flatten()
-            .filter(|(_, all)| all.contains(address))
-            .map(|(at, _)| *at)
-            .min();
+        let has = |list: &&List| list.addresses.contains(address);
+        let first_told = self.instances.values().flatten().filter(has).map(|list| list.as_of).min();
         self.instances.iter().any(|(key, said)| {
-            let has_told = said.iter().any(|(_, all)| all.contains(address));
-            let mut recent = recent(said, now);
+            let has_told = said.iter().any(|list| has(&list));
             let lists_gateway = gateways_of.is_some_and(|at| lists_gateways(key, at));
-            let is_later =
-                |(at, _): &&(Instant, BTreeSet<String>)| *at + RECENT > now && Some(*at) > first_told;
-            (has_told && recent.clone().any(|all| !all.contains(address)))
-                || (lists_gateway && said.iter().filter(is_later).any(|(_, all)| !all.contains(address)))
+            let is_newer = |list: &&List| list.at + RECENT > now && Some(list.as_of) > first_told;
+            let mut recent = recent(said, now);
+            (has_told && recent.clone().any(|list| !has(&list)))
+                || (lists_gateway && said.iter().filter(is_newer).any(|list| !has(&list)))
                 || (gateways_of.is_some()
                     && key.contains("/health/connect/")
-                    && recent.any(BTreeSet::is_empty))
+                    && recent.any(|list| list.addresses.is_empty()))
         })
     }
 
-    /// Whether Consul said lately another thing of what decides which resources there are.
-    pub(super) fn has_changed_shape(&self, now: Instant) -> bool {
-        let is_recent = |at: &Option<Instant>| at.is_some_and(|at| at + RECENT_SHAPE > now);
-        self.shapes.values().any(|(_, changed)| is_recent(changed))
+    /// Whether Consul said lately another thing of what decides whether there is this cluster: an answer changed that
+    /// names its service, or did before.
+    pub(super) fn explains_end(&self, cluster: &str, now: Instant) -> bool {
+        let name = cluster.rsplit('~').next().unwrap_or_default();
+        let service = format!("\"{}\"", name.split('.').next().unwrap_or_default());
+        self.shapes.values().any(|shape| {
+            let is_recent = |(until, _): &&(Instant, String)| *until + RECENT_SHAPE > now;
+            let mut before = shape.before.iter().filter(is_recent).map(|(_, body)| body).peekable();
+            before.peek().is_some()
+                && (shape.last.contains(&service) || before.any(|body| body.contains(&service)))
+        })
     }
 }
 
 /// What was said of late, and what was true when that began.
-fn recent(
-    said: &[(Instant, BTreeSet<String>)],
-    now: Instant,
-) -> impl Iterator<Item = &BTreeSet<String>> + Clone {
-    let first = said.partition_point(|(at, _)| *at + RECENT <= now).saturating_sub(1);
-    said[first..].iter().map(|(_, all)| all)
+fn recent(said: &[List], now: Instant) -> impl Iterator<Item = &List> + Clone {
+    let first = said.partition_point(|list| list.at + RECENT <= now).saturating_sub(1);
+    said[first..].iter()
 }
 
 /// The datacenter of a mesh gateway's address, and nothing for other addresses.

@@ -196,12 +196,14 @@ impl Stage {
         self.agents.send_replace(Some(Arc::new(Agent::start(&self.consul, kept))));
     }
 
-    /// Nothing is wrong any more. Who refused something comes back, and is offered it again.
+    /// Nothing is wrong any more. Who refused something comes back, and is offered it again; the others stay as they are.
     fn heal(&mut self) {
         self.consul.mend_all();
         self.start_agent(true);
         for client in 0..self.clients.len() {
-            self.order(client, |orders| *orders = Orders { is_away: true, refusals: 0 });
+            self.order(client, |orders| {
+                *orders = Orders { is_away: orders.is_away || orders.refusals > 0, refusals: 0 };
+            });
         }
     }
 

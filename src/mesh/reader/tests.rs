@@ -41,12 +41,22 @@ fn kept(answer: Answer) -> Heard {
     Heard { stale: Some(Stale { reason: "no answer".into(), is_from_disk: true }), ..Heard::fresh(answer) }
 }
 
-/// The gateways of the other datacenter, if they are known, and what is waited for.
-fn read(catalog: &Catalog) -> (Option<Vec<String>>, BTreeSet<Topic>) {
+/// The gateways of the other datacenter, and what is waited for.
+fn read(catalog: &Catalog) -> (Vec<String>, BTreeSet<Topic>) {
     let mut reader = Reader::new(catalog);
-    let found = reader.remote_gateways(&"dc2".into());
-    let found = found.map(|all| all.iter().map(|gateway| gateway.wan.to_string()).collect());
-    (found, reader.into_parts().1)
+    let found = reader.remote_gateways(&"dc2".into()).unwrap();
+    let found = found.iter().map(|gateway| gateway.wan.to_string()).collect();
+    let Read { missing, is_unsure, .. } = reader.into_read();
+    assert_eq!(is_unsure, !missing.is_empty());
+    (found, missing)
+}
+
+fn old() -> Vec<String> {
+    vec!["old:8443".to_owned()]
+}
+
+fn new() -> Vec<String> {
+    vec!["new:8443".to_owned()]
 }
 
 #[test]
@@ -54,33 +64,42 @@ fn a_fresh_source_is_enough() {
     let mut catalog = Catalog::default();
     let (topic, answer) = states();
     catalog.hear(topic, Heard::fresh(answer));
-    assert_eq!(read(&catalog), (Some(vec!["old:8443".to_owned()]), BTreeSet::new()));
+    assert_eq!(read(&catalog), (old(), BTreeSet::new()));
     let mut catalog = Catalog::default();
     for (topic, answer) in live() {
         catalog.hear(topic, Heard::fresh(answer));
     }
-    assert_eq!(read(&catalog), (Some(vec!["new:8443".to_owned()]), BTreeSet::new()));
+    assert_eq!(read(&catalog), (new(), BTreeSet::new()));
 }
 
 #[test]
-fn a_kept_source_waits_for_the_other_one_which_may_be_newer() {
+fn a_kept_source_is_in_doubt_until_the_other_one_is_known_which_may_be_newer() {
     let mut catalog = Catalog::default();
     let (topic, answer) = states();
     catalog.hear(topic, kept(answer));
     for (topic, answer) in live() {
-        assert_eq!(read(&catalog), (None, BTreeSet::from([topic.clone()])));
+        assert_eq!(read(&catalog), (old(), BTreeSet::from([topic.clone()])));
         catalog.hear(topic, kept(answer));
     }
-    assert_eq!(read(&catalog).0, Some(vec!["new:8443".to_owned()]));
+    assert_eq!(read(&catalog), (new(), BTreeSet::new()));
 }
 
 #[test]
-fn a_kept_source_is_enough_once_the_other_one_has_failed() {
+fn a_kept_source_is_in_no_doubt_once_the_other_one_has_failed() {
     let mut catalog = Catalog::default();
     for (topic, answer) in live() {
         catalog.hear(topic, kept(answer));
     }
-    assert_eq!(read(&catalog), (None, BTreeSet::from([Topic::FederationStates])));
+    assert_eq!(read(&catalog), (new(), BTreeSet::from([Topic::FederationStates])));
     catalog.lose(&Topic::FederationStates, "No cluster leader".into());
-    assert_eq!(read(&catalog).0, Some(vec!["new:8443".to_owned()]));
+    assert_eq!(read(&catalog), (new(), BTreeSet::new()));
+}
+
+#[test]
+fn without_any_source_what_is_unknown_is_waited_for() {
+    let catalog = Catalog::default();
+    let mut reader = Reader::new(&catalog);
+    assert!(reader.remote_gateways(&"dc2".into()).is_none());
+    let [(services, _), _] = live();
+    assert_eq!(reader.into_read().missing, BTreeSet::from([Topic::FederationStates, services]));
 }

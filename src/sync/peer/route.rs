@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    mesh::reader::Reader,
+    mesh::reader::{Read, Reader},
     model::{
         catalog::{Catalog, Topic},
         chain::GatewayMode,
@@ -49,7 +49,7 @@ pub fn routes(
         let mut reader = Reader::new(catalog);
         let way =
             if dc == local { inside(&mut reader, local) } else { outside(&mut reader, local, dc, mode) };
-        let (asked, missing) = reader.into_parts();
+        let Read { asked, missing, .. } = reader.into_read();
         ways.insert(dc.clone(), way.unwrap_or_else(|| Err(unknown(catalog, dc, &missing))));
         needs.extend(asked);
     }

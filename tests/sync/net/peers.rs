@@ -272,11 +272,12 @@ impl Peers for SimPeers {
         request: Forward,
         deadline: Duration,
     ) -> Result<Forwarded, PeerError> {
+        let is_read = request.method == "GET";
         let Answered { result, is_doubled } =
             self.call(to, deadline, move |door, from| door.forward(from, request.clone())).await?;
-        // One of the two may be carried out and the other one refused, before or after: a refusal is true of one alone.
-        // HTTP/2 doubles nothing, and a client that sends its request again knows of both.
-        if is_doubled && result.status >= 300 {
+        // One of the two may find the home busy and the other one be carried out, before or after: that nothing was done is
+        // true of one alone. HTTP/2 doubles nothing, and a client that sends its request again knows of both.
+        if is_doubled && !is_read && result.status == 503 {
             return Err(PeerError::Unknown("refused, and sent twice".to_owned()));
         }
         Ok(result)

@@ -74,6 +74,7 @@ async fn live(program: &Program) -> Report {
     found.extend(history::judge_restored(&calls, &world.restored()));
     found.extend(history::rights(&record.uses(), &world.net.turns_of_rights()));
     found.append(&mut violations);
+    world.net.let_go();
     Report { calls, violations: found }
 }
 

@@ -80,6 +80,11 @@ impl Stream {
         }
     }
 
+    /// Since the beginning of the run.
+    pub(super) fn moment(&self) -> Duration {
+        self.consul.record(|record| record.moment(lifecycle::now()))
+    }
+
     pub(super) fn has_snapshot(&self) -> bool {
         self.has_snapshot
     }
@@ -182,7 +187,7 @@ impl Stream {
         }
     }
 
-    /// Nothing unchanged is sent again without a reason.
+    /// Nothing unchanged is sent again without a reason, and nothing that was not asked for.
     fn check(&mut self, response: &Response) {
         let kind = response.kind;
         let is_whole = !self.is_delta() && WHOLE.contains(&kind);
@@ -219,10 +224,16 @@ impl Stream {
         let mut state = self.client.state();
         state.received += response.resources.len();
         let names: Vec<&str> = response.resources.iter().map(|entry| entry.key.name.as_str()).collect();
-        let at = self.consul.record(|record| record.moment(lifecycle::now()));
+        let at = self.moment();
         let line =
             format!("{at:?} {} {} {names:?} -{:?}", self.character.proxy, kind.short(), response.removed);
         state.trace.push(line);
+        let wanted = &state.of(kind).names;
+        let unasked: Vec<&str> = names.iter().copied().filter(|name| !wanted.contains(*name)).collect();
+        if !WHOLE.contains(&kind) && !unasked.is_empty() {
+            let told = format!("{} is sent {} unasked: {unasked:?}", self.character.proxy, kind.short());
+            state.violated(Invariant::NothingTwice, told);
+        }
         if !again.is_empty() {
             let told = format!("{} is sent {} again: {again:?}", self.character.proxy, kind.short());
             state.violated(Invariant::NothingTwice, told);
@@ -330,9 +341,8 @@ impl Stream {
             let lost: Vec<&String> =
                 had.iter().filter(|address| !has.is_some_and(|has| has.contains(*address))).collect();
             let is_explained = |address: &String| self.consul.record(|record| record.explains(address, now));
-            let has_changed_shape =
-                has.is_none() && self.consul.record(|record| record.has_changed_shape(now));
-            if lost.iter().all(|address| is_explained(address)) || has_changed_shape {
+            let has_ended = has.is_none() && self.consul.record(|record| record.explains_end(cluster, now));
+            if lost.iter().all(|address| is_explained(address)) || has_ended {
                 continue;
             }
             let told = format!(

@@ -167,8 +167,7 @@ impl End<'_> {
         let mut parts = Parts::default();
         let mut children = Vec::new();
         let first = Successor { at: 0, target, members: Some(first) };
-        // Whether it is known or not: another one does not become the last for a moment.
-        let last = others.last().map_or(0, |other| other.at);
+        let last = others.iter().rfind(|other| other.members.is_some()).map_or(0, |other| other.at);
         for Successor { at, target, members } in [first].into_iter().chain(others) {
             let Some(members) = members else {
                 parts.partial.insert(Key::new(Kind::Cluster, &self.name));
