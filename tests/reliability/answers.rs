@@ -15,7 +15,7 @@ const ANSWERS: [(&str, Spoil); 7] = [
     ("Consul answers 500", Spoil::Status(500, "No cluster leader")),
     ("Consul answers 503", Spoil::Status(503, "")),
     ("Consul answers 403", Spoil::Status(403, "Permission denied")),
-    ("Consul's lists are empty, filtered by ACLs", Spoil::Filtered),
+    ("Consul's lists are empty, and said to be filtered by ACLs (1.11 and later)", Spoil::Filtered),
     ("Consul's answers are half an answer", Spoil::Truncated),
     ("Consul's connections end in the middle of an answer", Spoil::Broken),
 ];

@@ -7,7 +7,7 @@ use causeway::lab::relay::{Direction, LinkState, Slow};
 
 use crate::{
     lab::live,
-    reliability::world::{Fault, Whole, World},
+    reliability::world::{CLIENT, Fault, Whole, World},
 };
 
 /// Into the datacenter with the service that requests over the link want.
@@ -16,6 +16,7 @@ const DELAY: Duration = Duration::from_millis(80);
 
 pub(super) async fn all(world: &mut World) {
     broken_links(world).await;
+    other_link_cut(world).await;
     slow_link(world).await;
     for gateway in ["primary-gateway", "secondary-gateway"] {
         gateway_killed(world, gateway).await;
@@ -35,10 +36,29 @@ async fn broken_links(world: &mut World) {
         let begin = async |world: &World| -> anyhow::Result<String> {
             world.rig.lab.link(LINK)?.set(state).await?;
             world.far_fails().await?;
-            Ok("requests over the link fail".to_owned())
+            if state != LinkState::Cut {
+                return Ok("requests over the link fail".to_owned());
+            }
+            // Consul has no deadline of its own on the way: until Causeway's is over no read has failed.
+            world.silence_at(CLIENT).await?;
+            Ok("requests over the link fail; Causeway's reads hang, and fail in the end".to_owned())
         };
         world.fault(fault, begin, open).await;
     }
+}
+
+/// The way back: what the other datacenter reads in the client's.
+async fn other_link_cut(world: &mut World) {
+    let fault = Fault { name: "link into the client's datacenter cut", whole: Whole::Both, spared: &[] };
+    let begin = async |world: &World| -> anyhow::Result<String> {
+        world.rig.lab.link("primary")?.set(LinkState::Cut).await?;
+        world.silence_at("secondary-gateway").await?;
+        Ok("the other gateway's reads hang, and fail in the end; requests pass".to_owned())
+    };
+    let end = async |world: &World| -> anyhow::Result<()> {
+        Ok(world.rig.lab.link("primary")?.set(LinkState::Open).await?)
+    };
+    world.fault(fault, begin, end).await;
 }
 
 async fn slow_link(world: &mut World) {
@@ -86,11 +106,12 @@ async fn gateway_moves(world: &mut World) {
         let node = world.rig.lab.node("secondary-gateway")?;
         let (from, to) = (node.wan_address.context("WAN address")?, node.wan_listen.context("WAN listener")?);
         live::move_gateway(&world.rig, from, to).await?;
-        let wanted = format!("{to}:8443");
+        let (old, new) = (format!("{from}:8443"), format!("{to}:8443"));
         world
-            .until("the other gateway knows the new address", async |world| {
+            .until("the other gateway knows the new address alone", async |world| {
                 let known = live::every_endpoint(&world.rig, "primary-gateway").await?;
-                Ok(known.iter().any(|it| it.starts_with(&wanted)).then_some(()))
+                let has = |address: &str| known.iter().any(|it| it.starts_with(address));
+                Ok((has(&new) && !has(&old)).then_some(()))
             })
             .await?;
         world.more(10).await?;
