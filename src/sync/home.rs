@@ -15,6 +15,7 @@ pub mod fence;
 mod follow;
 pub mod history;
 mod journal;
+mod kept;
 pub mod memory;
 mod pending;
 pub mod prepare;

@@ -196,8 +196,17 @@ impl<S: Store> Stream<'_, S> {
             self.send(FollowItem::SnapshotPairs(message)).await?;
         }
         let Head { position, hash, .. } = after;
+        self.reached(position).await?;
         self.send(FollowItem::SnapshotEnd { position, hash, pairs }).await?;
         Ok(position.seq + 1)
+    }
+
+    /// Waits until the home itself knows that it has committed this. Consul may show a transaction whose answer was lost:
+    /// a follower that had it before the home knows would seem to have another history.
+    async fn reached(&self, position: Position) -> Result<(), End> {
+        let mut tip = self.shared.tip.subscribe();
+        let is_there = |tip: &Option<Tip>| tip.as_ref().is_some_and(|tip| tip.position >= position);
+        tip.wait_for(is_there).await.map(drop).map_err(|_| End::Over)
     }
 
     async fn values(&self, entries: &[Logged]) -> Result<BTreeMap<Hash, bytes::Bytes>, End> {

@@ -70,6 +70,9 @@ pub trait Grants: Clone + Send + Sync + 'static {
 
     /// Commits a write to keys of the prefix, once at most for each id, with a token for each lock acquired.
     fn commit(&self, write: Write) -> impl Future<Output = Result<Written, Refusal>> + Send;
+
+    /// Waits until this agent will know again of all that was committed so far, also of what nobody was answered.
+    fn kept(&self) -> impl Future<Output = Result<(), Refusal>> + Send;
 }
 
 impl<S: Store> Grants for Home<S> {
@@ -79,6 +82,10 @@ impl<S: Store> Grants for Home<S> {
 
     async fn commit(&self, write: Write) -> Result<Written, Refusal> {
         self.write(write).await
+    }
+
+    async fn kept(&self) -> Result<(), Refusal> {
+        Self::kept(self).await
     }
 }
 

@@ -184,7 +184,12 @@ impl<'a, S: Store, G: Grants> Attempt<'a, S, G> {
             return Ok(Some(*token));
         }
         let state = self.shared.state(key).await?;
-        Ok(state.token.filter(|_| state.session() == Some(session)))
+        let token = state.token.filter(|_| state.session() == Some(session));
+        if token.is_some() {
+            // No answer to its commit has waited for the disk.
+            self.shared.grants.kept().await?;
+        }
+        Ok(token)
     }
 
     fn granted(&mut self, key: String, token: Token) -> Option<Recent> {

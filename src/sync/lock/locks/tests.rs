@@ -23,6 +23,10 @@ impl Grants for Straight {
         Some(1)
     }
 
+    async fn kept(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
     async fn commit(&self, write: Write) -> Result<Written, Refusal> {
         let mut ops = write.ops.clone();
         let mut tokens = Vec::new();
