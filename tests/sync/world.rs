@@ -15,13 +15,19 @@ use causeway::{
     },
     sync::{
         endpoint::{Request, Response},
-        engine::{Engine, EngineSettings, Limits, Times},
+        engine::{
+            Engine, EngineSettings, Limits, Times,
+            kin::{Kin, KinSeen},
+        },
         positions::Positions,
         replica::machine::Stage,
     },
 };
 use http::Method;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{oneshot, watch},
+    time::timeout,
+};
 
 use crate::sync::{
     consul_model::Snapshot,
@@ -78,6 +84,10 @@ pub(crate) fn datacenter(number: usize) -> Datacenter {
 /// The name of an agent.
 pub(crate) fn node(datacenter: usize, agent: usize) -> NodeName {
     NodeName::from(format!("dc{}-a{}", datacenter + 1, agent + 1))
+}
+
+fn address(node: &NodeName) -> String {
+    format!("{node}:8508")
 }
 
 /// A replica that has not what its home has.
@@ -159,7 +169,7 @@ impl World {
             datacenter: datacenter_name.clone(),
             datacenters: (0..self.plan.datacenters).map(datacenter).collect(),
             node: node.clone(),
-            address: format!("{node}:8508"),
+            address: address(&node),
             prefixes: self.prefixes.clone(),
             sessions_home: datacenter(0),
             limits: Limits::default(),
@@ -167,7 +177,7 @@ impl World {
             positions: self.positions(&node),
             locks: Default::default(),
             lock_waits: Default::default(),
-            kin: tokio::sync::watch::channel(Default::default()).1,
+            kin: self.kin(at, agent),
             seed: self.net.seed(&node),
         };
         let store = SimStore::new(&self.net, &datacenter_name, &node, life);
@@ -180,6 +190,14 @@ impl World {
         let (engine, task) = process::enter(self.net.turns(&node), start);
         self.net.open(&node, &datacenter_name, life, Arc::new(engine.clone()));
         self.lock_agents().insert(node, Running { engine, _task: task, _stop: source });
+    }
+
+    /// The other agents of its datacenter, as the catalog would show them.
+    fn kin(&self, at: usize, agent: usize) -> KinSeen {
+        let others = (0..AGENTS).filter(|other| *other != agent).map(|other| node(at, other));
+        let prefixes: Vec<Prefix> = self.prefixes.iter().cloned().collect();
+        let kin = others.map(|node| Kin { address: address(&node), node, prefixes: prefixes.clone() });
+        watch::channel(Arc::new(kin.collect())).1
     }
 
     fn positions(&self, node: &NodeName) -> Positions {

@@ -270,7 +270,11 @@ impl World {
             home: NAMES[*home].into(),
             mode: Mode::Journaled,
         };
-        let kin = Kin { node: node.into(), prefixes: texts.iter().map(prefix).collect() };
+        let kin = Kin {
+            node: node.into(),
+            address: "127.0.0.1:1".into(),
+            prefixes: texts.iter().map(prefix).collect(),
+        };
         self.kin.send_replace(Arc::new(vec![kin]));
     }
 

@@ -67,5 +67,9 @@ pub(super) async fn run(own: Own, watches: Watches, seen: watch::Sender<Arc<Vec<
 
 fn kin(instance: &Instance) -> Kin {
     let prefixes = instance.meta.iter().filter(|(name, _)| name.starts_with(PREFIX_META));
-    Kin { node: instance.node.clone(), prefixes: prefixes.filter_map(|(_, text)| heard(text)).collect() }
+    Kin {
+        node: instance.node.clone(),
+        address: instance.lan.to_string(),
+        prefixes: prefixes.filter_map(|(_, text)| heard(text)).collect(),
+    }
 }

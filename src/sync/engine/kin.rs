@@ -10,7 +10,7 @@ use crate::{
         name::{Datacenter, NodeName},
         sync::{Prefix, PrefixTable},
     },
-    sync::refusal::Refusal,
+    sync::{record::Doer, refusal::Refusal},
 };
 
 /// What the agents of our datacenter say of themselves, the latest that is known.
@@ -21,8 +21,17 @@ pub type KinSeen = watch::Receiver<Arc<Vec<Kin>>>;
 pub struct Kin {
     /// Its node.
     pub node: NodeName,
+    /// Where its peer service listens: `address:port`.
+    pub address: String,
     /// Its prefixes.
     pub prefixes: Vec<Prefix>,
+}
+
+impl Kin {
+    /// As whom it is reached.
+    pub(super) fn doer(&self) -> Doer {
+        Doer { node: self.node.clone(), address: self.address.clone() }
+    }
 }
 
 /// What does not fit between us and the others, a sentence for each prefix.
@@ -108,9 +117,17 @@ mod tests {
     fn what_another_agent_has_and_we_have_not_is_not_consuls_alone() {
         let own = NodeName::from("n1");
         let ours = table(&[prefix("config/", "a")]);
-        let same = Kin { node: "n2".into(), prefixes: vec![prefix("config/", "a")] };
+        let same = Kin {
+            node: "n2".into(),
+            address: "10.0.0.2:8443".into(),
+            prefixes: vec![prefix("config/", "a")],
+        };
         assert_eq!(disagreements(&own, &ours, std::slice::from_ref(&same)), Vec::<String>::new());
-        let more = Kin { node: "n3".into(), prefixes: vec![prefix("config/", "a"), prefix("far/", "b")] };
+        let more = Kin {
+            node: "n3".into(),
+            address: "10.0.0.3:8443".into(),
+            prefixes: vec![prefix("config/", "a"), prefix("far/", "b")],
+        };
         let kin = [same, more];
         let told = disagreements(&own, &ours, &kin);
         assert!(
@@ -126,7 +143,13 @@ mod tests {
     fn homes_and_overlaps_in_one_datacenter_are_told_on_both_sides() {
         let own = NodeName::from("n1");
         let config = prefix("config/", "a");
-        let of = |theirs: Prefix| misfit(&own, &config, &[Kin { node: "n2".into(), prefixes: vec![theirs] }]);
+        let of = |theirs: Prefix| {
+            misfit(
+                &own,
+                &config,
+                &[Kin { node: "n2".into(), address: "10.0.0.2:8443".into(), prefixes: vec![theirs] }],
+            )
+        };
         assert_eq!(of(config.clone()), None);
         assert_eq!(of(prefix("other/", "b")), None);
         let homes = of(prefix("config/", "b")).unwrap();

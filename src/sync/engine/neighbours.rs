@@ -1,4 +1,5 @@
-//! The other datacenters: whether they can be reached, what they know, and whether they agree with us on the prefixes.
+//! The other datacenters: whether they can be reached, what they know, and whether they agree with us on the prefixes. At a
+//! takeover the other agents of our own are asked too.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +10,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::{
     sync::watch,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
@@ -17,7 +18,10 @@ use crate::{
     lifecycle::{self, Stop},
     model::{name::Datacenter, sync::Prefix},
     sync::{
-        engine::EngineSettings,
+        engine::{
+            EngineSettings,
+            kin::{Kin, KinSeen},
+        },
         home::Others,
         peer::{Hello, HelloReply, Known, PeerError, Peers, Target},
         status::DatacenterStatus,
@@ -29,6 +33,11 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// A datacenter that answered so short a time ago counts as reachable.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// How often another agent of our own datacenter is asked what it knows: an answer may be lost.
+const KIN_TRIES: usize = 2;
+/// How long each answer may take. One that hangs holds a takeover up by both.
+const KIN_PATIENCE: Duration = Duration::from_millis(700);
 
 /// The other datacenters. Clones are the same ones.
 pub(super) struct Neighbours<P>(Arc<Shared<P>>);
@@ -44,6 +53,7 @@ struct Shared<P> {
     patience: Duration,
     peers: P,
     others: BTreeMap<Datacenter, Other>,
+    kin: KinSeen,
 }
 
 #[derive(Default)]
@@ -75,6 +85,7 @@ impl<P: Peers> Neighbours<P> {
             patience: settings.times.forward,
             peers,
             others: others.map(|datacenter| (datacenter.clone(), Other::default())).collect(),
+            kin: settings.kin.clone(),
         }))
     }
 
@@ -151,6 +162,23 @@ impl<P: Peers> Neighbours<P> {
         }
     }
 
+    /// What the other agents of our own datacenter know. Our Consul may have been restored since they wrote there.
+    async fn known_to_kin(&self) -> Vec<Known> {
+        let kin = self.0.kin.borrow().clone();
+        join_all(kin.iter().map(|kin| self.known_to(kin))).await.concat()
+    }
+
+    async fn known_to(&self, kin: &Kin) -> Vec<Known> {
+        let target = Target::Doer(kin.doer());
+        for _ in 0..KIN_TRIES {
+            let asking = self.0.peers.hello(&target, self.0.hello.clone());
+            if let Ok(Ok(reply)) = timeout(KIN_PATIENCE, asking).await {
+                return reply.known;
+            }
+        }
+        Vec::new()
+    }
+
     /// A datacenter greeted us: what it says of its prefixes holds at once, not only when we greet it next.
     pub(super) fn greeted_by(&self, hello: &Hello) {
         if let Some(other) = self.0.others.get(&hello.datacenter) {
@@ -203,14 +231,14 @@ impl<P: Peers> Neighbours<P> {
 impl<P: Peers> Others for Neighbours<P> {
     async fn known(&self, prefix: &str) -> Vec<Known> {
         let since = lifecycle::now();
-        self.greet_all().await;
-        let mut known = Vec::new();
+        let (mut known, ()) = tokio::join!(self.known_to_kin(), self.greet_all());
         for other in self.0.others.values() {
             let view = other.view();
             if let (Some(reply), Some(true)) = (&view.reply, view.greeted_at.map(|at| at >= since)) {
-                known.extend(reply.known.iter().filter(|known| known.prefix == prefix).cloned());
+                known.extend(reply.known.iter().cloned());
             }
         }
+        known.retain(|known| known.prefix == prefix);
         known
     }
 

@@ -35,13 +35,13 @@ impl<S: Store + Raw, P: Peers> Served for Engine<S, P> {
         }
         self.0.neighbours.greeted_by(&hello);
         let mut known = Vec::new();
-        // Only what other datacenters know is of use at a takeover, and an agent of ours wants to know at once who is there.
-        if hello.datacenter != settings.datacenter {
-            for part in self.0.parts.values() {
+        for part in self.0.parts.values() {
+            // An agent of our own datacenter has the same Consul, and wants to know at once who is there.
+            if hello.datacenter != settings.datacenter {
                 known.extend(self.known(part).await);
-                // A restored Consul of ours has forgotten what was committed; that makes it no less true.
-                known.extend(settings.positions.known(&part.prefix.text));
             }
+            // A restored Consul of ours has forgotten what was committed; that makes it no less true.
+            known.extend(settings.positions.known(&part.prefix.text));
         }
         let own = settings.hello();
         Ok(HelloReply {
