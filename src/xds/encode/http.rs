@@ -31,10 +31,11 @@ use crate::xds::{
 };
 
 pub(super) fn manager(manager: &HttpManager, source: &Source) -> HttpConnectionManager {
-    let codec = if manager.http2 { CodecType::Http2 } else { CodecType::Auto };
     let mut message = HttpConnectionManager {
         stat_prefix: manager.stat_prefix.clone(),
-        codec_type: codec.into(),
+        // By the first bytes, whatever the other side speaks: callers of an HTTP/2 service may still come over HTTP/1.1,
+        // as they may with Consul's own xDS.
+        codec_type: CodecType::Auto.into(),
         route_specifier: Some(routes(&manager.routes, source)),
         http_filters: manager.filters.iter().map(filter).chain([router()]).collect(),
         upgrade_configs: websocket(manager).into_iter().collect(),

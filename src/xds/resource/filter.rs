@@ -45,7 +45,7 @@ pub struct TcpProxy {
 pub struct HttpManager {
     /// Prefix of its statistics.
     pub stat_prefix: String,
-    /// HTTP/2 only; otherwise Envoy tells by the first bytes.
+    /// The other side speaks HTTP/2, which has no upgrade to a websocket. Callers may still come over HTTP/1.1.
     pub http2: bool,
     /// The routes.
     pub routes: Routes,
