@@ -9,6 +9,7 @@ pub(crate) mod actors;
 mod change;
 mod command;
 pub(crate) mod diff;
+mod features;
 pub(crate) mod live;
 mod load;
 mod recovery;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::lab::{
     actors::Api,
+    features,
     load::Load,
     rig::{Rig, eventually},
 };
@@ -17,7 +18,11 @@ const NODE: &str = "primary-services";
 /// All of it in one scenario, since `api` is started for it.
 pub(super) async fn no_request_fails(rig: &mut Rig) -> anyhow::Result<()> {
     let api = Api::start(rig).await?;
-    let outcome = changes(rig, &api).await;
+    let outcome = async {
+        changes(rig, &api).await?;
+        features::all(rig, &api).await
+    }
+    .await;
     let stopped = api.stop(rig).await;
     let removed = rig.delete("primary-server", "/v1/config/service-resolver/api").await;
     outcome.and(stopped).and(removed)

@@ -1,0 +1,177 @@
+//! What Consul's configuration can ask of upstreams, seen by who answers: ways through gateways, redirects, failover to
+//! services and subsets, prepared queries, HTTP, limits and exposed paths.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use causeway::fetch;
+use serde_json::{Value, json};
+
+use crate::lab::{
+    actors::Api,
+    load::Load,
+    rig::{Rig, eventually},
+};
+
+const SERVER: &str = "primary-server";
+const NODE: &str = "primary-services";
+
+/// Where a path of an instance is exposed.
+const EXPOSED: u16 = 21_500;
+
+/// All of it, while `api` is there.
+pub(super) async fn all(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    ways_to_the_other_datacenter(rig, api).await.context("gateway modes")?;
+    redirects(rig, api).await.context("redirects")?;
+    failover_to_a_service(rig, api).await.context("failover to a service")?;
+    failover_to_a_subset(rig, api).await.context("failover to a subset")?;
+    prepared_query(rig, api).await.context("a prepared query")?;
+    http(rig, api).await.context("HTTP")?;
+    exposed_path(rig).await.context("an exposed path")
+}
+
+/// Through the local gateway, through that of the other datacenter alone, and past both.
+async fn ways_to_the_other_datacenter(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    let load = Load::start(&api.url);
+    for mode in ["local", "remote", "none"] {
+        let way = json!({ "Datacenter": "secondary", "MeshGateway": { "Mode": mode } });
+        api.reach(rig, way).await?;
+        let wanted = match mode {
+            "local" => format!("{}:8443", rig.lab.node("primary-gateway")?.address),
+            "remote" => {
+                format!("{}:8443", rig.lab.node("secondary-gateway")?.wan_address.context("WAN address")?)
+            }
+            _ => format!("{}:21103", rig.lab.node("secondary-services")?.address),
+        };
+        eventually(&format!("mode {mode} leads to {wanted}"), async || {
+            let text = rig.envoy(NODE)?.get("/clusters").await?;
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let is_wanted = |line: &str| {
+                line.contains("api.default.secondary") && line.contains(&format!("::{wanted}::cx_total::"))
+            };
+            let used = text.lines().filter(|line| is_wanted(line)).any(|line| !line.ends_with("::0"));
+            Ok(used.then_some(()))
+        })
+        .await?;
+        load.answered_by(&["api-3"]).await?;
+    }
+    api.reach(rig, json!({})).await?;
+    load.answered_by(&["api-1", "api-2"]).await?;
+    told("through the local gateway, the other one alone, and neither", load)
+}
+
+/// Another name for the service, and for the one in the other datacenter.
+async fn redirects(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    let alias = json!({ "DestinationName": "alias" });
+    config(rig, json!({ "Kind": "service-resolver", "Name": "alias", "Redirect": { "Service": "api" } }))
+        .await?;
+    api.reach(rig, alias).await?;
+    let load = settled(api, &["api-1", "api-2"]).await?;
+    let elsewhere = json!({ "Service": "api", "Datacenter": "secondary" });
+    config(rig, json!({ "Kind": "service-resolver", "Name": "alias", "Redirect": elsewhere })).await?;
+    load.answered_by(&["api-3"]).await?;
+    told("redirected to another service and to another datacenter", load)?;
+    api.reach(rig, json!({})).await?;
+    rig.delete(SERVER, "/v1/config/service-resolver/alias").await
+}
+
+/// A service without any instance.
+async fn failover_to_a_service(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    let failover = json!({ "*": { "Service": "api" } });
+    config(rig, json!({ "Kind": "service-resolver", "Name": "nobody", "Failover": failover })).await?;
+    api.reach(rig, json!({ "DestinationName": "nobody" })).await?;
+    let load = settled(api, &["api-1", "api-2"]).await?;
+    told("failed over to another service", load)?;
+    api.reach(rig, json!({})).await?;
+    rig.delete(SERVER, "/v1/config/service-resolver/nobody").await
+}
+
+async fn failover_to_a_subset(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    let subset = |version: &str| json!({ "Filter": format!("Service.Meta.version == {version}") });
+    let subsets = json!({ "v1": subset("1"), "v2": subset("2") });
+    let failover = json!({ "v1": { "ServiceSubset": "v2" } });
+    let load = Load::start(&api.url);
+    config(
+        rig,
+        json!({ "Kind": "service-resolver", "Name": "api", "DefaultSubset": "v1", "Subsets": subsets, "Failover": failover }),
+    )
+    .await?;
+    load.answered_by(&["api-1"]).await?;
+    api.turn(rig, "api-1", "fail").await?;
+    load.answered_by(&["api-2"]).await?;
+    api.turn(rig, "api-1", "pass").await?;
+    load.answered_by(&["api-1"]).await?;
+    rig.delete(SERVER, "/v1/config/service-resolver/api").await?;
+    load.answered_by(&["api-1", "api-2"]).await?;
+    told("failed over to another subset and back", load)
+}
+
+async fn prepared_query(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    const ASK: Duration = Duration::from_secs(10);
+    let query = json!({ "Name": "nearest-api", "Service": { "Service": "api", "Connect": true, "OnlyPassing": true } });
+    let made: Value = rig.consul(SERVER)?.post("/v1/query", &[], Some(query), ASK).await?.ok()?.json()?;
+    api.reach(rig, json!({ "DestinationType": "prepared_query", "DestinationName": "nearest-api" })).await?;
+    let load = settled(api, &["api-1", "api-2"]).await?;
+    told("a prepared query", load)?;
+    api.reach(rig, json!({})).await?;
+    rig.delete(SERVER, &format!("/v1/query/{}", made["ID"].as_str().context("the query's id")?)).await
+}
+
+/// The protocol changes on both sides, of which each follows by itself.
+async fn http(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    for protocol in ["http", "http2", "tcp"] {
+        config(rig, json!({ "Kind": "service-defaults", "Name": "api", "Protocol": protocol })).await?;
+        eventually(&format!("Envoys speak {protocol} for api"), async || {
+            let mut filters = 0;
+            for envoy in [rig.envoy(NODE)?, api.envoy(rig, "api-1")?] {
+                let listeners = envoy.get("/config_dump?resource=dynamic_listeners").await?;
+                let text = String::from_utf8_lossy(&listeners).into_owned();
+                let is_http = text.contains("http_connection_manager");
+                filters += usize::from(is_http == (protocol != "tcp"));
+            }
+            Ok((filters == 2).then_some(()))
+        })
+        .await?;
+        let load = settled(api, &["api-1", "api-2"]).await?;
+        told(&format!("protocol {protocol}"), load)?;
+    }
+    rig.delete(SERVER, "/v1/config/service-defaults/api").await
+}
+
+/// One path of an instance without TLS, and no other one.
+async fn exposed_path(rig: &Rig) -> anyhow::Result<()> {
+    const ASK: Duration = Duration::from_secs(3);
+    let consul = rig.consul(NODE)?;
+    let plain = consul.agent_service("api-1-sidecar-proxy").await?.context("the sidecar of api-1")?;
+    let mut exposing = plain.clone();
+    exposing["Proxy"]["Expose"] = json!({ "Paths": [{ "Path": "/health", "LocalPathPort": 9101, "ListenerPort": EXPOSED, "Protocol": "http" }] });
+    crate::lab::live::restore(rig, exposing).await?;
+    let address = rig.lab.node(NODE)?.address;
+    let status = async |path: &str| {
+        fetch::get(&format!("http://{address}:{EXPOSED}{path}"), ASK)
+            .await
+            .map(|answer| answer.status.as_u16())
+    };
+    eventually("the path is served", async || Ok((status("/health").await == Ok(200)).then_some(()))).await?;
+    ensure!(status("/").await == Ok(404), "{:?}", status("/").await);
+    println!("  an exposed path: 200, any other 404");
+    crate::lab::live::restore(rig, plain).await
+}
+
+/// The load on the upstream once these answer it.
+async fn settled(api: &Api, instances: &[&str]) -> anyhow::Result<Load> {
+    // What is under way until then goes to an upstream that is only being made.
+    Load::start(&api.url).answered_by(instances).await?;
+    let load = Load::start(&api.url);
+    load.answered_by(instances).await?;
+    Ok(load)
+}
+
+fn told(what: &str, load: Load) -> anyhow::Result<()> {
+    println!("  {what}: 0 of {} requests failed", load.none_failed()?);
+    Ok(())
+}
+
+async fn config(rig: &Rig, entry: Value) -> anyhow::Result<()> {
+    rig.put(SERVER, "/v1/config", Some(entry)).await
+}
