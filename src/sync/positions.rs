@@ -146,6 +146,11 @@ fn encode(known: &BTreeMap<String, Known>) -> String {
     known.values().map(line).collect()
 }
 
+/// The positions in a file's body, written again.
+pub fn rewritten(body: &str) -> String {
+    encode(&decode(body))
+}
+
 /// What another release wrote in another way is left out: it would be a guess.
 fn decode(body: &str) -> BTreeMap<String, Known> {
     let lines = body.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());

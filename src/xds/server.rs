@@ -8,7 +8,7 @@ mod bind;
 mod board;
 mod body;
 mod connection;
-mod convert;
+pub mod convert;
 mod csds;
 mod entrance;
 mod health;

@@ -30,7 +30,8 @@ const CONTROL_PLANE: &str = concat!("causeway ", env!("CARGO_PKG_VERSION"));
 /// The node's metadata key for the bootstrap cluster that leads to this agent, where it is not the usual one.
 const XDS_CLUSTER_KEY: &str = "xds_cluster";
 
-pub(super) fn delta_request(wire: DeltaDiscoveryRequest) -> Request {
+/// What a delta client asks.
+pub fn delta_request(wire: DeltaDiscoveryRequest) -> Request {
     let versions = wire.initial_resource_versions.into_iter();
     Request {
         type_url: wire.type_url,
@@ -42,7 +43,8 @@ pub(super) fn delta_request(wire: DeltaDiscoveryRequest) -> Request {
     }
 }
 
-pub(super) fn sotw_request(wire: DiscoveryRequest) -> SotwRequest {
+/// What a state-of-the-world client asks.
+pub fn sotw_request(wire: DiscoveryRequest) -> SotwRequest {
     SotwRequest {
         type_url: wire.type_url,
         names: wire.resource_names,
@@ -107,7 +109,7 @@ fn not_found(kind: Kind, name: &str) -> ResourceError {
 }
 
 /// The cluster in the node's bootstrap that leads to this agent.
-pub(super) fn xds_cluster(node: &Node) -> String {
+pub fn xds_cluster(node: &Node) -> String {
     let value = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(XDS_CLUSTER_KEY));
     match value.and_then(|value| value.kind.as_ref()) {
         Some(ValueKind::StringValue(name)) if !name.is_empty() => name.clone(),
@@ -116,7 +118,7 @@ pub(super) fn xds_cluster(node: &Node) -> String {
 }
 
 /// Envoy's version, if the node tells one.
-pub(super) fn envoy_version(node: &Node) -> Option<String> {
+pub fn envoy_version(node: &Node) -> Option<String> {
     match node.user_agent_version_type.as_ref()? {
         UserAgentVersionType::UserAgentVersion(version) => Some(version.clone()),
         UserAgentVersionType::UserAgentBuildVersion(build) => {

@@ -9,12 +9,15 @@ use causeway::{
     envoy::report::{Actual, Intended, Wanted, compare},
     lifecycle,
     xds::{
+        server::convert,
         snapshot::Snapshot,
-        subscription::{Action, Event, Request, SotwRequest, Subscription, Variant},
-        version::Version,
+        subscription::{Action, Event, Subscription, Variant},
     },
 };
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use envoy_types::pb::envoy::{
+    config::core::v3::Node,
+    service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest},
+};
 use prost::Message;
 use serde_json::Value;
 
@@ -74,15 +77,8 @@ fn stream(variant: Variant, events: impl Iterator<Item = Event>) {
 pub(super) fn delta(bytes: &[u8]) {
     let requests = messages(bytes).filter_map(|message| DeltaDiscoveryRequest::decode(message).ok());
     let events = requests.map(|wire| {
-        let versions = wire.initial_resource_versions.into_iter();
-        Event::Request(Request {
-            type_url: wire.type_url,
-            subscribe: wire.resource_names_subscribe,
-            unsubscribe: wire.resource_names_unsubscribe,
-            initial_versions: versions.map(|(name, text)| (name, Version::from(text.as_str()))).collect(),
-            nonce: wire.response_nonce,
-            error: wire.error_detail.map(|status| status.message),
-        })
+        wire.node.iter().for_each(read_node);
+        Event::Request(convert::delta_request(wire))
     });
     stream(Variant::Delta, events);
 }
@@ -90,15 +86,15 @@ pub(super) fn delta(bytes: &[u8]) {
 pub(super) fn state_of_the_world(bytes: &[u8]) {
     let requests = messages(bytes).filter_map(|message| DiscoveryRequest::decode(message).ok());
     let events = requests.map(|wire| {
-        Event::Sotw(SotwRequest {
-            type_url: wire.type_url,
-            names: wire.resource_names,
-            version: wire.version_info,
-            nonce: wire.response_nonce,
-            error: wire.error_detail.map(|status| status.message),
-        })
+        wire.node.iter().for_each(read_node);
+        Event::Sotw(convert::sotw_request(wire))
     });
     stream(Variant::StateOfTheWorld, events);
+}
+
+fn read_node(node: &Node) {
+    assert!(!convert::xds_cluster(node).is_empty());
+    drop(convert::envoy_version(node));
 }
 
 /// The config dump and the clusters of an Envoy, as a list of the two. Whatever Envoy says, no key is ever shown.

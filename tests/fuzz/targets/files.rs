@@ -10,6 +10,7 @@ use causeway::{
         keep::Keep,
         record,
     },
+    sync::positions,
     tls::x509::{certificate::Certificate, key::PrivateKey, moment::Moment, pem, trust},
 };
 use rustls::pki_types::PrivateKeyDer;
@@ -50,6 +51,8 @@ pub(super) fn state(bytes: &[u8]) {
         let written = record::write_tokens(&tokens);
         assert!(record::read_tokens(&written) == (Some(tokens), record::Skipped::default()));
     }
+    let positions = positions::rewritten(body);
+    assert_eq!(positions::rewritten(&positions), positions);
 }
 
 fn of_leaves(topics: &Topics) -> Vec<&causeway::model::ca::Leaf> {
