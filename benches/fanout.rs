@@ -26,6 +26,8 @@ mod http2;
 mod load;
 #[path = "fanout/server.rs"]
 mod server;
+#[path = "kit/visitors.rs"]
+mod visitors;
 
 use std::{
     env,
@@ -57,6 +59,8 @@ const CHURN_SECONDS: usize = 5;
 const SOAK_MINUTES: usize = 60;
 const SOAK_PER_SECOND: usize = 10;
 const SOAK_PASSING: usize = 600;
+/// The first minute at whose end buffers have had their sizes.
+const SETTLED: usize = 5;
 const VANISHING: usize = 100_000;
 const HERD: usize = 5_000;
 const MEMORY_STREAMS: usize = 1_000;
@@ -321,9 +325,11 @@ fn write_load(report: &mut String, raw: &mut String) {
     let of = |values: &[u64], percent| ms(percentile(values, percent));
     let _ = writeln!(
         report,
-        "\n{HERD} streams at once: all served after {:.1} s; a change to one that was there before, ms: p50 {:.1}, max {:.1} \
-         meanwhile, of {} ({:.1}, {:.1} before); to reach: {} let in each second and no more, all of them served",
+        "\n{HERD} streams at once: all served after {:.1} s, {:.0} each second; a change to one that was there before, ms: p50 {:.1}, max {:.1} \
+         meanwhile, of {} ({:.1}, {:.1} before); to reach: {} at once, then as many let in each second and no more, all of \
+         them served",
         ms(us) / 1_000.0,
+        HERD as f64 / (ms(us) / 1_000.0),
         of(&meanwhile, 50),
         of(&meanwhile, 100),
         meanwhile.len(),
@@ -366,6 +372,24 @@ fn soak() {
             traces.tasks
         );
     }
+    let _ = writeln!(
+        report,
+        "\nto reach: no change lacked for more than {CHURN_BOUND_MS} ms, and what is held after the first minutes the same at the \
+         end\nseen:     {:.1} ms at most; from minute {SETTLED} on {} to {} KiB, {} to {} files, {} to {} tasks",
+        ms(rounds.iter().map(|round| round.max).max().unwrap_or_default()),
+        held(&rounds, |traces| traces.kib).0,
+        held(&rounds, |traces| traces.kib).1,
+        held(&rounds, |traces| traces.files).0,
+        held(&rounds, |traces| traces.files).1,
+        held(&rounds, |traces| traces.tasks).0,
+        held(&rounds, |traces| traces.tasks).1,
+    );
     print!("{report}");
     fs::write(SOAK_RESULTS, report).unwrap();
+}
+
+/// The least and the most that was held at the end of a minute, from [`SETTLED`] on.
+fn held<T: Ord + Copy + Default>(rounds: &[Round], of: impl Fn(&load::Traces) -> T) -> (T, T) {
+    let values = || rounds.iter().skip(SETTLED - 1).map(|round| of(&round.traces));
+    (values().min().unwrap_or_default(), values().max().unwrap_or_default())
 }

@@ -2,8 +2,9 @@
 //!
 //! From the return of a Consul write that changes an instance's health to Envoy's ACK at the agent, beside the
 //! wake-up of a raw blocking query on the same health, which is the floor for whoever reads Consul over HTTP (Consul's
-//! own xDS is no peer: of version 2, it cannot speak to this Envoy). Then what the agent takes at rest. Prints all
-//! beside the figures to reach, and keeps every single time in a file. It judges nothing.
+//! own xDS is no peer: of version 2, it cannot speak to this Envoy). Then what the agent takes at rest, and what clients
+//! leave behind that it refuses or that vanish. Prints all beside the figures to reach, and keeps every single time in a
+//! file. It judges nothing.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -12,8 +13,12 @@
 
 #[path = "kit/acks.rs"]
 mod acks;
+#[path = "fanout/http2.rs"]
+mod http2;
 #[path = "../tests/rig/parts.rs"]
 mod parts;
+#[path = "kit/visitors.rs"]
+mod visitors;
 
 use std::{fmt::Write as _, fs, net::Ipv4Addr, path::Path, process::Stdio, time::Duration};
 
@@ -33,6 +38,9 @@ const WARM_UP: usize = 20;
 const AT_REST: Duration = Duration::from_secs(30);
 const HEALTH: &str = "/v1/health/connect/api";
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Clients that come and go before the agent is looked at: what the first of all cost is not what each costs.
+const FIRST_VISITS: usize = 5_000;
+const VISITS: usize = 100_000;
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results/live.txt");
 
 fn main() {
@@ -45,6 +53,8 @@ fn main() {
     // The raw poll of the last run is over; what is left is the agent beside one sidecar.
     let rest = world.rest();
     write_rest(&mut report, &rest);
+    let visits = runtime.block_on(world.visits());
+    write_visits(&mut report, &visits);
     print!("{report}");
     for (number, run) in runs.iter().enumerate() {
         let _ = writeln!(report, "\nrun {number}: write to ACK, us: {:?}", run.acks);
@@ -152,23 +162,87 @@ impl World {
         (since(written, acked), since(written, polled))
     }
 
+    /// Clients that are refused or vanish, each under a name that the agent has not heard of.
+    async fn visits(&self) -> Visits {
+        let (pid, socket) = (self.agent.process.pid(), self.agent.home.socket());
+        visitors::come_and_go(&socket, FIRST_VISITS).await;
+        let before = Held::settled(pid, None).await;
+        let began = lifecycle::now();
+        visitors::come_and_go(&socket, VISITS).await;
+        let took = began.elapsed();
+        let after = Held::settled(pid, Some(&before)).await;
+        Visits { before, after, took }
+    }
+
     fn rest(&self) -> Rest {
         let pid = self.agent.process.pid();
         let (cpu, switches) = (cpu_us(pid), switches(pid));
         std::thread::sleep(AT_REST);
-        let memory = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let kib = |field: &str| {
-            let line = memory.lines().find_map(|line| line.strip_prefix(field)).unwrap();
-            line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse::<u64>().unwrap()
-        };
         Rest {
             cpu_us: cpu_us(pid) - cpu,
             switches: self::switches(pid) - switches,
-            rss_kib: kib("VmRSS"),
-            anon_kib: kib("RssAnon"),
-            file_kib: kib("RssFile"),
+            rss_kib: kib(pid, "VmRSS"),
+            anon_kib: kib(pid, "RssAnon"),
+            file_kib: kib(pid, "RssFile"),
         }
     }
+}
+
+/// What visitors cost.
+struct Visits {
+    before: Held,
+    after: Held,
+    took: Duration,
+}
+
+/// What the agent holds.
+struct Held {
+    kib: u64,
+    files: usize,
+    threads: usize,
+}
+
+impl Held {
+    fn of(pid: u32) -> Self {
+        let count = |of: &str| fs::read_dir(format!("/proc/{pid}/{of}")).unwrap().count();
+        Self { kib: kib(pid, "VmRSS"), files: count("fd"), threads: count("task") }
+    }
+
+    /// Once it has no more descriptors than wanted, or than half a second before.
+    async fn settled(pid: u32, wanted: Option<&Self>) -> Self {
+        let until = lifecycle::now() + DEADLINE;
+        let mut last = Self::of(pid);
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let now = Self::of(pid);
+            if now.files == wanted.unwrap_or(&last).files || lifecycle::now() > until {
+                return now;
+            }
+            last = now;
+        }
+    }
+}
+
+fn write_visits(report: &mut String, visits: &Visits) {
+    let shown = |held: &Held| {
+        let mib = held.kib as f64 / 1_024.0;
+        format!("{mib:.1} MB, {} descriptors, {} threads", held.files, held.threads)
+    };
+    let _ = writeln!(
+        report,
+        "\n{VISITS} clients that are refused or vanish, a new name each, in {:.1} s\n\n\
+         before           {}\nafter            {}; to reach: the same",
+        visits.took.as_secs_f64(),
+        shown(&visits.before),
+        shown(&visits.after),
+    );
+}
+
+/// A field of a process's memory, in KiB.
+fn kib(pid: u32, field: &str) -> u64 {
+    let memory = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = memory.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+    line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse().unwrap()
 }
 
 fn check(status: &str) -> Value {

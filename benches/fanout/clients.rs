@@ -27,11 +27,8 @@ use tokio::sync::Semaphore;
 use crate::{
     answer::{self, Answered},
     figures::percentile,
-    http2::Call,
+    http2::{ADS, Call},
 };
-
-pub(crate) const ADS: &str =
-    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 /// Connections made at once; the kernel's queue for a Unix socket is no longer than this everywhere.
 const CONNECTING: usize = 64;

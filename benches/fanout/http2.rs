@@ -38,6 +38,9 @@ const PADDED: u8 = 8;
 
 const INITIAL_WINDOW_SIZE: u16 = 4;
 
+pub(crate) const ADS: &str =
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+
 /// One gRPC stream over a connection of its own.
 pub(crate) struct Call {
     unix: UnixStream,

@@ -6,22 +6,19 @@ use causeway::{
     lifecycle::{self, pace::Pace},
     xds::{resource::Kind, server::Limits},
 };
-use envoy_types::pb::envoy::{config::core::v3::Node, service::discovery::v3::DeltaDiscoveryRequest};
 use serde::{Deserialize, Serialize};
-use tokio::{io::AsyncWriteExt as _, net::UnixStream, runtime::Handle, task::JoinSet};
+use tokio::runtime::Handle;
 
 use crate::{
     Found,
-    clients::{ADS, Moments, Said, clock_us},
+    clients::{Moments, Said, clock_us},
     figures::{cpu_us, rss_kib},
-    http2::Call,
     server::{Clients, Served, Sidecar},
+    visitors::come_and_go,
 };
 
 /// Whose endpoints change.
 const SERVICE: usize = 0;
-/// Connections at once of clients that vanish.
-const AT_ONCE: usize = 64;
 /// Clients that come and go before memory is looked at first: what the first of all cost is not what each costs.
 const WARM_UP: usize = 5_000;
 /// Between two changes of the one that was there before the herd.
@@ -119,7 +116,7 @@ fn change(
     (changed_us, published)
 }
 
-/// Clients that are refused or vanish, in four manners by turns.
+/// Clients that are refused or vanish.
 pub(crate) async fn vanish(socket: &Path, sidecar: &Sidecar, connects: usize) -> Found {
     let limits = Limits { max_streams: usize::MAX, new_streams_per_second: u32::MAX, tcp_max_age: None };
     let _served = Served::within(limits, socket, sidecar);
@@ -130,46 +127,6 @@ pub(crate) async fn vanish(socket: &Path, sidecar: &Sidecar, connects: usize) ->
     let us = u64::try_from(start.elapsed().as_micros()).unwrap();
     let after = Traces::settled(Some(&before)).await;
     Found::Vanish { us, before, after }
-}
-
-async fn come_and_go(socket: &Path, connects: usize) {
-    let mut all = JoinSet::new();
-    for number in 0..connects {
-        if all.len() >= AT_ONCE {
-            all.join_next().await.unwrap().unwrap();
-        }
-        let socket = socket.to_owned();
-        all.spawn(async move { one(&socket, number % 4).await });
-    }
-    while let Some(one) = all.join_next().await {
-        one.unwrap();
-    }
-}
-
-async fn one(socket: &Path, manner: usize) {
-    let node = |id: &str| Some(Node { id: id.to_owned(), ..Node::default() });
-    let asks = |id: &str| DeltaDiscoveryRequest {
-        node: node(id),
-        type_url: Kind::Cluster.type_url().to_owned(),
-        ..DeltaDiscoveryRequest::default()
-    };
-    match manner {
-        // Gone before it said anything.
-        0 => drop(UnixStream::connect(socket).await.unwrap()),
-        1 => {
-            let mut unix = UnixStream::connect(socket).await.unwrap();
-            // The server may have closed it already.
-            let _ = unix.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
-        }
-        // Refused: it does not say who it is.
-        2 => Call::open(socket, ADS).await.send(&asks("")).await,
-        // Gone while it is answered.
-        _ => {
-            let mut call = Call::open(socket, ADS).await;
-            call.send(&asks("vanishing")).await;
-            drop(call.next().await);
-        }
-    }
 }
 
 /// What clients leave behind in a process.
