@@ -3,6 +3,7 @@
 //! What Consul itself would refuse is refused here with its status and text (1.8.7), since a request that replication
 //! reads otherwise than Consul must never reach Consul as a write.
 
+mod namespace;
 mod txn;
 
 use http::Method;
@@ -166,7 +167,7 @@ pub fn ask(request: &Request) -> Result<Ask, Response> {
         return txn::txn(&request.body).map(Ask::Txn);
     }
     if let Some(rest) = path.strip_prefix("session/") {
-        return Ok(session(&request.method, rest));
+        return session(request, rest);
     }
     if let Some(name) = path.strip_prefix("lock/") {
         return lock(request, name).map(Ask::Lock);
@@ -250,13 +251,15 @@ fn cleaned(path: &str) -> String {
 }
 
 fn kv(request: &Request, key: &str) -> Result<Ask, Response> {
-    match request.method {
-        Method::GET => read(request, key),
-        Method::PUT => put(request, key),
-        Method::DELETE => delete(request, key),
+    let ask = match request.method {
+        Method::GET => read,
+        Method::PUT => put,
+        Method::DELETE => delete,
         // Consul takes no other, and does nothing.
-        _ => Ok(Ask::Other),
-    }
+        _ => return Ok(Ask::Other),
+    };
+    namespace::none(request)?;
+    ask(request, key)
 }
 
 fn read(request: &Request, key: &str) -> Result<Ask, Response> {
@@ -336,19 +339,21 @@ fn number(request: &Request, name: &str) -> Result<Option<u64>, Response> {
     }
 }
 
-fn session(method: &Method, rest: &str) -> Ask {
+fn session(request: &Request, rest: &str) -> Result<Ask, Response> {
     let (verb, id) = rest.split_once('/').unwrap_or((rest, ""));
     let id = |make: fn(SessionId) -> SessionAsk| {
         if id.is_empty() { Ask::Other } else { Ask::Session(make(SessionId::from(id))) }
     };
-    match (method, verb) {
+    let ask = match (&request.method, verb) {
         (&Method::PUT, "create") => Ask::Session(SessionAsk::Create),
         (&Method::PUT, "destroy") => id(SessionAsk::Destroy),
         (&Method::PUT, "renew") => id(SessionAsk::Renew),
         (&Method::GET, "info") => id(SessionAsk::Info),
         (&Method::GET, "list") => Ask::Session(SessionAsk::List),
-        _ => Ask::Other,
-    }
+        _ => return Ok(Ask::Other),
+    };
+    namespace::none(request)?;
+    Ok(ask)
 }
 
 fn lock(request: &Request, name: &str) -> Result<LockAsk, Response> {

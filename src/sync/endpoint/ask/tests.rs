@@ -299,3 +299,33 @@ fn the_token_of_a_lock_itself_is_no_guard() {
     let request = Request::new(Method::PUT, "/v1/lock/locks/a/release", headers, Bytes::new());
     assert_eq!(wishes(&request, &ask(&request).unwrap()), Ok(Wishes::default()));
 }
+
+#[test]
+fn a_namespace_is_refused_as_consul_without_them_does() {
+    let session = "/v1/session/create";
+    for (method, target) in [
+        (Method::GET, "/v1/kv/a"),
+        (Method::PUT, "/v1/kv/"),
+        (Method::DELETE, "/v1/kv/a"),
+        (Method::PUT, session),
+    ] {
+        let (status, text) = refused(method.clone(), &format!("{target}?ns=default&cas=x"), "");
+        assert_eq!(
+            (status, text.as_str()),
+            (
+                400,
+                "Bad request: Invalid query parameter: \"ns\" - Namespaces are a Consul Enterprise feature"
+            ),
+            "{target}"
+        );
+        let header = ("X-Consul-Namespace".to_owned(), "default".to_owned());
+        let request = Request::new(method, target, vec![header], Bytes::new());
+        let response = ask(&request).unwrap_err();
+        let text = b"Bad request: Invalid header: \"X-Consul-Namespace\" - Namespaces are a Consul Enterprise feature";
+        assert_eq!((response.status, response.body.as_ref()), (400, text.as_slice()), "{target}");
+    }
+    assert!(matches!(asked(Method::GET, "/v1/kv/a?ns=", ""), Ask::Read(_)));
+    // Consul says first that it takes no such method.
+    assert_eq!(asked(Method::POST, "/v1/kv/a?ns=default", ""), Ask::Other);
+    assert_eq!(asked(Method::GET, "/v1/session/create?ns=default", ""), Ask::Other);
+}
