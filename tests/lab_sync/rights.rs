@@ -12,7 +12,7 @@ use crate::{
     sync_endpoint::rights::{REQUESTS, rules, seen},
 };
 
-const NOBODYS: &str = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8affe";
+pub(super) const NOBODYS: &str = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8affe";
 
 /// Consul's own, which replicates nothing, and the prefix below which agents do.
 const PLAIN: &str = "plain/rights/";
