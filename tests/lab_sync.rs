@@ -6,6 +6,7 @@
 mod answers;
 pub(crate) mod ask;
 mod counter;
+mod denied;
 pub(crate) mod fencing;
 mod rights;
 mod tools;
@@ -32,6 +33,7 @@ fn keys_and_locks_between_two_datacenters() {
             tools::consul_lock_with_several_holders,
             tools::consul_watch_sees_what_the_other_datacenter_writes,
             answers::they_are_consuls_own,
+            answers::a_nodes_own_are_its_consuls,
             counter::a_library_hands_a_lock_from_one_datacenter_to_the_other,
             counter::two_processes_in_both_datacenters_lose_no_increment,
             fencing::what_a_paused_worker_writes_is_refused,
@@ -50,6 +52,7 @@ fn the_same_where_acls_deny_by_default() {
             tools::consul_watch_sees_what_the_other_datacenter_writes,
             counter::a_library_hands_a_lock_from_one_datacenter_to_the_other,
             counter::two_processes_in_both_datacenters_lose_no_increment,
+            denied::they_are_consuls_own,
             rights::a_token_can_do_through_every_agent_what_it_could_do_at_home,
         ],
     );
