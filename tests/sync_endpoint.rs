@@ -1,6 +1,8 @@
 //! The endpoint over real Consuls: what clients are answered at a home and at a replica is what Consul itself answers,
 //! for the same operations in the same order.
 
+mod age;
+mod audit;
 mod operations;
 pub(crate) mod rights;
 mod trouble;

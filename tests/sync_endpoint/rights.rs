@@ -5,10 +5,10 @@ use serde_json::json;
 use super::world::{HOME, REPLICA, World, text};
 use crate::rig::parts::http;
 
-const ROOT: &str = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8a002";
-const WRITER: &str = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8b001";
-const READER: &str = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8b002";
-const NOBODYS: &str = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8affe";
+pub(super) const ROOT: &str = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8a002";
+pub(super) const WRITER: &str = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8b001";
+pub(super) const READER: &str = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8b002";
+pub(super) const NOBODYS: &str = "5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8affe";
 
 const SECRETS: [Option<&str>; 4] = [None, Some(NOBODYS), Some(READER), Some(WRITER)];
 
@@ -107,7 +107,7 @@ pub(crate) fn seen(target: &str, status: u16, body: &str, prefix: &str) -> Strin
 }
 
 /// Makes the tokens in both datacenters, whose ACLs know nothing of each other.
-async fn make_tokens(world: &World) {
+pub(super) async fn make_tokens(world: &World) {
     for at in [HOME, REPLICA] {
         let to = world.consul(at).http;
         tokio::task::spawn_blocking(move || {

@@ -57,6 +57,7 @@ pub(super) struct Direct {
     doors: [mpsc::Sender<Call>; 2],
     is_cut: watch::Receiver<bool>,
     is_lossy: watch::Receiver<bool>,
+    is_deaf: watch::Receiver<bool>,
 }
 
 impl Direct {
@@ -103,6 +104,9 @@ impl Peers for Direct {
         start: FollowStart,
         acks: watch::Receiver<Position>,
     ) -> Result<mpsc::Receiver<Result<FollowItem, PeerError>>, PeerError> {
+        if *self.is_deaf.borrow() {
+            return Err(PeerError::Unreached("nothing is followed".into()));
+        }
         let (items, coming) = mpsc::channel(FOLLOW_QUEUE);
         self.call(to, Call::Follow(self.own.clone(), start, acks, items)).await?;
         Ok(coming)
@@ -110,10 +114,15 @@ impl Peers for Direct {
 }
 
 /// The other end of the calls. A cut ends what is under way.
-async fn answer(engine: Host, mut calls: mpsc::Receiver<Call>, is_cut: watch::Receiver<bool>) {
+async fn answer(
+    engine: Host,
+    mut calls: mpsc::Receiver<Call>,
+    is_cut: watch::Receiver<bool>,
+    is_deaf: watch::Receiver<bool>,
+) {
     let mut under_way = Vec::new();
     while let Some(call) = calls.recv().await {
-        let (engine, mut is_cut) = (engine.clone(), is_cut.clone());
+        let (engine, mut is_cut, mut is_deaf) = (engine.clone(), is_cut.clone(), is_deaf.clone());
         under_way.push(spawn("test.answer", async move {
             let answering = async {
                 match call {
@@ -123,7 +132,12 @@ async fn answer(engine: Host, mut calls: mpsc::Receiver<Call>, is_cut: watch::Re
                     Call::Forward(from, request, told) => {
                         let _ = told.send(engine.forward(&from, request).await);
                     }
-                    Call::Follow(from, start, acks, items) => engine.follow(&from, start, acks, items).await,
+                    Call::Follow(from, start, acks, items) => {
+                        tokio::select! {
+                            () = engine.follow(&from, start, acks, items) => {}
+                            _ = is_deaf.wait_for(|is_deaf| *is_deaf) => {}
+                        }
+                    }
                 }
             };
             tokio::select! {
@@ -140,6 +154,7 @@ pub(super) struct World {
     engines: Vec<Host>,
     is_cut: watch::Sender<bool>,
     is_lossy: watch::Sender<bool>,
+    is_deaf: watch::Sender<bool>,
     kin: watch::Sender<Arc<Vec<Kin>>>,
     _tasks: Vec<Task<()>>,
     _stop: StopSource,
@@ -153,18 +168,30 @@ impl World {
 
     /// The same with prefixes and homes for each of the two.
     pub(super) async fn start_with(more: Value, prefixes: [Prefixes; 2]) -> Self {
-        Self::start_as(more, prefixes, [Limits::default().max_value_bytes; 2]).await
+        Self::start_as(more, prefixes, [Limits::default().max_value_bytes; 2], Times::default()).await
     }
 
     /// The same with the largest value that each of them takes.
     pub(super) async fn start_with_limits(max_value_bytes: [usize; 2]) -> Self {
-        Self::start_as(json!({}), [PREFIXES, PREFIXES], max_value_bytes).await
+        Self::start_as(json!({}), [PREFIXES, PREFIXES], max_value_bytes, Times::default()).await
     }
 
-    async fn start_as(more: Value, prefixes: [Prefixes; 2], max_value_bytes: [usize; 2]) -> Self {
+    /// The same with these times.
+    pub(super) async fn start_with_times(times: Times) -> Self {
+        let max_value_bytes = [Limits::default().max_value_bytes; 2];
+        Self::start_as(json!({}), [PREFIXES, PREFIXES], max_value_bytes, times).await
+    }
+
+    async fn start_as(
+        more: Value,
+        prefixes: [Prefixes; 2],
+        max_value_bytes: [usize; 2],
+        times: Times,
+    ) -> Self {
         let (source, stop) = Stop::pair();
         let (is_cut, see_cut) = watch::channel(false);
         let (is_lossy, see_lossy) = watch::channel(false);
+        let (is_deaf, see_deaf) = watch::channel(false);
         let (kin, see_kin) = watch::channel(Arc::default());
         let [(first, at_home), (second, at_replica)] = [(); 2].map(|()| mpsc::channel(64));
         let mut calls = [Some(at_home), Some(at_replica)];
@@ -183,16 +210,18 @@ impl World {
             let doors = [first.clone(), second.clone()];
             let mut settings = engine_settings(at, prefixes[at]);
             settings.limits.max_value_bytes = max_value_bytes[at];
+            settings.times = times.clone();
             settings.kin = see_kin.clone();
-            let (is_cut, is_lossy) = (see_cut.clone(), see_lossy.clone());
-            let peers = Direct { own: (*name).into(), doors, is_cut, is_lossy };
+            let (is_cut, is_lossy, is_deaf) = (see_cut.clone(), see_lossy.clone(), see_deaf.clone());
+            let peers = Direct { own: (*name).into(), doors, is_cut, is_lossy, is_deaf };
             let (engine, task) = Engine::start(settings, store, peers, stop.clone());
             let calls = calls[at].take().unwrap();
-            tasks.extend([task, spawn("test.calls", answer(engine.clone(), calls, see_cut.clone()))]);
+            let answering = answer(engine.clone(), calls, see_cut.clone(), see_deaf.clone());
+            tasks.extend([task, spawn("test.calls", answering)]);
             engines.push(engine);
             consuls.push(consul);
         }
-        let world = Self { consuls, engines, is_cut, is_lossy, kin, _tasks: tasks, _stop: source };
+        let world = Self { consuls, engines, is_cut, is_lossy, is_deaf, kin, _tasks: tasks, _stop: source };
         world.until_serving().await;
         world
     }
@@ -287,10 +316,33 @@ impl World {
         self.is_lossy.send_replace(is_lossy);
     }
 
+    /// Keeps replicas from following their homes, or lets them again. All else passes.
+    pub(super) fn deafen(&self, is_deaf: bool) {
+        self.is_deaf.send_replace(is_deaf);
+    }
+
     /// Cuts the way between the two, or mends it.
     pub(super) fn cut(&self, is_cut: bool) {
         self.is_cut.send_replace(is_cut);
     }
+}
+
+/// Asks again and again, until an answer is what is waited for.
+pub(super) async fn until<F: Future<Output = Response>>(
+    what: &str,
+    mut ask: impl FnMut() -> F,
+    is_it: impl Fn(&Response) -> bool,
+) -> Response {
+    let asking = async {
+        loop {
+            let response = ask().await;
+            if is_it(&response) {
+                return response;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("not in time: {what}"))
 }
 
 pub(super) fn text(response: &Response) -> String {
