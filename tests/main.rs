@@ -23,6 +23,7 @@ mod reliability;
 mod rig;
 mod state;
 mod sync;
+mod sync_door;
 mod sync_endpoint;
 mod sync_faults;
 mod sync_peer;
