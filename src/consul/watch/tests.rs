@@ -1,3 +1,5 @@
+mod foreign;
+
 use std::sync::{
     Mutex,
     atomic::{AtomicU64, AtomicUsize, Ordering},

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::sync::{peer::SnapshotPair, record::Change, store::StoreError};
+use crate::sync::{home::tests::fake::Fault, peer::SnapshotPair, record::Change, store::StoreError};
 
 struct Follower {
     items: mpsc::Receiver<Result<FollowItem, PeerError>>,
@@ -268,4 +268,53 @@ async fn followers_go_when_the_home_does() {
     assert!(matches!(last, Some(Err(PeerError::Unreached(_)))), "{last:?}");
     let mut refused = agent.follow(None, false);
     assert!(matches!(refused.items.recv().await, Some(Err(PeerError::Unreached(_)))));
+}
+
+/// A home whose last transaction was committed without an answer, and which cannot see that it was.
+async fn in_the_dark(store: &Fake) -> (Agent, Task<Outcome>) {
+    let agent = Agent::serving(store, "s").await;
+    agent.write(vec![set("config/a", "1")]).await.unwrap();
+    store.state().faults.push_back(Fault::AnswerLost);
+    store.state().refused = Some(layout().entry(2));
+    let (home, request) = (agent.home.clone(), agent.request("r", vec![set("config/a", "2")]));
+    let write = spawn("write", async move { home.write(request).await });
+    while store.pair(&layout().entry(2)).is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    (agent, write)
+}
+
+/// Takes in all of a snapshot but its end, which does not come.
+async fn without_its_end(follower: &mut Follower, copy: &mut Copy) {
+    assert_eq!(follower.next().await, FollowItem::SnapshotBegin);
+    let FollowItem::SnapshotPairs(pairs) = follower.next().await else { panic!("no pairs") };
+    pairs.into_iter().for_each(|pair| copy.pair(pair));
+    let more = tokio::time::timeout(Duration::from_secs(3), follower.items.recv()).await;
+    assert!(more.is_err(), "the home does not know of entry 2: {more:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_ends_once_the_home_knows_that_it_has_committed_as_much() {
+    let store = Fake::new(&["s"]);
+    let (agent, mut write) = in_the_dark(&store).await;
+    let (mut follower, mut copy) = (agent.follow(None, false), Copy::default());
+    without_its_end(&mut follower, &mut copy).await;
+    assert_eq!(agent.served().await.position.seq, 1);
+    store.state().refused = None;
+    assert_eq!(write.join().await.unwrap().unwrap().at.seq, 2);
+    follower.until(&mut copy, 2).await;
+    assert_eq!((copy.at, &copy.hash), (agent.served().await.position, &agent.served().await.hash));
+    copy.is_like(&store);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_waits_for_its_home_ends_with_it() {
+    let store = Fake::new(&["s"]);
+    let (agent, mut write) = in_the_dark(&store).await;
+    let mut follower = agent.follow(None, false);
+    without_its_end(&mut follower, &mut Copy::default()).await;
+    agent.duty.send_replace(Holding::default());
+    ends_without(follower).await;
+    let outcome = write.join().await.unwrap();
+    assert!(matches!(outcome, Err(Refusal::OutcomeUnknown { .. })), "{outcome:?}");
 }

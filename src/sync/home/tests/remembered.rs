@@ -2,7 +2,10 @@
 //! out elsewhere meanwhile.
 
 use super::*;
-use crate::{model::sync::Token, sync::positions::tests::Slow};
+use crate::{
+    model::sync::Token,
+    sync::{positions::tests::Slow, store::StoreError},
+};
 
 fn lock(session: &str) -> Op {
     Op::Lock { key: "config/l".into(), value: Bytes::new(), flags: 0, session: session.into() }
@@ -100,4 +103,50 @@ async fn a_request_that_waits_through_a_takeover_is_not_carried_out_again() {
     let again = one.write_as("r", vec![set("config/a", "1")]).await.unwrap();
     assert_eq!(again.at, first.at);
     assert_eq!(journal_of(&store).await.len(), 1, "it is carried out once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_journals_end_is_on_the_disk_before_an_unanswered_grant_is_told() {
+    let store = Fake::new(&["s"]);
+    let (disk, other_disk) = (Slow::default(), Slow::default());
+    let agent = started(&store, "s", &disk).await;
+    // Another agent goes on, as it does where this one was lost from sight for a while.
+    let settings = HomeSettings { positions: other_disk.positions(), ..settings() };
+    let other = Agent::start_with(&store, "s", settings, Nobody::default());
+    other.duty.send_replace(Holding { session: Some("s".into()), doer: None });
+    other.served().await;
+    other.write(vec![set("config/a", "1")]).await.unwrap();
+    other.write(vec![set("config/a", "2")]).await.unwrap();
+    assert_eq!(agent.home.0.settings.positions.known(PREFIX).map(|known| known.position.seq), Some(0));
+    assert_eq!(disk.writes(), 0, "nothing was granted");
+
+    agent.home.kept().await.unwrap();
+    let end = other.served().await;
+    assert_eq!((disk.positions().known(PREFIX), disk.writes()), (Some(end), 1));
+    agent.home.kept().await.unwrap();
+    assert_eq!(disk.writes(), 1, "what is there already is not written again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_that_cannot_be_read_lets_no_unanswered_grant_be_told() {
+    let store = Fake::new(&["s"]);
+    let disk = Slow::default();
+    let agent = started(&store, "s", &disk).await;
+    agent.write(vec![set("config/a", "1")]).await.unwrap();
+    store.state().unreadable = Some(StoreError::Unknown("500".into()));
+    let refusal = agent.home.kept().await.unwrap_err();
+    assert!(matches!(&refusal, Refusal::NotServing(why) if why.contains("journal's end")), "{refusal:?}");
+    assert_eq!(disk.writes(), 0);
+    store.state().unreadable = None;
+    agent.home.kept().await.unwrap();
+    assert_eq!(disk.positions().known(PREFIX).map(|known| known.position.seq), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_journal_nothing_waits_for_the_disk() {
+    let disk = Slow::default();
+    let settings = HomeSettings { positions: disk.positions(), ..settings() };
+    let agent = Agent::start_with(&Fake::new(&["s"]), "s", settings, Nobody::default());
+    assert_eq!(agent.home.kept().await, Ok(()));
+    assert_eq!(disk.writes(), 0);
 }
