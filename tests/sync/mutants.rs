@@ -19,6 +19,10 @@ pub(crate) enum Mutant {
     None,
     /// No transaction checks whether its session still holds the duty or the lock.
     NoSessionCheck,
+    /// Who holds a lock is told by the value of its key, which is looked at before the transaction: is it the one that
+    /// the session's contender wrote when it took the lock, then the lock is its own. Which session holds the key is
+    /// not looked at.
+    OwnValue,
     /// Of a snapshot only what is newer than the newest index seen before is taken.
     Watermark,
     /// A list that is filtered away counts as one without keys.

@@ -1,16 +1,21 @@
 //! What is changed between an engine and its Consul.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use causeway::{
     model::{
-        kv::{Op, Pair, TxnReply},
+        kv::{Op, Pair, TxnError, TxnReply},
         secret::SecretText,
         session::{SessionId, SessionSpec},
     },
     sync::{
         endpoint::{Raw, Request, Response},
+        layout::is_reserved,
         store::{Answer, Read, Right, Store, StoreError},
     },
 };
@@ -23,16 +28,17 @@ use super::Mutant;
 pub(crate) struct MutantStore<S> {
     inner: S,
     mutant: Mutant,
+    /// What was written into a lock's key by the session that took it.
+    contenders: Arc<Mutex<BTreeMap<SessionId, Bytes>>>,
 }
 
 impl<S: Store> MutantStore<S> {
     pub(crate) fn new(inner: S, mutant: Mutant) -> Self {
-        Self { inner, mutant }
+        Self { inner, mutant, contenders: Arc::default() }
     }
 
-    /// Without the checks of sessions, whose results are made up.
-    async fn unchecked(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
-        let is_check = |op: &Op| matches!(op, Op::CheckSession { .. });
+    /// Without these checks of sessions, whose results are made up.
+    async fn without(&self, ops: Vec<Op>, is_check: impl Fn(&Op) -> bool) -> Result<TxnReply, StoreError> {
         let kept: Vec<usize> = (0..ops.len()).filter(|at| !is_check(&ops[*at])).collect();
         let rest: Vec<Op> = kept.iter().map(|at| ops[*at].clone()).collect();
         let reply =
@@ -48,6 +54,29 @@ impl<S: Store> MutantStore<S> {
                 TxnReply::RolledBack(errors)
             }
         })
+    }
+
+    /// A lock is whose value its key has. The duties' own locks stay as they are.
+    async fn by_value(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
+        let is_check = |op: &Op| matches!(op, Op::CheckSession { .. }) && !is_reserved(op);
+        let mut errors = Vec::new();
+        for (op_index, op) in ops.iter().enumerate() {
+            match op {
+                Op::Lock { value, session, .. } if !is_reserved(op) => {
+                    self.contenders.lock().unwrap().insert(session.clone(), value.clone());
+                }
+                Op::CheckSession { key, session } if is_check(op) => {
+                    let expected = self.contenders.lock().unwrap().get(session).cloned();
+                    let got = self.inner.get(key, Read::Consistent).await?.value.map(|pair| pair.value);
+                    if expected.is_none() || got != expected {
+                        let what = format!("object lock value: expected {expected:?}, got {got:?}");
+                        errors.push(TxnError { op_index, what });
+                    }
+                }
+                _ => {}
+            }
+        }
+        if errors.is_empty() { self.without(ops, is_check).await } else { Ok(TxnReply::RolledBack(errors)) }
     }
 
     /// Data first, progress after that.
@@ -122,7 +151,8 @@ fn made_up(op: &Op) -> Pair {
 impl<S: Store> Store for MutantStore<S> {
     async fn txn(&self, ops: Vec<Op>) -> Result<TxnReply, StoreError> {
         match self.mutant {
-            Mutant::NoSessionCheck => self.unchecked(ops).await,
+            Mutant::NoSessionCheck => self.without(ops, |op| matches!(op, Op::CheckSession { .. })).await,
+            Mutant::OwnValue => self.by_value(ops).await,
             Mutant::SplitProgress => self.split(ops).await,
             Mutant::EarlyAck => self.early(ops).await,
             _ => self.inner.txn(ops).await,
