@@ -9,15 +9,15 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use causeway::lifecycle;
+use causeway::{lifecycle, sync::endpoint::Response};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use self::shown::{Shown, items, json_of, number, shown};
 use crate::sync::{
-    history::{Act, Call, Moment, Number, Outcome, Use},
-    world::{Reply, World},
+    history::{self, Act, Call, Moment, Number, Outcome, Use},
+    world::{Reply, World, node},
 };
 
 /// Shown where a home's index is not known: no raft reaches it.
@@ -81,12 +81,18 @@ pub(crate) struct Task {
 pub(crate) struct Record {
     calls: Arc<Mutex<Vec<Call>>>,
     uses: Arc<Mutex<Vec<Use>>>,
+    shown: Arc<Mutex<Vec<history::Shown>>>,
 }
 
 impl Record {
     /// All of it.
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap().clone()
+    }
+
+    /// How far replicas were said to be.
+    pub(crate) fn shown(&self) -> Vec<history::Shown> {
+        self.shown.lock().unwrap().clone()
     }
 
     /// What was done with tokens.
@@ -170,6 +176,7 @@ impl Client<'_> {
         let Reply::Answer(response) = reply else { return None };
         if matches!(response.status, 200 | 404) {
             self.used(began, key, false);
+            self.note_position(began, key, &response);
         }
         match response.status {
             404 => Some(None),
@@ -182,6 +189,16 @@ impl Client<'_> {
             }
             _ => None,
         }
+    }
+
+    /// A replica that was restored has gone back, and says so.
+    fn note_position(&self, began: Moment, key: &str, response: &Response) {
+        let at = self.task.datacenter;
+        let position = response.header("x-sync-seq").and_then(|position| position.parse().ok());
+        let Some(position) = position.filter(|_| !self.world.is_restored(at)) else { return };
+        let reader = format!("client {} at {}", self.task.client, node(at, self.task.agent));
+        let prefix = key.split_inclusive('/').next().unwrap_or_default().to_owned();
+        self.record.shown.lock().unwrap().push(history::Shown { reader, prefix, began, position });
     }
 
     async fn read(&self, key: &str) {

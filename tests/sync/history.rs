@@ -2,11 +2,12 @@
 //!
 //! I1 `linear`: each key is a linearizable register. I2 `lists`: transactions that append have an order. I5, I6, I7
 //! `locks`: tokens grow, what they guard is in their order, what was acknowledged stays. I3, I4, I8, I9 `witness`: what
-//! replicas hold.
+//! replicas hold. I4 once more, `reads`: what readers are told of that.
 
 mod linear;
 mod lists;
 mod locks;
+mod reads;
 mod restored;
 mod rights;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub(crate) use self::{
     linear::registers,
     lists::lists,
     locks::locks,
+    reads::{Shown, reads},
     restored::{Restored, judge_restored},
     rights::{May, Turn, Use, rights},
     witness::{Side, Witness},

@@ -228,12 +228,19 @@ impl World {
         if let Some((saved, snapshot)) = self.saved.lock().unwrap().get(&datacenter(at)).cloned() {
             let homes = self.plan.prefixes.iter().filter(|(_, home)| *home == at);
             let prefixes = homes.map(|(text, _)| (*text).to_owned()).collect();
-            self.restored.lock().unwrap().push(Restored { prefixes, saved, restored: self.net.moment() });
+            let restored = self.net.moment();
+            let restored = Restored { datacenter: datacenter(at).to_string(), prefixes, saved, restored };
+            self.restored.lock().unwrap().push(restored);
             for (witness, (_, home)) in self.witnesses.lock().unwrap().iter_mut().zip(&self.plan.prefixes) {
                 witness.forget(&datacenter(at), if *home == at { Side::Home } else { Side::Replica });
             }
             self.net.consul(&datacenter(at)).with(|model| model.restore(snapshot, is_fresh, waits));
         }
+    }
+
+    /// Whether a datacenter went back.
+    pub(crate) fn is_restored(&self, at: usize) -> bool {
+        self.restored.lock().unwrap().iter().any(|restored| restored.datacenter == datacenter(at).as_str())
     }
 
     /// Which prefixes went back, and to when.

@@ -19,7 +19,7 @@ use crate::{
         ask::{NoAnswer, Reply, ask_within},
         world::{AGENTS, World},
     },
-    sync::history::{Act, Call, Moment, Number, Outcome},
+    sync::history::{self, Act, Call, Moment, Number, Outcome},
 };
 
 /// Longer than an agent takes to say that it does not know: 2 s to reach a home and 5 s to commit.
@@ -42,6 +42,7 @@ pub(super) struct Load {
     round: String,
     agents: Vec<Vec<String>>,
     calls: Mutex<Vec<Call>>,
+    positions: Mutex<Vec<history::Shown>>,
     breaches: Mutex<Vec<String>>,
     number: AtomicU64,
     acknowledged: AtomicU64,
@@ -80,6 +81,7 @@ impl Load {
             round: round.to_owned(),
             agents: AGENTS.iter().map(|(_, nodes)| agents(nodes)).collect(),
             calls: Mutex::default(),
+            positions: Mutex::default(),
             breaches: Mutex::default(),
             number: AtomicU64::new(1),
             acknowledged: AtomicU64::new(0),
@@ -114,6 +116,11 @@ impl Load {
 
     pub(super) fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap().clone()
+    }
+
+    /// How far answers said that replicas are.
+    pub(super) fn positions(&self) -> Vec<history::Shown> {
+        self.positions.lock().unwrap().clone()
     }
 
     /// What broke a promise that a client sees by itself.
@@ -156,7 +163,17 @@ impl Load {
         format!("locks/{}/{name}", self.round)
     }
 
-    fn now(&self) -> Moment {
+    /// A read of this key said how far the replica is.
+    fn note_position(&self, client: usize, agent: &str, began: Moment, key: &str, reply: &Reply) {
+        let position = reply.header("x-sync-seq").and_then(|position| position.parse().ok());
+        let Some(position) = position.filter(|_| matches!(reply.status, 200 | 404)) else { return };
+        let reader = format!("client {client} at {agent}");
+        let prefix = key.split_inclusive('/').next().unwrap_or_default().to_owned();
+        self.positions.lock().unwrap().push(history::Shown { reader, prefix, began, position });
+    }
+
+    /// Of this round, in ns.
+    pub(super) fn now(&self) -> Moment {
         u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
@@ -208,6 +225,17 @@ impl Client<'_> {
         body: &str,
     ) -> Result<Reply, NoAnswer> {
         let agent = self.agent();
+        self.ask_at(&agent, method, target, headers, body)
+    }
+
+    fn ask_at(
+        &self,
+        agent: &str,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Result<Reply, NoAnswer> {
         let _under_way = self.load.gate.read().unwrap();
         ask_within(PATIENCE, method, &format!("{agent}{target}"), headers, body.as_bytes())
     }
@@ -242,7 +270,9 @@ impl Client<'_> {
 
     /// None in the answer for a key that is missing; none at all when there is no answer.
     fn get(&mut self, key: &str, query: &str) -> Option<Option<Shown>> {
-        let reply = self.ask("GET", &format!("/v1/kv/{key}{query}"), &[], "").ok()?;
+        let (agent, began) = (self.agent(), self.load.now());
+        let reply = self.ask_at(&agent, "GET", &format!("/v1/kv/{key}{query}"), &[], "").ok()?;
+        self.load.note_position(self.number, &agent, began, key, &reply);
         match reply.status {
             404 => Some(None),
             200 => shown(&reply).map(Some),
@@ -416,12 +446,15 @@ impl Client<'_> {
         if outcome == Outcome::Open {
             open.insert(written);
         }
-        let is_done = self.note(began, outcome, Act::Write { key, value: Some(written) });
+        let act = Act::Write { key: key.clone(), value: Some(written) };
+        let is_done = self.note(began, outcome, act);
         let is_applied = |reply: &Reply| reply.status == 200 && reply.header("x-sync-applied").is_none();
         if !reply.as_ref().is_ok_and(is_applied) {
             return is_done;
         }
+        let began = self.load.now();
         let Ok(reply) = ask_within(PATIENCE, "GET", &at, &[], b"") else { return false };
+        self.load.note_position(self.number, &agent, began, &key, &reply);
         let seen = shown(&reply).map(|shown| number(&shown.value));
         let is_seen = seen.is_some_and(|seen| seen >= written || open.contains(&seen));
         if matches!(reply.status, 200 | 404) && !is_seen {

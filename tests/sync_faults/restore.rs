@@ -10,6 +10,7 @@ use crate::{
         ask::ask,
         world::{AGENTS, World, until},
     },
+    sync::history::Restored,
     sync_faults::{clients::Load, nemesis::other, promise::prefix_of, watcher::Watcher},
 };
 
@@ -17,7 +18,15 @@ use crate::{
 const LOST: u64 = 40;
 
 /// Restores a datacenter's Consul to what it was some writes ago.
-pub(super) fn restore(world: &World, load: &Load, watcher: &Watcher<'_>, datacenter: &str, name: &str) {
+pub(super) fn restore(
+    world: &World,
+    load: &Load,
+    watcher: &Watcher<'_>,
+    datacenter: &str,
+    name: &str,
+) -> Restored {
+    // What was acknowledged by now is in the snapshot.
+    let saved = load.now();
     let file = world.path(&format!("{name}.snap")).display().to_string();
     let consul = world.consul(&format!("{datacenter}-server"));
     // Consul's tool reads again what it got, and at times finds its end missing.
@@ -31,13 +40,16 @@ pub(super) fn restore(world: &World, load: &Load, watcher: &Watcher<'_>, datacen
         if have >= wanted { Ok(()) } else { Err(format!("{have} of {wanted}")) }
     });
     // What the home forgets now has been looked at, so that replicas can be judged by it.
-    load.at_rest(|| {
+    let restored = load.at_rest(|| {
         watcher.settle();
         watcher.restored(datacenter, || {
             let restored = world.run(&consul, &["snapshot", "restore", &file]);
             assert!(restored.status.success(), "{restored:?}");
         });
+        load.now()
     });
+    let prefixes = vec![prefix_of(datacenter).to_owned()];
+    Restored { datacenter: datacenter.to_owned(), prefixes, saved, restored }
 }
 
 /// The replica of what was restored holds and says why; approved, it goes on.

@@ -14,12 +14,12 @@ use crate::{
         ask::ask_within,
         world::{AGENTS, World, until},
     },
-    sync::history::{self, Act, Call},
+    sync::history::{self, Act, Call, Outcome, Restored, Violation},
     sync_faults::{
         clients::Load,
         holder::Holder,
-        nemesis::{Done, Fault, home_of, other},
-        promise::{Promises, nodes, prefix_of},
+        nemesis::{Done, Fault, Victim, other},
+        promise::{Promises, nodes},
         report::Row,
         restore,
         watcher::Watcher,
@@ -75,21 +75,22 @@ pub(super) fn play(world: &World, watcher: &Watcher<'_>, plan: &Plan, rng: &mut 
     let load = Load::new(world, &plan.name);
     Promises::prepare(world, &plan.name);
     let mut row = Row::new(plan.seed, &plan.faults);
+    let mut restores = Vec::new();
     std::thread::scope(|scope| {
         let finish = Finish(&load);
         load.start(scope, rng);
         until_acknowledged(&load);
-        under_faults(world, watcher, plan, &load, &mut row);
+        restores.extend(under_faults(world, watcher, plan, &load, &mut row));
         until_acknowledged(&load);
         drop(finish);
     });
     calm(world, watcher, &mut row);
     load.read_all();
     row.covered = load.covered();
-    let restored = plan.faults.iter().find_map(|fault| fault.restored());
-    let violations = history::judge(&judged(load.calls(), restored)).into_iter().chain(watcher.found());
+    let violations = history::judge_restored(&judged(load.calls(), &restores), &restores).into_iter();
+    let violations = violations.chain(positions(&load, plan)).chain(watcher.found());
     row.broken.extend(violations.map(|violation| violation.0));
-    if restored.is_none() {
+    if restores.is_empty() {
         row.broken.extend(load.breaches());
     }
     row
@@ -109,13 +110,17 @@ fn until_whole(world: &World) {
     }
 }
 
-/// From the beginning of the faults until nothing is left of them.
-fn under_faults(world: &World, watcher: &Watcher<'_>, plan: &Plan, load: &Load, row: &mut Row) {
+/// From the beginning of the faults until nothing is left of them. Gives what was restored.
+fn under_faults(
+    world: &World,
+    watcher: &Watcher<'_>,
+    plan: &Plan,
+    load: &Load,
+    row: &mut Row,
+) -> Option<Restored> {
     let holder = plan.faults.contains(&Fault::Cut).then(|| Holder::start(world, &plan.name));
     let restored = plan.faults.iter().find_map(|fault| fault.restored());
-    if let Some(datacenter) = restored {
-        restore::restore(world, load, watcher, datacenter, &plan.name);
-    }
+    let restore = restored.map(|datacenter| restore::restore(world, load, watcher, datacenter, &plan.name));
     until_whole(world);
     let mut healing = Healing { world, done: Vec::new() };
     let began = lifecycle::now();
@@ -140,6 +145,7 @@ fn under_faults(world: &World, watcher: &Watcher<'_>, plan: &Plan, load: &Load, 
         followed.is_fenced(world);
         row.note(&followed);
     }
+    restore
 }
 
 /// Waits until every agent takes every write again, and every replica has what was written after the fault.
@@ -194,15 +200,33 @@ fn calm(world: &World, watcher: &Watcher<'_>, row: &mut Row) {
     row.broken.push(format!("I9: {}; on hold: {holds:?}", behind.join("; ")));
 }
 
-/// What a restore takes back was acknowledged and is gone; of that prefix only tokens are judged.
-fn judged(mut calls: Vec<Call>, restored: Option<&str>) -> Vec<Call> {
-    let Some(lost) = restored.map(prefix_of) else { return calls };
-    calls.retain(|call| match call.act {
-        Act::Grant { .. } => true,
-        Act::Count { .. } => home_of(lost) == PRIMARY,
-        _ => home_of(lost) != PRIMARY,
+/// Of what was restored, without what compared and missed: a restore leaves all open that came after the snapshot, and where
+/// something missed each of that may matter to it, which makes the search for an order too long.
+fn judged(mut calls: Vec<Call>, restores: &[Restored]) -> Vec<Call> {
+    let is_hit = |key: &str| {
+        restores.iter().flat_map(|restore| &restore.prefixes).any(|prefix| key.starts_with(prefix.as_str()))
+    };
+    calls.retain(|call| match &call.act {
+        Act::Cas { key, is_done: false, .. } => call.outcome == Outcome::Open || !is_hit(key),
+        _ => true,
     });
     calls
+}
+
+/// I4 as clients saw it. A restored Consul's replica has gone back; and a server of Consul's that has just begun to lead, or
+/// was stopped and believes that it still does, shows for a moment what was before (such reads are not `?consistent`).
+fn positions(load: &Load, plan: &Plan) -> Vec<Violation> {
+    let is_of_leader = |fault: &Fault| {
+        matches!(
+            fault,
+            Fault::Kill(Victim::Leader(_) | Victim::Majority(_))
+                | Fault::Stop(Victim::Leader(_) | Victim::Majority(_))
+        )
+    };
+    if plan.faults.iter().any(|fault| is_of_leader(fault) || fault.restored().is_some()) {
+        return Vec::new();
+    }
+    history::reads(&load.positions())
 }
 
 fn until_acknowledged(load: &Load) {

@@ -7,6 +7,7 @@ use super::{Act, Call, Moment, Outcome, Violation, judge, locks};
 /// That it happened.
 #[derive(Clone, Debug)]
 pub(crate) struct Restored {
+    pub(crate) datacenter: String,
     /// Prefixes with their home there.
     pub(crate) prefixes: Vec<String>,
     /// When the snapshot was taken.

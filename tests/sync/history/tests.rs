@@ -1,8 +1,8 @@
 //! The checkers themselves: each finds what it is for, and nothing in a history that is right.
 
-use causeway::model::sync::Token;
+use causeway::model::sync::{Position, Token};
 
-use super::{Act, Call, Moment, Outcome, Restored, judge, judge_restored};
+use super::{Act, Call, Moment, Outcome, Restored, Shown, judge, judge_restored, reads};
 
 fn call(began: Moment, ended: Moment, outcome: Outcome, act: Act) -> Call {
     Call { client: 0, began, ended, outcome, act }
@@ -105,9 +105,13 @@ fn tokens_grow_and_order_what_they_guard() {
     finds(&[done(0, 1, count(2, 0, 1)), done(3, 4, count(1, 1, 2))], "I6");
 }
 
+fn restore(prefix: &str) -> Restored {
+    Restored { datacenter: "dc1".into(), prefixes: vec![prefix.into()], saved: 100, restored: 200 }
+}
+
 #[test]
 fn a_restore_takes_back_what_came_after_the_snapshot_and_nothing_else() {
-    let restored = |prefix: &str| vec![Restored { prefixes: vec![prefix.into()], saved: 100, restored: 200 }];
+    let restored = |prefix: &str| vec![restore(prefix)];
     let judged = |calls: &[Call]| judge_restored(calls, &restored("k"));
     let kept = || done(0, 1, write(1));
     let lost = || done(110, 120, write(2));
@@ -126,10 +130,34 @@ fn a_restore_takes_back_what_came_after_the_snapshot_and_nothing_else() {
 
 #[test]
 fn tokens_grow_through_a_restore() {
-    let restored = [Restored { prefixes: vec!["l".into()], saved: 100, restored: 200 }];
+    let restored = [restore("l")];
     let grant = |epoch, n| Act::Grant { lock: "l".into(), token: Token { epoch, n } };
     let calls = |last| [done(0, 1, grant(1, 1)), done(110, 120, grant(1, 2)), done(210, 220, last)];
     assert_eq!(judge_restored(&calls(grant(2, 2)), &restored), []);
     let found = judge_restored(&calls(grant(1, 2)), &restored);
     assert!(found.iter().any(|violation| violation.0.starts_with("I5")), "{found:?}");
+}
+
+#[test]
+fn a_reader_is_never_shown_that_a_replica_went_back() {
+    let shown = |reader: &str, prefix: &str, began, epoch, seq| Shown {
+        reader: reader.into(),
+        prefix: prefix.into(),
+        began,
+        position: Position { epoch, seq },
+    };
+    // Each reader and each prefix by itself, in the order of its questions; a new epoch is ahead of every entry before.
+    let good = [
+        shown("one", "config/", 0, 1, 4),
+        shown("two", "config/", 1, 1, 2),
+        shown("one", "locks/", 2, 1, 1),
+        shown("one", "config/", 5, 2, 3),
+        shown("one", "config/", 4, 1, 4),
+    ];
+    assert_eq!(reads(&good), []);
+    let bad = [good.as_slice(), &[shown("two", "config/", 9, 1, 1)]].concat();
+    let found = reads(&bad);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(found[0].0, "I4: two was shown config/ at 1.2 and then at 1.1");
+    assert_eq!(reads(&[good.as_slice(), &[shown("one", "config/", 9, 1, 9)]].concat()).len(), 1);
 }

@@ -72,6 +72,7 @@ async fn live(program: &Program) -> Report {
     let calls = record.calls();
     let mut found = world.found();
     found.extend(history::judge_restored(&calls, &world.restored()));
+    found.extend(history::reads(&record.shown()));
     found.extend(history::rights(&record.uses(), &world.net.turns_of_rights()));
     found.append(&mut violations);
     world.net.let_go();
