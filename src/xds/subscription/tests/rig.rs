@@ -26,6 +26,9 @@ use crate::{
     },
 };
 
+/// The largest message that a gRPC client takes unless it is told otherwise (rule 40), less what says who sends it.
+pub(super) const GRPC_LIMIT_BYTES: usize = 4 * 1024 * 1024 - 1024;
+
 /// A cluster over EDS; `n` tells its versions apart.
 pub(super) fn cluster(name: &str, n: u64) -> Resource {
     Resource::Cluster(Cluster {

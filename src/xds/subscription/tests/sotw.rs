@@ -1,8 +1,12 @@
 //! State of the world: names, full lists, versions, refusals.
 
+use std::collections::BTreeSet;
+
 use super::{
-    rig::{cluster, draft, endpoints, incomplete, key, listener, route, said, secret, strings},
-    sotw_rig::{World, sotw},
+    rig::{
+        GRPC_LIMIT_BYTES, cluster, draft, endpoints, incomplete, key, listener, route, said, secret, strings,
+    },
+    sotw_rig::{World, sotw, wire_bytes},
 };
 use crate::xds::{
     resource::Kind,
@@ -248,10 +252,19 @@ fn large_answers_are_split_where_that_is_possible() {
     let names: Vec<String> = (0..1500).map(|i| format!("{long}{i:04}")).collect();
     let all = names.iter().flat_map(|name| [endpoints(name, 1), cluster(name, 1)]);
     let mut world = World::new(draft(all));
-    assert_eq!(world.ask(Kind::Cluster, &[]).len(), 1);
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let sent = world.ask(Kind::Endpoints, &names);
-    assert!(sent.len() > 1);
+    // What a list of all clusters lacks is deleted: however large, it is one response.
+    let clusters = world.ask(Kind::Cluster, &[]);
+    assert_eq!(clusters.iter().map(|r| r.resources.len()).collect::<Vec<_>>(), [names.len()]);
+    assert!(wire_bytes(&clusters[0]) > GRPC_LIMIT_BYTES, "too little to need splitting");
+    let asked: Vec<&str> = names.iter().map(String::as_str).collect();
+    let sent = world.ask(Kind::Endpoints, &asked);
+    let sizes: Vec<usize> = sent.iter().map(wire_bytes).collect();
+    assert!(sizes.iter().all(|size| *size < GRPC_LIMIT_BYTES), "{sizes:?}");
+    assert!(sent.iter().all(|r| !r.resources.is_empty()), "{sizes:?}");
+    let told: Vec<_> = sent.iter().flat_map(|r| &r.resources).map(|entry| &entry.key.name).collect();
+    assert_eq!(told, names.iter().collect::<Vec<_>>(), "each once, in their order");
+    let nonces: BTreeSet<_> = sent.iter().map(|r| &r.nonce).collect();
+    assert_eq!(nonces.len(), sent.len());
     assert!(sent.iter().all(|r| r.system_version == sent[0].system_version));
 }
 

@@ -1,11 +1,14 @@
 //! A state-of-the-world client under test: says all its names each time, and remembers version and nonce.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use envoy_types::pb::{envoy::service::discovery::v3::DiscoveryResponse, google::protobuf::Any};
+use prost::Message as _;
 
 use super::rig::{Rig, responses, strings};
 use crate::xds::{
     resource::Kind,
-    snapshot::Draft,
+    snapshot::{Draft, Entry},
     subscription::{Event, Response, SotwRequest, Variant},
 };
 
@@ -17,6 +20,19 @@ pub(super) struct World {
 
 pub(super) fn sotw(kind: Kind) -> SotwRequest {
     SotwRequest { type_url: kind.type_url().into(), ..SotwRequest::default() }
+}
+
+/// What a response takes on the wire, but for the few bytes that say who sends it.
+pub(super) fn wire_bytes(response: &Response) -> usize {
+    let any = |entry: &Arc<Entry>| Any { type_url: entry.type_url.to_owned(), value: entry.any.to_vec() };
+    let wire = DiscoveryResponse {
+        version_info: response.system_version.to_string(),
+        type_url: response.kind.type_url().to_owned(),
+        nonce: response.nonce.clone(),
+        resources: response.resources.iter().map(any).collect(),
+        ..DiscoveryResponse::default()
+    };
+    wire.encoded_len()
 }
 
 impl World {
