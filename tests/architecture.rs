@@ -44,7 +44,8 @@ const LAYERS: &[Layer] = &[
     // Deciding what a proxy needs and gets. Nothing here knows either wire format.
     layer("mesh::name", &["model"], PURE),
     layer("mesh::reader", &["model"], PURE),
-    layer("mesh", &["mesh::name", "mesh::reader", "model", "xds::resource"], PURE),
+    // 0009: what a bootstrap cannot have is noted beside what else is refused
+    layer("mesh", &["envoy::bootstrap", "mesh::name", "mesh::reader", "model", "xds::resource"], PURE),
 
     // Envoy's side. Nothing here knows Consul. Each pure part sees those before it.
     layer("xds::json", &[], PURE), // 0004: escape hatches are read where resources are made

@@ -37,13 +37,19 @@ pub(crate) struct Made {
     /// Whether the agent would offer the snapshot: the proxy is known and can be served.
     pub(crate) is_offered: bool,
     notes: BTreeSet<Note>,
-    waiting_for: BTreeSet<Topic>,
+    /// Each topic, and why it is not known where Consul's answer tells.
+    waiting_for: BTreeMap<Topic, Option<String>>,
 }
 
 impl Made {
     fn nothing(notes: impl IntoIterator<Item = Note>, waiting_for: BTreeSet<Topic>) -> Self {
         let notes = notes.into_iter().collect();
-        Self { snapshot: Arc::new(Snapshot::empty()), is_offered: false, notes, waiting_for }
+        Self {
+            snapshot: Arc::new(Snapshot::empty()),
+            is_offered: false,
+            notes,
+            waiting_for: untold(waiting_for),
+        }
     }
 
     /// The resources as Envoy's JSON, by kind and name.
@@ -65,7 +71,10 @@ impl Made {
 
     fn notes_text(&self) -> String {
         let notes = self.notes.iter().map(|note| format!("{note}\n"));
-        let waiting = self.waiting_for.iter().map(|topic| format!("waiting for: {topic}\n"));
+        let waiting = self.waiting_for.iter().map(|(topic, reason)| match reason {
+            Some(reason) => format!("waiting for: {topic}: {reason}\n"),
+            None => format!("waiting for: {topic}\n"),
+        });
         notes.chain(waiting).collect()
     }
 }
@@ -137,6 +146,9 @@ pub(crate) fn make(case: &Case) -> Result<Made, Vec<String>> {
         Proxy::Unsupported { note, .. } => Made::nothing([note], BTreeSet::new()),
         Proxy::Built(built) => assemble(built),
     };
+    for (topic, reason) in &mut made.waiting_for {
+        *reason = catalog.trouble(topic).map(ToString::to_string);
+    }
     made.notes.extend(asked.iter().filter_map(|t| catalog.heard(t)).flat_map(|h| h.notes.iter().cloned()));
     problems.extend(wholeness(case, &made));
     if problems.is_empty() { Ok(made) } else { Err(problems) }
@@ -145,13 +157,17 @@ pub(crate) fn make(case: &Case) -> Result<Made, Vec<String>> {
 fn assemble(built: Built) -> Made {
     let Assembled { resources, partial, waiting_for, complete, notes, .. } = World::default().assemble(built);
     let snapshot = Snapshot::empty().next(Draft { resources, partial, complete });
-    Made { snapshot, is_offered: true, notes, waiting_for }
+    Made { snapshot, is_offered: true, notes, waiting_for: untold(waiting_for) }
+}
+
+fn untold(topics: BTreeSet<Topic>) -> BTreeMap<Topic, Option<String>> {
+    topics.into_iter().map(|topic| (topic, None)).collect()
 }
 
 fn wholeness(case: &Case, made: &Made) -> Vec<String> {
     let mut problems = Vec::new();
     if made.is_offered && made.snapshot.is_complete() == case.is_incomplete {
-        let waiting: Vec<_> = made.waiting_for.iter().map(ToString::to_string).collect();
+        let waiting: Vec<_> = made.waiting_for.keys().map(ToString::to_string).collect();
         let is = if case.is_incomplete { "is complete" } else { "is incomplete" };
         problems.push(format!("the snapshot {is}; waiting for: {}", waiting.join(", ")));
     }

@@ -189,11 +189,11 @@ impl Serving {
             Proxy::Absent { needs } => {
                 let problem = "is not registered with the local Consul agent";
                 let remedy = "register it there, or correct node.id in Envoy's bootstrap";
-                self.refuse(proxy, Note::new(format!("proxy {proxy}"), problem, remedy), true);
+                self.refuse(proxy, Note::new(format!("proxy {proxy}"), problem, remedy), true, Vec::new());
                 self.kept_needs(needs)
             }
             Proxy::Unsupported { needs, note } => {
-                self.refuse(proxy, note, false);
+                self.refuse(proxy, note, false, heard_notes(catalog, &needs));
                 self.kept_needs(needs)
             }
             Proxy::Built(built) => self.publish(proxy, built, catalog),
@@ -221,10 +221,11 @@ impl Serving {
         needs
     }
 
-    /// Refuses the proxy's streams, unless it was served before: then it keeps its last good resources.
-    fn refuse(&mut self, proxy: &ProxyId, note: Note, not_found: bool) {
+    /// Refuses the proxy's streams, unless it was served before: then it keeps its last good resources. `heard` is
+    /// shown besides.
+    fn refuse(&mut self, proxy: &ProxyId, note: Note, not_found: bool, heard: Vec<Note>) {
         self.waiting_for.clear();
-        let notes = BTreeSet::from([note.clone()]);
+        let notes: BTreeSet<_> = heard.into_iter().chain([note.clone()]).collect();
         if notes != self.notes {
             warn!(%proxy, %note, "proxy cannot be served");
         }

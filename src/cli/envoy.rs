@@ -15,6 +15,7 @@ mod request;
 mod tests;
 
 use std::{
+    fmt,
     net::{IpAddr, TcpListener},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -161,8 +162,8 @@ async fn prepare(
     // A registration keeps the settings of the one before it. Consul's agent merges central ones in since 1.9 only.
     let own = services.iter().find(|service| service.id == proxy_id).map(LocalService::settings);
     let settings = own.unwrap_or_default().over(&agent.proxy_defaults().await?);
-    let (extras, problems) = Extras::read(&settings, &request.pages, env);
-    tell(problems);
+    let (extras, notes) = Extras::read(&proxy_id, &settings, &request.pages, env);
+    tell(notes);
     Ok(BootstrapParams {
         proxy_id,
         service,
@@ -199,7 +200,7 @@ async fn register(
     Ok((registration.id, registration.service))
 }
 
-fn tell(caveats: Vec<String>) {
+fn tell(caveats: impl IntoIterator<Item = impl fmt::Display>) {
     for caveat in caveats {
         warn!(%caveat, "not everything that was asked of Envoy is done");
     }

@@ -10,6 +10,7 @@ mod settings;
 use std::collections::BTreeSet;
 
 use crate::{
+    envoy::bootstrap::extras::Extras,
     mesh::{
         built::{Built, Made, Parts, Unit},
         cluster,
@@ -50,10 +51,14 @@ pub(super) fn build(catalog: &Catalog, agent: &AgentFacts, registration: &Regist
     }
     gateway.remote_datacenters(exposes_servers);
     gateway.local_services();
-    // Nothing is built from them; their notes are for whoever expects peers here.
+    // Nothing is built from them; their notes are for whoever expects peers here, or what a bootstrap does not give.
     let mut reader = Reader::new(catalog);
     reader.mesh();
     reader.exported_services();
+    let central = reader.proxy_defaults().map(|defaults| &defaults.settings);
+    let settings = central.map(|central| registration.settings.over(central));
+    let settings = settings.as_ref().unwrap_or(&registration.settings);
+    gateway.built.notes.extend(Extras::notes(registration.id.as_str(), settings));
     gateway.built.needs.extend(reader.into_needs());
     gateway.built
 }

@@ -121,9 +121,14 @@ impl<'a> Reader<'a> {
 
     /// The defaults of all proxies and of one service.
     pub fn defaults(&mut self, service: &ServiceName) -> Option<(&'a Defaults, &'a Defaults)> {
-        let global = self.ask(Topic::ProxyDefaults, self.catalog.proxy_defaults());
+        let global = self.proxy_defaults();
         let own = self.ask(Topic::ServiceDefaults(service.clone()), self.catalog.service_defaults(service));
         Some((global?, own?))
+    }
+
+    /// [`Topic::ProxyDefaults`].
+    pub fn proxy_defaults(&mut self) -> Option<&'a Defaults> {
+        self.ask(Topic::ProxyDefaults, self.catalog.proxy_defaults())
     }
 
     /// [`Topic::Resolvers`].

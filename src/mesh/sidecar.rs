@@ -10,6 +10,7 @@ mod upstream;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    envoy::bootstrap::extras::Extras,
     mesh::{
         Options,
         built::{Built, Made, Outcome, Parts, Unit},
@@ -80,7 +81,9 @@ fn units(sidecar: &Sidecar<'_>, catalog: &Catalog) -> Built {
     built.notes.extend(notes);
 
     let known = sidecar.settings(&mut Reader::new(catalog));
-    let public = public::address(known.as_ref().unwrap_or(&registration.settings), registration);
+    let known = known.as_ref().unwrap_or(&registration.settings);
+    built.notes.extend(Extras::notes(registration.id.as_str(), known));
+    let public = public::address(known, registration);
     let mut taken: BTreeSet<Address> = public.map(Address::from).into_iter().collect();
     if let Some(Outcome::Ready(parts)) = built.units.get(&Unit::Public) {
         taken.extend(parts.addresses().map(Address::place));

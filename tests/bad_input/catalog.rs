@@ -36,7 +36,8 @@ async fn what_cannot_be_is_noted_and_the_rest_is_served() {
     );
     let mut registration = web();
     let proxy = &mut registration["Connect"]["SidecarService"]["Proxy"];
-    proxy["Config"] = json!({"protocol": ["tcp"], "local_connect_timeout_ms": "soon", "bind_port": "x", "bind_address": "everywhere"});
+    proxy["Config"] = json!({"protocol": ["tcp"], "local_connect_timeout_ms": "soon", "bind_port": "x", "bind_address": "everywhere",
+        "envoy_bootstrap_json_tpl": "{}"});
     proxy["Upstreams"] = json!([
         {"DestinationName": "api", "LocalBindPort": 5000, "Config": {"connect_timeout_ms": {"a": 1}}},
         {"DestinationName": "no such/service", "LocalBindPort": 5001},
@@ -58,6 +59,7 @@ async fn what_cannot_be_is_noted_and_the_rest_is_served() {
         "setting local_connect_timeout_ms",
         "setting bind_port",
         "bind_address",
+        "envoy_bootstrap_json_tpl",
         "setting connect_timeout_ms",
     ];
     let table = until("everything odd is noted", || {

@@ -8,8 +8,11 @@ use serde_json::{Value, json};
 
 use crate::{
     envoy::bootstrap::{AdminAddress, Endpoint, socket_address},
-    model::settings::{Settings, duration_ms},
-    xds::resource::custom::{CustomKind, CustomMessage},
+    model::{
+        note::Note,
+        settings::{Settings, duration_ms},
+    },
+    xds::resource::custom::{CustomKind, CustomMessage, Refused},
 };
 
 /// The whole bootstrap as a template of Go's, made for Consul's own xDS.
@@ -74,15 +77,25 @@ impl Default for Pages {
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 impl Extras {
-    /// Reads the settings, and tells what is wrong with them.
-    pub fn read(settings: &Settings, pages: &Pages, env: Env<'_>) -> (Self, Vec<String>) {
-        let mut reading = Reading { settings, problems: Vec::new() };
+    /// Reads the settings of a proxy, and tells what is wrong with them.
+    pub fn read(proxy: &str, settings: &Settings, pages: &Pages, env: Env<'_>) -> (Self, Vec<Note>) {
+        Self::read_in(Some(env), proxy, settings, pages)
+    }
+
+    /// What is wrong with the settings of a proxy wherever its Envoy starts. An address that names variables of
+    /// Envoy's environment is for whoever starts it to judge.
+    pub fn notes(proxy: &str, settings: &Settings) -> Vec<Note> {
+        Self::read_in(None, proxy, settings, &Pages::default()).1
+    }
+
+    fn read_in(env: Option<Env<'_>>, proxy: &str, settings: &Settings, pages: &Pages) -> (Self, Vec<Note>) {
+        let mut reading = Reading { proxy, settings, notes: Vec::new() };
         let mut stats_sinks = Vec::new();
         for (key, name, kind) in [
             ("envoy_statsd_url", "envoy.stat_sinks.statsd", "StatsdSink"),
             ("envoy_dogstatsd_url", "envoy.stat_sinks.dog_statsd", "DogStatsdSink"),
         ] {
-            stats_sinks.extend(reading.text(key, |url| sink(url, name, kind, env)));
+            stats_sinks.extend(reading.text(key, |url| sink(url, name, kind, env)).flatten());
         }
         stats_sinks.extend(reading.list("envoy_extra_stats_sinks_json", CustomKind::StatsSink));
         let extras = Self {
@@ -91,7 +104,7 @@ impl Extras {
             stats_sinks,
             stats_flush_ms: reading.text("envoy_stats_flush_interval", |text| {
                 let ms = duration_ms(text).filter(|ms| *ms > 0);
-                ms.ok_or_else(|| "is no duration; write for example 10s".to_owned())
+                ms.ok_or_else(|| refused("is no duration", "write for example 10s"))
             }),
             tracing: reading.message("envoy_tracing_json", CustomKind::Tracer),
             clusters: reading.list("envoy_extra_static_clusters_json", CustomKind::Cluster),
@@ -99,12 +112,10 @@ impl Extras {
             pages: reading.pages(pages),
         };
         if settings.has(TEMPLATE) {
-            reading.problems.push(format!(
-                "`{TEMPLATE}` is not supported: it is a template for Consul's own xDS; use the other settings of the \
-                 bootstrap instead"
-            ));
+            let problem = "is a template for Consul's own xDS";
+            reading.note(TEMPLATE, refused(problem, "use the other settings of the bootstrap instead"));
         }
-        (extras, reading.problems)
+        (extras, reading.notes)
     }
 
     /// Adds everything to a bootstrap whose admin interface is at `admin`.
@@ -151,24 +162,30 @@ const SELF_ADMIN: &str = "self_admin";
 const PROMETHEUS_BACKEND: &str = "prometheus_backend";
 
 struct Reading<'a> {
+    proxy: &'a str,
     settings: &'a Settings,
-    problems: Vec<String>,
+    notes: Vec<Note>,
 }
 
 impl Reading<'_> {
     /// What is written as a text under `key`, read; a problem is told under its name.
-    fn text<T>(&mut self, key: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    fn text<T>(&mut self, key: &str, read: impl FnOnce(&str) -> Result<T, Refused>) -> Option<T> {
         let Some(text) = self.settings.text(key) else {
             if self.settings.has(key) {
-                self.problem(key, "is not a text; write it as one");
+                self.note(key, refused("is not a text", "write it as one"));
             }
             return None;
         };
-        read(text).map_err(|problem| self.problem(key, &problem)).ok()
+        read(text).map_err(|refused| self.note(key, refused)).ok()
     }
 
-    fn problem(&mut self, key: &str, problem: &str) {
-        self.problems.push(format!("`{key}` {problem}; Envoy starts without it"));
+    fn note(&mut self, key: &str, Refused { problem, remedy }: Refused) {
+        let about = format!("bootstrap of {}", self.proxy);
+        self.notes.push(Note::new(
+            about,
+            format!("its {key} {problem}, and Envoy starts without it"),
+            remedy,
+        ));
     }
 
     fn message(&mut self, key: &str, kind: CustomKind) -> Option<Value> {
@@ -180,8 +197,8 @@ impl Reading<'_> {
         let read = self.text(key, |text| {
             let text = text.trim();
             let list = if text.starts_with('[') { text.to_owned() } else { format!("[{text}]") };
-            let items: Vec<Value> =
-                serde_json::from_str(&list).map_err(|error| format!("is no JSON: {error}; correct it"))?;
+            let items: Vec<Value> = serde_json::from_str(&list)
+                .map_err(|error| refused(format!("is no JSON: {error}"), "correct it"))?;
             items.iter().map(|item| message(&item.to_string(), kind)).collect()
         });
         read.unwrap_or_default()
@@ -202,7 +219,7 @@ impl Reading<'_> {
             items.iter().map(pair).collect()
         });
         if tags.is_none() {
-            self.problem(KEY, "is not a list of texts like name=value; write it so");
+            self.note(KEY, refused("is not a list of texts like name=value", "write it so"));
         }
         tags.unwrap_or_default()
     }
@@ -227,38 +244,48 @@ impl Reading<'_> {
     }
 }
 
-fn message(text: &str, kind: CustomKind) -> Result<Value, String> {
-    let read = CustomMessage::parse(kind, text);
-    read.map(|message| message.json().clone())
-        .map_err(|refused| format!("{}; {}", refused.problem, refused.remedy))
+fn refused(problem: impl Into<String>, remedy: impl Into<String>) -> Refused {
+    Refused { problem: problem.into(), remedy: remedy.into() }
 }
 
-fn bindable(text: &str) -> Result<SocketAddr, String> {
-    let at: Endpoint = text.parse().map_err(|problem: String| format!("is no address: {problem}"))?;
-    let ip = at.ip().ok_or_else(|| "is a host name; give an IP address and a port".to_owned())?;
+fn message(text: &str, kind: CustomKind) -> Result<Value, Refused> {
+    CustomMessage::parse(kind, text).map(|message| message.json().clone())
+}
+
+fn bindable(text: &str) -> Result<SocketAddr, Refused> {
+    let with =
+        |problem| refused(problem, "give an IP address and a port, for example 127.0.0.1:9102 or [::1]:9102");
+    let at: Endpoint = text.parse().map_err(|_| with("is no address"))?;
+    let ip = at.ip().ok_or_else(|| with("is a host name"))?;
     Ok(SocketAddr::new(ip, at.port))
 }
 
-/// A sink at `udp://ip:port` or `unix:///path`, in which `$NAME` stands for a variable of the environment.
-fn sink(url: &str, name: &str, kind: &str, env: Env<'_>) -> Result<Value, String> {
-    let url = expanded(url, env)?;
+/// A sink at `udp://ip:port` or `unix:///path`, in which `$NAME` stands for a variable of the environment. Without an
+/// environment nothing is said of one that names variables.
+fn sink(url: &str, name: &str, kind: &str, env: Option<Env<'_>>) -> Result<Option<Value>, Refused> {
+    let url = match env {
+        Some(env) => expanded(url, env)?,
+        None if url.contains('$') => return Ok(None),
+        None => url.to_owned(),
+    };
+    // Not quoted: it may hold a password.
+    let with = |problem| refused(problem, "give udp://ip:port or unix:///path");
     let address = if let Some(at) = url.strip_prefix("udp://") {
         let at: Endpoint =
-            at.trim_end_matches('/').parse().map_err(|_| format!("({url}) is not udp://ip:port"))?;
-        let ip =
-            at.ip().ok_or_else(|| format!("({url}) has a host name, and Envoy takes an IP address only"))?;
+            at.trim_end_matches('/').parse().map_err(|_| with("has no address behind udp://"))?;
+        let ip = at.ip().ok_or_else(|| with("has a host name, and Envoy takes an IP address only"))?;
         socket_address(SocketAddr::new(ip, at.port))
     } else if let Some(path) = url.strip_prefix("unix://").filter(|path| path.starts_with('/')) {
         json!({"pipe": {"path": path}})
     } else {
-        return Err(format!("({url}) is neither udp://ip:port nor unix:///path"));
+        return Err(with("is no address of a statistics server"));
     };
     let type_url = format!("type.googleapis.com/envoy.config.metrics.v3.{kind}");
-    Ok(json!({"name": name, "typed_config": {"@type": type_url, "address": address}}))
+    Ok(Some(json!({"name": name, "typed_config": {"@type": type_url, "address": address}})))
 }
 
 /// The text with `$NAME` and `${NAME}` replaced.
-fn expanded(text: &str, env: Env<'_>) -> Result<String, String> {
+fn expanded(text: &str, env: Env<'_>) -> Result<String, Refused> {
     let mut whole = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -271,8 +298,13 @@ fn expanded(text: &str, env: Env<'_>) -> Result<String, String> {
                 after.split_at(end)
             }
         };
-        let value = env(name).filter(|value| !value.is_empty());
-        whole.push_str(&value.ok_or_else(|| format!("names ${name}, which is not in the environment"))?);
+        let value = env(name).filter(|value| !value.is_empty()).ok_or_else(|| {
+            refused(
+                format!("names ${name}, which is not in the environment"),
+                format!("set {name} where Envoy is started"),
+            )
+        })?;
+        whole.push_str(&value);
         rest = next;
     }
     whole.push_str(rest);

@@ -10,7 +10,7 @@ use super::{
     extras::{Extras, Pages},
     *,
 };
-use crate::model::settings::Settings;
+use crate::model::{note::Note, settings::Settings};
 
 fn sidecar() -> BootstrapParams {
     BootstrapParams {
@@ -44,8 +44,8 @@ fn settings(json: Value) -> Settings {
 /// A sidecar with these settings, none of which is told to be wrong.
 fn with(json: Value, pages: &Pages) -> BootstrapParams {
     let env = |name: &str| (name == "HOST_IP").then(|| "10.0.0.9".to_owned());
-    let (extras, problems) = Extras::read(&settings(json), pages, &env);
-    assert_eq!(problems, Vec::<String>::new());
+    let (extras, notes) = Extras::read("web-1-sidecar-proxy", &settings(json), pages, &env);
+    assert_eq!(notes, []);
     BootstrapParams { extras, ..sidecar() }
 }
 
@@ -113,22 +113,25 @@ fn settings_that_cannot_be_read_are_told_each() {
         "envoy_statsd_url": "udp://$NOWHERE:8125",
         "envoy_tracing_json": json!({"http": {"name": "envoy.zipkin", "config": {}}}).to_string(),
     }));
-    let (extras, problems) = Extras::read(&wrong, &Pages::default(), &|_| None);
+    let (extras, notes) = Extras::read("web", &wrong, &Pages::default(), &|_| None);
     assert_eq!(extras, Extras::default());
-    insta::assert_snapshot!(problems.join("\n"), @r"
-    `envoy_statsd_url` names $NOWHERE, which is not in the environment; Envoy starts without it
-    `envoy_dogstatsd_url` (tcp://10.0.0.1:1) is neither udp://ip:port nor unix:///path; Envoy starts without it
-    `envoy_extra_stats_sinks_json` is written for Envoy's v2 API, which is gone: it has `config`; write `typed_config`, with its `@type` instead, and the rest after the v3 API; Envoy starts without it
-    `envoy_stats_tags` is not a list of texts like name=value; write it so; Envoy starts without it
-    `envoy_stats_config_json` is not a text; write it as one; Envoy starts without it
-    `envoy_stats_flush_interval` is no duration; write for example 10s; Envoy starts without it
-    `envoy_tracing_json` is written for Envoy's v2 API, which is gone: it has `config`; write `typed_config`, with its `@type` instead, and the rest after the v3 API; Envoy starts without it
-    `envoy_extra_static_clusters_json` is written for Envoy's v2 API, which is gone: it has `hosts`; write `load_assignment` instead, and the rest after the v3 API; Envoy starts without it
-    `envoy_extra_static_listeners_json` is no JSON: key must be a string at line 1 column 3; correct it; Envoy starts without it
-    `envoy_prometheus_bind_addr` is a host name; give an IP address and a port; Envoy starts without it
-    `envoy_stats_bind_addr` is no address: `9103` is not HOST:PORT; write for example 127.0.0.1:19000 or [::1]:19000; Envoy starts without it
-    `envoy_bootstrap_json_tpl` is not supported: it is a template for Consul's own xDS; use the other settings of the bootstrap instead
+    let told = notes.iter().map(Note::to_string).collect::<Vec<_>>();
+    insta::assert_snapshot!(told.join("\n"), @r"
+    bootstrap of web: its envoy_statsd_url names $NOWHERE, which is not in the environment, and Envoy starts without it; set NOWHERE where Envoy is started
+    bootstrap of web: its envoy_dogstatsd_url is no address of a statistics server, and Envoy starts without it; give udp://ip:port or unix:///path
+    bootstrap of web: its envoy_extra_stats_sinks_json is written for Envoy's v2 API, which is gone: it has `config`, and Envoy starts without it; write `typed_config`, with its `@type` instead, and the rest after the v3 API
+    bootstrap of web: its envoy_stats_tags is not a list of texts like name=value, and Envoy starts without it; write it so
+    bootstrap of web: its envoy_stats_config_json is not a text, and Envoy starts without it; write it as one
+    bootstrap of web: its envoy_stats_flush_interval is no duration, and Envoy starts without it; write for example 10s
+    bootstrap of web: its envoy_tracing_json is written for Envoy's v2 API, which is gone: it has `config`, and Envoy starts without it; write `typed_config`, with its `@type` instead, and the rest after the v3 API
+    bootstrap of web: its envoy_extra_static_clusters_json is written for Envoy's v2 API, which is gone: it has `hosts`, and Envoy starts without it; write `load_assignment` instead, and the rest after the v3 API
+    bootstrap of web: its envoy_extra_static_listeners_json is no JSON: key must be a string at line 1 column 3, and Envoy starts without it; correct it
+    bootstrap of web: its envoy_prometheus_bind_addr is a host name, and Envoy starts without it; give an IP address and a port, for example 127.0.0.1:9102 or [::1]:9102
+    bootstrap of web: its envoy_stats_bind_addr is no address, and Envoy starts without it; give an IP address and a port, for example 127.0.0.1:9102 or [::1]:9102
+    bootstrap of web: its envoy_bootstrap_json_tpl is a template for Consul's own xDS, and Envoy starts without it; use the other settings of the bootstrap instead
     ");
+    let elsewhere: Vec<_> = Extras::notes("web", &wrong).iter().map(Note::to_string).collect();
+    assert_eq!(elsewhere, told[1..], "only Envoy's own environment knows the variable");
 }
 
 /// The real Envoy, without which these tests prove nothing.
