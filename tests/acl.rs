@@ -1,5 +1,6 @@
 //! Streams and their tokens, on a real Consul whose ACLs deny by default and with the policies that are shipped.
 
+mod expiry;
 mod outage;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
@@ -51,12 +52,18 @@ fn client(consul: &Consul, token: &str) -> Client {
 }
 
 async fn make(root: &Client, name: &str, rules: &str) -> Token {
+    make_with(root, name, rules, json!({})).await
+}
+
+/// The same, with more fields of the token.
+async fn make_with(root: &Client, name: &str, rules: &str, mut token: Value) -> Token {
     let ask = async |kind: &str, body| {
         let reply = root.put(&path(&["v1", "acl", kind]), &[], Some(body), PATIENCE).await.unwrap();
         reply.ok().unwrap().json::<Value>().unwrap()
     };
     ask("policy", json!({ "Name": name, "Rules": rules })).await;
-    let made = ask("token", json!({ "Policies": [{ "Name": name }] })).await;
+    token["Policies"] = json!([{ "Name": name }]);
+    let made = ask("token", token).await;
     let text = |key: &str| made[key].as_str().unwrap().to_owned();
     Token { accessor: text("AccessorID"), secret: text("SecretID") }
 }

@@ -1,6 +1,6 @@
 //! A raw client of delta ADS: one stream that asks for clusters.
 
-use std::{collections::BTreeSet, net::SocketAddr, path::Path};
+use std::{collections::BTreeSet, net::SocketAddr, path::Path, time::Duration};
 
 use causeway::xds::resource::Kind;
 use envoy_types::pb::envoy::{
@@ -111,6 +111,20 @@ impl Stream {
     /// The names of the next response's resources, which is acknowledged; or the refusal.
     pub(crate) async fn names(&mut self) -> Result<Vec<String>, Status> {
         Ok(self.resources().await?.into_iter().map(|resource| resource.name).collect())
+    }
+
+    /// Reads on until the server ends the stream, and gives what it says then.
+    pub(crate) async fn end(mut self, within: Duration) -> Status {
+        let end = async {
+            loop {
+                match self.responses.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return Status::aborted("the stream ended"),
+                    Err(status) => return status,
+                }
+            }
+        };
+        timeout(within, end).await.expect("the server ends the stream")
     }
 
     async fn resources(&mut self) -> Result<Vec<Resource>, Status> {
