@@ -152,7 +152,10 @@ impl Machine {
         machine.stub("systemctl", "exit 1");
         // Both want to be root, to give files to their owners.
         machine.stub("systemd-sysusers", "");
-        machine.stub("systemd-tmpfiles", "mkdir -p -m 0700 \"$DPKG_ROOT\"/etc/causeway/credentials");
+        machine.stub(
+            "systemd-tmpfiles",
+            "cd \"$DPKG_ROOT\"/etc/causeway && mkdir -p -m 0700 credentials secrets",
+        );
         machine
     }
 
@@ -211,7 +214,7 @@ fn settings_survive_upgrade_and_removal_and_keys_survive_a_purge(package: &Packa
     std::os::unix::fs::symlink("/lib/systemd/system/causeway-envoy@.service", machine.path(instance))
         .unwrap();
     fs::write(machine.path("etc/causeway/agent.toml"), "# of the administrator\n").unwrap();
-    fs::write(machine.path("etc/causeway/credentials/consul-token"), "secret").unwrap();
+    fs::write(machine.path("etc/causeway/secrets/consul-token"), "secret").unwrap();
     fs::create_dir_all(machine.path("var/lib/causeway")).unwrap();
     fs::write(machine.path("var/lib/causeway/state"), "").unwrap();
 
@@ -228,7 +231,7 @@ fn settings_survive_upgrade_and_removal_and_keys_survive_a_purge(package: &Packa
 
     let told = machine.dpkg(&["--purge", "causeway"]);
     assert!(told.contains("/etc/causeway holds files that the package did not bring"), "{told}");
-    assert_eq!(machine.text("etc/causeway/credentials/consul-token"), "secret");
+    assert_eq!(machine.text("etc/causeway/secrets/consul-token"), "secret");
     for gone in ["etc/causeway/agent.toml", "etc/default/causeway", "var/lib/causeway", instance] {
         assert!(!machine.has(gone), "{gone} is still there");
     }

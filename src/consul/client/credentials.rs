@@ -30,6 +30,9 @@ struct TokenFile {
     path: PathBuf,
     stamp: Stamp,
     token: SecretText,
+    /// What is there now could not be read. It may be readable soon and look the same: `install` writes a file before
+    /// it gives it to the group that may read it.
+    is_unread: bool,
 }
 
 impl Credentials {
@@ -79,23 +82,27 @@ impl Credentials {
 
 impl TokenFile {
     fn open(path: &Path) -> Result<Self, ClientError> {
-        Ok(Self { path: path.to_owned(), stamp: stamp(path), token: read_token(path)? })
+        Ok(Self { path: path.to_owned(), stamp: stamp(path), token: read_token(path)?, is_unread: false })
     }
 
     fn refresh(&mut self) {
         let now = stamp(&self.path);
-        if now == self.stamp {
+        let has_changed = now != self.stamp;
+        if !has_changed && !self.is_unread {
             return;
         }
         self.stamp = now;
-        match read_token(&self.path) {
+        let read = read_token(&self.path);
+        self.is_unread = read.is_err();
+        match read {
             Ok(token) => {
                 tracing::info!(path = %self.path.display(), "Consul token file changed and was read again");
                 self.token = token;
             }
-            Err(error) => {
+            Err(error) if has_changed => {
                 tracing::warn!(%error, "Consul token file changed and cannot be used; the last token stays in use")
             }
+            Err(_) => {}
         }
     }
 }
@@ -116,4 +123,27 @@ fn basic_header(pair: &SecretText) -> SecretText {
 fn stamp(path: &Path) -> Stamp {
     let data = fs::metadata(path).ok()?;
     Some((data.ino(), data.len(), data.mtime(), data.mtime_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_could_not_be_read_is_read_once_it_can_be_though_it_looks_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "old").unwrap();
+        let mut file = TokenFile::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        file.refresh();
+        assert!(file.is_unread && file.token.expose() == "old", "the last token stays");
+        fs::write(&path, "new").unwrap();
+        file.stamp = stamp(&path);
+        file.refresh();
+        assert!(!file.is_unread && file.token.expose() == "new");
+        file.token = "kept".into();
+        file.refresh();
+        assert_eq!(file.token.expose(), "kept", "what was read and did not change is not read again");
+    }
 }

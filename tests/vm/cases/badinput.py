@@ -6,7 +6,7 @@ import time
 from rig import expired
 from rig.host import Failure, until
 from rig.setup import healthy, quote
-from rig.world import file_of, instance
+from rig.world import AGENT_TOKEN, file_of, instance
 
 CONFIG = "/etc/causeway/agent.toml"
 # More starts than this in the time that a case looks are a storm.
@@ -75,17 +75,26 @@ def missing_credential(world):
         fails_once(world, 66, "credentials_absent", "check the path")
 
 
-def no_credentials_at_all(world):
-    """Nothing names one: an empty folder is no reason to fail."""
+def unreadable_token(world):
+    """As `install` without a group leaves it: root alone may read."""
     vm = world.machine
+    vm.out(f"chmod 0600 {AGENT_TOKEN}")
+    try:
+        fails_once(world, 66, AGENT_TOKEN, "this user may read it")
+    finally:
+        vm.out(f"chmod 0640 {AGENT_TOKEN}; systemctl reset-failed causeway; systemctl restart causeway")
+    healthy(world)
+
+
+def no_credentials_at_all(world):
+    """Nothing names one, and an empty folder is no reason to fail."""
+    vm = world.machine
+    if vm.out("ls -A /etc/causeway/credentials"):
+        raise Failure("the folder of credentials is not empty, or this would not show a start with it")
     with changed(world, CONFIG, "[log]\nlevel = \"info\"\n"):
-        vm.sh("mv /etc/causeway/credentials/consul-token /root/")
-        try:
-            vm.sh("systemctl restart causeway")
-            if show(world, "causeway", "ActiveState") != "active":
-                raise Failure(f"the agent is {show(world, 'causeway', 'ActiveState')}")
-        finally:
-            vm.sh("mv /root/consul-token /etc/causeway/credentials/")
+        vm.sh("systemctl restart causeway")
+        if show(world, "causeway", "ActiveState") != "active":
+            raise Failure(f"the agent is {show(world, 'causeway', 'ActiveState')}")
 
 
 def unreadable_certificate(world):
@@ -196,5 +205,6 @@ def since(vm, unit, cursor):
     return vm.out(f"journalctl -u {quote(unit)} --no-pager -o cat {after}")
 
 
-CASES = [bad_configuration, no_configuration, bad_configuration_at_reload, missing_credential, no_credentials_at_all,
-         unreadable_certificate, expired_certificate, unknown_proxy, wrong_flags_of_an_instance, a_token_without_rights]
+CASES = [bad_configuration, no_configuration, bad_configuration_at_reload, missing_credential, unreadable_token,
+         no_credentials_at_all, unreadable_certificate, expired_certificate, unknown_proxy, wrong_flags_of_an_instance,
+         a_token_without_rights]

@@ -4,7 +4,7 @@ from cases.calm import main_pids, under_load
 from rig import setup
 from rig.host import Failure, until
 from rig.setup import quote
-from rig.world import ENVOYS, instance
+from rig.world import AGENT_TOKEN, ENVOYS, instance
 
 HIGHER = "0.9.1"
 
@@ -40,7 +40,7 @@ def removal(world):
     running = vm.sh("pgrep -u causeway; pgrep -u causeway-envoy", check=False).stdout.split()
     if running:
         raise Failure(f"processes are left: {running}")
-    vm.out("test -e /etc/causeway/agent.toml -a -e /etc/causeway/credentials/consul-token")
+    vm.out(f"test -e /etc/causeway/agent.toml -a -e {AGENT_TOKEN}")
 
 
 def purge(world):
@@ -54,7 +54,7 @@ def purge(world):
     failed = vm.out("systemctl daemon-reload; systemctl --failed --no-legend --plain | grep causeway || true")
     if failed:
         raise Failure(f"failed units are left: {failed}")
-    vm.out("test -e /etc/causeway/credentials/consul-token")
+    vm.out(f"test -e {AGENT_TOKEN}")
 
 
 CASES = [upgrade, removal, purge]

@@ -1,19 +1,23 @@
 """Who can read what."""
 
-from rig.host import Failure
+import json
+import uuid
+
+from cases.badinput import changed, mark, since
+from rig.host import Failure, until
 from rig.setup import healthy, quote
-from rig.world import ENVOYS, admin_socket, file_of, instance
+from rig.world import AGENT_TOKEN, ENVOYS, admin_socket, file_of, instance
 
 
 def keys_are_readable_by_their_service_only(world):
     """As another user, and as an Envoy: neither files, nor what a process holds, nor another instance's."""
     vm = world.machine
-    own = "/run/credentials/causeway.service/credentials_consul-token"
+    own = AGENT_TOKEN
     envoy = f"/run/credentials/{instance('gw-b')}/consul-token"
     bootstrap = "/run/causeway-envoy/gw-b/gw-b.json"
     for path in (own, envoy, bootstrap):
         vm.out(f"test -s {quote(path)}")
-    kept = ["/etc/causeway/credentials/consul-token", file_of("gw-b", "token")]
+    kept = [file_of("gw-b", "token")]
     agent, gateway = (vm.out(f"systemctl show -P MainPID {quote(unit)}") for unit in
                       ("causeway.service", instance("gw-b")))
     private = [f"/proc/{agent}/environ", f"/proc/{agent}/mem", f"/proc/{gateway}/environ", f"/proc/{gateway}/mem"]
@@ -41,6 +45,42 @@ def keys_are_readable_by_their_service_only(world):
 def as_user(user, script):
     """A script as another user, with that user's own groups."""
     return f"setpriv --reuid={user} --regid=$(id -g {user}) --init-groups sh -c {quote(script)}"
+
+
+def the_agents_token_is_changed_without_a_restart(world):
+    """A new one is installed over the old, which is then deleted: the agent reads on as the same process."""
+    vm = world.machine
+    agent, cursor = vm.out("systemctl show -P MainPID causeway"), mark(vm)
+    world.tokens["agent-2"] = str(uuid.uuid4())
+    world.grant("agent-2", "causeway-agent", "")
+    world.hand_token("agent-2")
+    world.stir()
+    until("the agent has read it", lambda: "was read again" in since(vm, "causeway", cursor), 30, 0.2)
+    _, old = vm.http("GET", "http://127.0.0.1:8500/v1/acl/token/self", None, {"X-Consul-Token": world.tokens["agent"]})
+    world.ask("DELETE", f"/v1/acl/token/{json.loads(old)['AccessorID']}")
+    world.stir()
+    vm.out(f"systemctl restart {quote(instance('gw-b'))}")
+    healthy(world)
+    if vm.out("systemctl show -P MainPID causeway") != agent:
+        raise Failure("the agent was started again")
+    return ""
+
+
+def a_credential_is_handed_over(world):
+    """The other way: a copy that systemd makes, which nobody but the agent sees."""
+    vm = world.machine
+    copy = "/run/credentials/causeway.service/credentials_consul-token"
+    vm.write("/etc/causeway/credentials/consul-token", vm.out(f"cat {AGENT_TOKEN}"), 0o600)
+    try:
+        with changed(world, "/etc/causeway/agent.toml", f'[consul]\ntoken_file = "{copy}"\n'):
+            vm.out("systemctl restart causeway")
+            healthy(world)
+            for user in ("nobody", "causeway-envoy"):
+                if vm.sh(as_user(user, f"head -c 1 {copy}"), check=False).returncode == 0:
+                    raise Failure(f"{user} can read {copy}")
+    finally:
+        vm.out("rm /etc/causeway/credentials/consul-token")
+    return ""
 
 
 def an_instance_sees_no_other_instance(world):
@@ -109,5 +149,6 @@ def no_secret_is_shown(world):
     return f"{len(needles)} secrets in {len(places)} places"
 
 
-CASES = [keys_are_readable_by_their_service_only, an_instance_sees_no_other_instance,
+CASES = [keys_are_readable_by_their_service_only, the_agents_token_is_changed_without_a_restart,
+         a_credential_is_handed_over, an_instance_sees_no_other_instance,
          a_ca_kept_here_is_hidden_from_the_agent, no_secret_is_shown]

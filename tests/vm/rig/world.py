@@ -26,6 +26,8 @@ ADMIN_PORT = {"client-sidecar-proxy": 19001}
 PASSING = {"status": "passing"}
 WEB = "http://127.0.0.1:5001/"
 FAR = "http://127.0.0.1:5002/"
+WEB_DEFAULTS = {"Kind": "service-defaults", "Name": "web", "Protocol": "http"}
+AGENT_TOKEN = "/etc/causeway/secrets/consul-token"
 
 CONSUL_UNIT = """\
 [Unit]
@@ -173,7 +175,7 @@ class World:
                         "systemctl enable --now --no-block consul far-consul")
         until("Consul has a leader", lambda: self.ask("GET", "/v1/status/leader") not in ("", None), 40)
         until("Consul knows its management token", self.has_management, 40)
-        self.ask("PUT", "/v1/config", {"Kind": "service-defaults", "Name": "web", "Protocol": "http"})
+        self.ask("PUT", "/v1/config", WEB_DEFAULTS)
         self.ask("POST", "/v1/connect/intentions",
                  {"SourceName": "*", "DestinationName": "*", "Action": "allow"})
         self.grant("agent", "causeway-agent", "")
@@ -197,9 +199,8 @@ class World:
     def hand_out(self):
         """What an administrator writes: the agent's configuration and token, each Envoy's settings and token."""
         vm = self.machine
-        token = "/run/credentials/causeway.service/credentials_consul-token"
-        vm.write("/etc/causeway/credentials/consul-token", self.tokens["agent"] + "\n", 0o600)
-        vm.write("/etc/causeway/agent.toml", f'[consul]\ntoken_file = "{token}"\n')
+        self.hand_token("agent")
+        vm.write("/etc/causeway/agent.toml", f'[consul]\ntoken_file = "{AGENT_TOKEN}"\n')
         for proxy in ENVOYS:
             settings = "ENVOY_ARGS=--concurrency 1\nDRAIN_WAIT=15s\n"
             if proxy in ADMIN_PORT:
@@ -210,6 +211,16 @@ class World:
                             f"--wan-address {address}:8443\n"
             vm.write(file_of(proxy, "env"), settings, 0o644)
             vm.write(file_of(proxy, "token"), self.tokens[proxy] + "\n", 0o600)
+
+    def hand_token(self, name):
+        """Gives the agent a token as the documentation says; it need not run, and may."""
+        vm = self.machine
+        vm.write("/root/token", self.tokens[name] + "\n", 0o600)
+        vm.out(f"install -m 0640 -g causeway /root/token {AGENT_TOKEN} && rm /root/token")
+
+    def stir(self):
+        """Writes what is there already: whoever watches it asks again."""
+        self.ask("PUT", "/v1/config", WEB_DEFAULTS)
 
     # -- questions
 
