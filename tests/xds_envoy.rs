@@ -69,14 +69,22 @@ pub(crate) fn envoy_binary() -> PathBuf {
 }
 
 pub(crate) fn bootstrap(proxy: &str, socket: &Path) -> serde_json::Value {
-    bootstrap_over(Transport::DeltaAds, proxy, socket)
+    bootstrap_over(Transport::DeltaAds, None, proxy, socket)
 }
 
-fn bootstrap_over(transport: Transport, proxy: &str, socket: &Path) -> serde_json::Value {
-    let api = json!({
+fn bootstrap_over(
+    transport: Transport,
+    token: Option<&str>,
+    proxy: &str,
+    socket: &Path,
+) -> serde_json::Value {
+    let mut api = json!({
         "api_type": transport.api_type(), "transport_api_version": "V3", "set_node_on_first_message_only": true,
         "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}],
     });
+    if let Some(token) = token {
+        api["grpc_services"][0]["initial_metadata"] = json!([{"key": "x-consul-token", "value": token}]);
+    }
     let mut source = json!({"resource_api_version": "V3", "initial_fetch_timeout": "0s"});
     let mut dynamic = json!({});
     if transport.is_ads() {
@@ -136,12 +144,17 @@ impl Rig {
     }
 
     pub(crate) async fn over(transport: Transport, resources: Vec<Resource>) -> Self {
+        Self::presenting(None, transport, resources).await
+    }
+
+    /// With a token in its bootstrap, without which it is given nothing.
+    async fn presenting(token: Option<&str>, transport: Transport, resources: Vec<Resource>) -> Self {
         let count = resources.len();
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("xds.sock");
-        let source = Source::default();
+        let source = token.map(Source::demanding).unwrap_or_default();
         let server = Server::start(&socket, &source);
-        let envoy = run(dir.path(), &bootstrap_over(transport, PROXY, &socket));
+        let envoy = run(dir.path(), &bootstrap_over(transport, token, PROXY, &socket));
         let snapshot = Arc::new(Snapshot::empty());
         let mut rig = Self { dir, source, snapshot, server: Some(server), _envoy: envoy };
         rig.offer(resources);
@@ -354,6 +367,19 @@ async fn envoy_follows_over_delta_without_ads() {
 #[tokio::test]
 async fn envoy_follows_over_state_of_the_world_without_ads() {
     follows_over(Transport::Sotw).await;
+}
+
+/// Endpoints, routes and secrets come over streams that resources name: on those too the token is presented.
+#[tokio::test]
+async fn envoy_presents_its_token_on_every_stream_without_ads() {
+    for transport in [Transport::Delta, Transport::Sotw] {
+        let rig = Rig::presenting(Some("of-this-envoy"), transport, world()).await;
+        let streams = rig.server().board.streams();
+        let kinds: BTreeSet<_> = streams.iter().flat_map(|it| &it.types).map(|it| it.kind.as_str()).collect();
+        assert_eq!(kinds, BTreeSet::from(["CDS", "EDS", "LDS", "RDS", "SDS"]), "{transport:?}");
+        let metrics = rig.server().metrics();
+        assert!(metrics.contains("causeway_xds_streams_refused_total 0"), "{transport:?}: {metrics}");
+    }
 }
 
 #[tokio::test]

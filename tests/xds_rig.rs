@@ -46,9 +46,15 @@ pub(crate) const SPIFFE_DB: &str = "spiffe://td.consul/ns/default/dc/dc1/svc/db"
 pub(crate) struct Source {
     offers: Arc<Mutex<BTreeMap<ProxyId, watch::Sender<Offer>>>>,
     held: Arc<AtomicUsize>,
+    demanded: Option<SecretText>,
 }
 
 impl Source {
+    /// One that denies streams which do not present this token.
+    pub(crate) fn demanding(token: &str) -> Self {
+        Self { demanded: Some(token.into()), ..Self::default() }
+    }
+
     pub(crate) fn offer(&self, proxy: &str, offer: Offer) {
         self.sender(&ProxyId::from(proxy)).send_replace(offer);
     }
@@ -65,9 +71,13 @@ impl Source {
 }
 
 impl ProxySource for Source {
-    fn attach(&self, proxy: &ProxyId, _token: Option<SecretText>) -> Attached {
+    fn attach(&self, proxy: &ProxyId, token: Option<SecretText>) -> Attached {
         self.held.fetch_add(1, Ordering::SeqCst);
-        Attached { offers: self.sender(proxy).subscribe(), hold: Box::new(Hold(self.held.clone())) }
+        let is_denied = self.demanded.is_some() && token != self.demanded;
+        let denied = || Offer::Denied { unauthenticated: true, message: "another token is due".into() };
+        let sender = if is_denied { watch::Sender::new(denied()) } else { self.sender(proxy) };
+        let offers = sender.subscribe();
+        Attached { offers, hold: Box::new((Hold(self.held.clone()), is_denied.then_some(sender))) }
     }
 }
 

@@ -20,7 +20,7 @@ mod tests;
 
 use envoy_types::{pb::google::protobuf::Any, util::pack_any};
 
-use crate::xds::resource::Resource;
+use crate::{model::secret::SecretText, xds::resource::Resource};
 
 /// Where Envoy is told to fetch what a resource names: endpoints, routes and secrets.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +33,9 @@ pub enum Source {
         protocol: Protocol,
         /// The cluster in Envoy's bootstrap that leads to this agent.
         cluster: String,
+        /// What the client presents and is to present on those streams too. It is the client's own, so a resource
+        /// with it is for no other stream.
+        token: Option<SecretText>,
     },
 }
 
@@ -44,6 +47,9 @@ pub enum Protocol {
     /// Everything of a type.
     StateOfTheWorld,
 }
+
+/// The metadata under which a stream presents its Consul token, as to Consul's own xDS.
+pub const TOKEN_HEADER: &str = "x-consul-token";
 
 /// The resource as what travels in a discovery response over ADS: its type URL and its bytes.
 pub fn encode(resource: &Resource) -> Any {

@@ -114,16 +114,16 @@ impl Entry {
 
     /// Its protobuf bytes for a client that fetches from there what the resource names. The version is the same in
     /// every form: it is taken from the resource. Encoded once for each form, but for clusters under names of the
-    /// client's own: those are its to choose, and would be kept without end.
+    /// client's own: those are its to choose, and would be kept without end. A form with a token is kept nowhere.
     pub fn bytes(&self, source: &Source) -> Bytes {
         let names_sources = matches!(self.key.kind, Kind::Cluster | Kind::Listener);
-        let Source::Services { protocol, cluster } = source else { return self.any.clone() };
+        let Source::Services { protocol, cluster, token } = source else { return self.any.clone() };
         if !names_sources {
             return self.any.clone();
         }
         let encoded = || Bytes::from(encode_for(&self.resource, source).value);
         match protocol {
-            _ if cluster != XDS_CLUSTER => encoded(),
+            _ if cluster != XDS_CLUSTER || token.is_some() => encoded(),
             Protocol::Delta => self.without_ads.delta.get_or_init(encoded).clone(),
             Protocol::StateOfTheWorld => self.without_ads.state_of_the_world.get_or_init(encoded).clone(),
         }

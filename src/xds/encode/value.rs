@@ -4,7 +4,7 @@ use envoy_types::pb::{
     envoy::{
         config::core::v3::{
             Address as Message, AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource,
-            DataSource, GrpcService, Pipe, SocketAddress, address,
+            DataSource, GrpcService, HeaderValue, Pipe, SocketAddress, address,
             api_config_source::ApiType,
             config_source::ConfigSourceSpecifier,
             data_source,
@@ -16,9 +16,12 @@ use envoy_types::pb::{
     google::protobuf::{BoolValue, Duration, UInt32Value},
 };
 
-use crate::xds::{
-    encode::{Protocol, Source},
-    resource::address::Address,
+use crate::{
+    model::secret::SecretText,
+    xds::{
+        encode::{Protocol, Source, TOKEN_HEADER},
+        resource::address::Address,
+    },
 };
 
 const MILLIS_PER_SECOND: u64 = 1_000;
@@ -64,8 +67,8 @@ fn socket(host: &str, port: u16) -> address::Address {
 pub(super) fn config_source(source: &Source) -> ConfigSource {
     let specifier = match source {
         Source::Ads => ConfigSourceSpecifier::Ads(AggregatedConfigSource::default()),
-        Source::Services { protocol, cluster } => {
-            ConfigSourceSpecifier::ApiConfigSource(services(*protocol, cluster))
+        Source::Services { protocol, cluster, token } => {
+            ConfigSourceSpecifier::ApiConfigSource(services(*protocol, cluster, token.as_ref()))
         }
     };
     ConfigSource {
@@ -75,11 +78,16 @@ pub(super) fn config_source(source: &Source) -> ConfigSource {
     }
 }
 
-/// Carries no token: it would stand in what Envoy shows of its configuration.
-fn services(protocol: Protocol, cluster: &str) -> ApiConfigSource {
+/// Envoy shows the token with its configuration, as it shows it with its bootstrap, from where it came.
+fn services(protocol: Protocol, cluster: &str, token: Option<&SecretText>) -> ApiConfigSource {
     let api_type = match protocol {
         Protocol::Delta => ApiType::DeltaGrpc,
         Protocol::StateOfTheWorld => ApiType::Grpc,
+    };
+    let header = |token: &SecretText| HeaderValue {
+        key: TOKEN_HEADER.to_owned(),
+        value: token.expose().to_owned(),
+        ..HeaderValue::default()
     };
     let envoy = EnvoyGrpc { cluster_name: cluster.to_owned(), ..EnvoyGrpc::default() };
     ApiConfigSource {
@@ -87,6 +95,7 @@ fn services(protocol: Protocol, cluster: &str) -> ApiConfigSource {
         transport_api_version: ApiVersion::V3.into(),
         grpc_services: vec![GrpcService {
             target_specifier: Some(TargetSpecifier::EnvoyGrpc(envoy)),
+            initial_metadata: token.map(header).into_iter().collect(),
             ..GrpcService::default()
         }],
         set_node_on_first_message_only: true,

@@ -2,10 +2,13 @@
 
 use tonic::Status;
 
-use crate::xds::{
-    encode::Source,
-    resource::Kind,
-    server::{convert, wire::Wire},
+use crate::{
+    model::secret::SecretText,
+    xds::{
+        encode::Source,
+        resource::Kind,
+        server::{convert, wire::Wire},
+    },
 };
 
 /// Which types a stream is for.
@@ -43,11 +46,11 @@ impl Scope {
     }
 
     /// Without ADS the resources name the services that the client itself uses: one that has no ADS stream refuses
-    /// those that name it.
-    pub(super) fn source<W: Wire>(self, request: &W) -> Source {
+    /// those that name it. There it presents the token of the stream that named them.
+    pub(super) fn source<W: Wire>(self, request: &W, token: Option<SecretText>) -> Source {
         match (self, request.node()) {
             (Self::Only(_), Some(node)) => {
-                Source::Services { protocol: W::PROTOCOL, cluster: convert::xds_cluster(node) }
+                Source::Services { protocol: W::PROTOCOL, cluster: convert::xds_cluster(node), token }
             }
             (Self::All, _) | (_, None) => Source::Ads,
         }

@@ -23,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming, service::Routes};
 use crate::{
     model::secret::SecretText,
     xds::{
+        encode::TOKEN_HEADER,
         resource::Kind,
         server::{
             MAX_REQUEST_BYTES, MAX_RESPONSE_BYTES, body::Aside, connection::Carrier, scope::Scope,
@@ -30,9 +31,6 @@ use crate::{
         },
     },
 };
-
-/// The metadata under which a stream presents its Consul token, as to Consul's own xDS.
-const TOKEN: &str = "x-consul-token";
 
 /// What tonic is given to send: the responses themselves go past it, as [`Aside`].
 type Nothing<M> = tokio_stream::Empty<Result<M, Status>>;
@@ -64,7 +62,7 @@ impl Discovery {
 
 /// The Consul token that the client presents.
 fn token<T>(request: &Request<T>) -> Result<Option<SecretText>, Status> {
-    let Some(value) = request.metadata().get(TOKEN) else { return Ok(None) };
+    let Some(value) = request.metadata().get(TOKEN_HEADER) else { return Ok(None) };
     let text = value.to_str().map_err(|_| {
         Status::unauthenticated("x-consul-token is not text: start Envoy with the token as Consul gave it")
     })?;

@@ -209,14 +209,14 @@ impl<W: Wire> Session<W> {
         let Opening { stream, scope, token, leave } = opening;
         let proxy = ProxyId::from(&node.id);
         tracing::Span::current().record("proxy", proxy.as_str());
-        let Attached { offers, hold } = shared.source.attach(&proxy, token);
+        let Attached { offers, hold } = shared.source.attach(&proxy, token.clone());
         let subscription = Subscription::new(stream, W::VARIANT);
         let shown = Arc::new(Showing::new(stream, proxy, convert::envoy_version(node), subscription));
         Ok(Self {
             place: shared.board.place(stream, shown.clone()),
             shown,
             scope,
-            source: scope.source(first),
+            source: scope.source(first, token),
             offers,
             _hold: hold,
             responses,

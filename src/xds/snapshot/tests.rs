@@ -64,7 +64,8 @@ fn what_a_client_without_ads_is_sent_is_encoded_once() {
         keepalive: None,
     });
     let snapshot = Snapshot::empty().next(draft([cluster, route("a", "db")]));
-    let services = |protocol, cluster: &str| Source::Services { protocol, cluster: cluster.into() };
+    let services =
+        |protocol, cluster: &str| Source::Services { protocol, cluster: cluster.into(), token: None };
     let delta = services(Protocol::Delta, XDS_CLUSTER);
     let sotw = services(Protocol::StateOfTheWorld, XDS_CLUSTER);
     let db = snapshot.get(&Key::new(Kind::Cluster, "db")).unwrap();
@@ -75,6 +76,14 @@ fn what_a_client_without_ads_is_sent_is_encoded_once() {
     for (n, form) in forms.iter().enumerate() {
         assert!(!forms[..n].contains(form), "{n}");
     }
+    let presented = Source::Services {
+        protocol: Protocol::Delta,
+        cluster: XDS_CLUSTER.into(),
+        token: Some("of-one-client".into()),
+    };
+    let holds_it = |bytes: &[u8]| bytes.windows(13).any(|part| part == b"of-one-client");
+    assert!(holds_it(&db.bytes(&presented)), "for the client that presented it");
+    assert!(!holds_it(&db.bytes(&delta)) && !holds_it(&db.any), "and for no other");
     // A route names no source.
     let route = snapshot.get(&Key::new(Kind::Route, "a")).unwrap();
     assert_eq!(route.bytes(&sotw).as_ptr(), route.any.as_ptr());
