@@ -2,12 +2,13 @@
 //!
 //! One lab of three servers in each datacenter, with links that can be cut, has the faults one after the other. Each is
 //! judged four ways: by requests inside the datacenter and over the link, by the endpoints that the Envoys show in their
-//! admin interfaces, by the agents' own word that they have heard Consul again, and by what the Envoys have afterwards against
-//! what is intended for them. The run fills the table of
+//! admin interfaces (against the catalogs' checks, where one turned unhealthy), by the agents' own word that they have heard
+//! Consul again, and by what the Envoys have afterwards against what is intended for them. The run fills the table of
 //! `docs/reliability.md` with `UPDATE_RELIABILITY=1`; without, only the table's list of faults is compared.
 
 mod agent;
 mod answers;
+mod checks;
 mod consul;
 mod faulty;
 mod flow;

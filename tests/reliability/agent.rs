@@ -174,9 +174,10 @@ async fn one_resource_refused(world: &mut World) {
 }
 
 async fn envoy_killed(world: &mut World) {
-    let fault = Fault { name: "the client's Envoy killed", whole: Whole::Neither, spared: &[CLIENT] };
+    let fault = Fault { name: "the client's Envoy killed", whole: Whole::Neither, spared: &[] };
     let begin = async |world: &World| -> anyhow::Result<String> {
         world.rig.lab.kill(CLIENT, "envoy").await?;
+        world.envoy_ended(CLIENT);
         world.far_fails().await?;
         Ok("its requests fail until it is started again".to_owned())
     };

@@ -8,7 +8,10 @@ use http::Method;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::reliability::world::{CLIENT, Fault, Whole, World};
+use crate::reliability::{
+    watch::Spared,
+    world::{CLIENT, Fault, Whole, World},
+};
 
 /// A question that every server of a working datacenter answers at once.
 const ASK: Duration = Duration::from_secs(5);
@@ -72,8 +75,9 @@ async fn agent_stopped(world: &mut World) {
     let begin = async |world: &World| -> anyhow::Result<String> {
         world.rig.lab.signal(NODE, "consul", Signal::SIGSTOP)?;
         health_of(world, NODE, "critical").await?;
+        world.overdue_at(NODE).await?;
         world.more(20).await?;
-        Ok("the only gateway's node is critical in the catalog; traffic goes on through it".to_owned())
+        Ok("the gateway's node is critical in the catalog, and its Causeway's questions hang until their deadline; traffic goes on through it".to_owned())
     };
     let end = async |world: &World| -> anyhow::Result<()> {
         world.rig.lab.signal(NODE, "consul", Signal::SIGCONT)?;
@@ -145,7 +149,10 @@ async fn older_state_restored(world: &mut World) {
     let fault = Fault {
         name: "`consul snapshot restore` to an older state",
         whole: Whole::Both,
-        spared: &[CLIENT, "primary-gateway"],
+        spared: &[
+            Spared { envoy: CLIENT, lists: "api." },
+            Spared { envoy: "primary-gateway", lists: "api." },
+        ],
     };
     let begin = async |world: &World| -> anyhow::Result<String> {
         let server = world.rig.lab.leader("primary").await?.name.clone();

@@ -7,7 +7,10 @@ use causeway::lab::relay::{Direction, LinkState, Slow};
 
 use crate::{
     lab::live,
-    reliability::world::{CLIENT, Fault, Whole, World},
+    reliability::{
+        watch::Spared,
+        world::{CLIENT, Fault, Whole, World},
+    },
 };
 
 /// Into the datacenter with the service that requests over the link want.
@@ -36,12 +39,12 @@ async fn broken_links(world: &mut World) {
         let begin = async |world: &World| -> anyhow::Result<String> {
             world.rig.lab.link(LINK)?.set(state).await?;
             world.far_fails().await?;
-            if state != LinkState::Cut {
+            if state == LinkState::Reset {
                 return Ok("requests over the link fail".to_owned());
             }
             // Consul has no deadline of its own on the way: until Causeway's is over no read has failed.
-            world.silence_at(CLIENT).await?;
-            Ok("requests over the link fail; Causeway's reads hang, and fail in the end".to_owned())
+            world.overdue_at(CLIENT).await?;
+            Ok("requests over the link fail; Causeway's reads hang until their deadline".to_owned())
         };
         world.fault(fault, begin, open).await;
     }
@@ -80,13 +83,14 @@ async fn open(world: &World) -> anyhow::Result<()> {
 }
 
 async fn gateway_killed(world: &mut World, gateway: &'static str) {
-    let (name, spared): (_, &[&str]) = match gateway {
-        "primary-gateway" => ("the client's gateway killed", &["primary-gateway"]),
-        _ => ("the other datacenter's gateway killed", &["secondary-gateway"]),
+    let name = match gateway {
+        "primary-gateway" => "the client's gateway killed",
+        _ => "the other datacenter's gateway killed",
     };
-    let fault = Fault { name, whole: Whole::Near, spared };
+    let fault = Fault { name, whole: Whole::Near, spared: &[] };
     let begin = async |world: &World| -> anyhow::Result<String> {
         world.rig.lab.kill(gateway, "envoy").await?;
+        world.envoy_ended(gateway);
         world.far_fails().await?;
         Ok("requests over the link fail".to_owned())
     };
@@ -100,7 +104,7 @@ async fn gateway_moves(world: &mut World) {
     let fault = Fault {
         name: "the other datacenter's gateway changes its address",
         whole: Whole::Both,
-        spared: &["primary-gateway"],
+        spared: &[Spared { envoy: "primary-gateway", lists: "secondary." }],
     };
     let begin = async |world: &World| -> anyhow::Result<String> {
         let node = world.rig.lab.node("secondary-gateway")?;

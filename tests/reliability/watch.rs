@@ -1,4 +1,5 @@
-//! Looks at the endpoints of every Envoy without pause: a list that was there must not lose an address.
+//! Looks at the endpoints of every Envoy without pause: a list that was there must lose no address, and no endpoint of it
+//! may turn unhealthy that the catalog does not call so.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use causeway::{
     envoy::admin::Admin,
     lifecycle::{self, Task},
@@ -17,16 +18,52 @@ use crate::lab::rig::{ENVOYS, Rig};
 
 /// Between two looks at all Envoys.
 const LOOK_EVERY: Duration = Duration::from_millis(150);
+/// As Envoy spells it.
+const HEALTHY: &str = "HEALTHY";
 
-/// The addresses of each cluster.
-type Lists = BTreeMap<String, BTreeSet<String>>;
+/// The addresses of each cluster, with the health that EDS gave them.
+type Lists = BTreeMap<String, BTreeMap<String, String>>;
+
+/// Lists of one Envoy that a fault changes by right: those whose name has this in it.
+#[derive(Clone, Copy)]
+pub(super) struct Spared {
+    pub(super) envoy: &'static str,
+    pub(super) lists: &'static str,
+}
+
+/// An endpoint that was healthy and was shown as something else.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Turned {
+    pub(super) envoy: &'static str,
+    pub(super) list: String,
+    pub(super) endpoint: String,
+}
+
+/// What was seen since a fault began.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    /// Lists that lost an address.
+    pub(super) lost: Vec<String>,
+    /// Endpoints that turned: whether by right, the catalog tells.
+    pub(super) turned: Vec<Turned>,
+}
+
+struct Wanted {
+    endpoints: BTreeMap<String, String>,
+    /// Its Envoy was started anew, and has not shown it whole yet.
+    is_awaited: bool,
+}
 
 #[derive(Default)]
 struct Seen {
-    /// What each Envoy had when the fault began; nobody is looked at that is not in it.
-    wanted: BTreeMap<&'static str, Lists>,
-    looks: usize,
+    /// Looks that began in an earlier turn are of before, and not heard.
+    turn: u64,
+    /// What each Envoy had when the fault began.
+    wanted: BTreeMap<&'static str, BTreeMap<String, Wanted>>,
+    /// How often each Envoy answered.
+    looks: BTreeMap<&'static str, usize>,
     lost: BTreeSet<String>,
+    turned: BTreeSet<Turned>,
 }
 
 pub(super) struct Watch {
@@ -43,10 +80,11 @@ impl Watch {
         let (looked, into) = (envoys.clone(), seen.clone());
         let _task = lifecycle::spawn("test.watch", async move {
             loop {
-                for (node, admin) in &looked {
+                for (&node, admin) in &looked {
+                    let turn = into.lock().unwrap().turn;
                     // An Envoy that does not answer has no list to judge.
                     if let Ok(lists) = lists(admin).await {
-                        into.lock().unwrap().take(node, &lists);
+                        into.lock().unwrap().take(node, &lists, turn);
                     }
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -55,35 +93,78 @@ impl Watch {
         Ok(Self { envoys, seen, _task })
     }
 
-    /// From now on the present lists must not shrink, but at the Envoys that the fault itself ends or changes.
-    pub(super) async fn begin(&self, spared: &[&str]) -> anyhow::Result<()> {
+    /// From now on the present lists must stay as they are, but those that the fault itself changes.
+    pub(super) async fn begin(&self, spared: &[Spared]) -> anyhow::Result<()> {
         let mut wanted = BTreeMap::new();
-        for (node, admin) in self.envoys.iter().filter(|(node, _)| !spared.contains(node)) {
+        for (node, admin) in &self.envoys {
             let lists = lists(admin).await.with_context(|| format!("the endpoints at {node}"))?;
-            anyhow::ensure!(lists.values().any(|list| !list.is_empty()), "{node} has no endpoints");
-            wanted.insert(*node, lists);
+            ensure!(lists.values().any(|list| !list.is_empty()), "{node} has no endpoints");
+            let is_spared =
+                |list: &String| spared.iter().any(|it| it.envoy == *node && list.contains(it.lists));
+            let judged = lists.into_iter().filter(|(list, _)| !is_spared(list));
+            let judged = judged.map(|(list, endpoints)| (list, Wanted { endpoints, is_awaited: false }));
+            wanted.insert(*node, judged.collect::<BTreeMap<_, _>>());
         }
-        *self.seen.lock().unwrap() = Seen { wanted, ..Seen::default() };
+        for it in spared {
+            ensure!(wanted.contains_key(it.envoy), "there is no Envoy of {}", it.envoy);
+        }
+        let mut seen = self.seen.lock().unwrap();
+        *seen = Seen { turn: seen.turn + 1, wanted, ..Seen::default() };
         Ok(())
     }
 
-    /// How often an Envoy was looked at, and what it had lost.
-    pub(super) fn judge(&self) -> (usize, Vec<String>) {
+    /// This Envoy has ended: the next one there is judged by each list from when it is whole again.
+    pub(super) fn ended(&self, node: &str) {
+        let mut seen = self.seen.lock().unwrap();
+        seen.turn += 1;
+        for list in seen.wanted.get_mut(node).into_iter().flat_map(BTreeMap::values_mut) {
+            list.is_awaited = true;
+        }
+    }
+
+    /// Looks once more at every Envoy, and says what was seen.
+    ///
+    /// Errors: an Envoy does not answer, or was never looked at before, or lacks a list since it was started anew.
+    pub(super) async fn judge(&self) -> anyhow::Result<Verdict> {
+        for node in self.envoys.keys() {
+            let looks = self.seen.lock().unwrap().looks.get(node).copied();
+            ensure!(looks.is_some(), "{node}'s Envoy was never looked at");
+        }
+        let turn = self.seen.lock().unwrap().turn;
+        for (&node, admin) in &self.envoys {
+            let lists = lists(admin).await.with_context(|| format!("the endpoints at {node}"))?;
+            self.seen.lock().unwrap().take(node, &lists, turn);
+        }
         let seen = self.seen.lock().unwrap();
-        (seen.looks, seen.lost.iter().cloned().collect())
+        let awaited = |(node, lists): (&&str, &BTreeMap<String, Wanted>)| {
+            let awaited = lists.iter().filter(|(_, list)| list.is_awaited);
+            awaited.map(|(list, _)| format!("{node}: {list} never came back whole")).collect::<Vec<_>>()
+        };
+        let lost = seen.lost.iter().cloned().chain(seen.wanted.iter().flat_map(awaited)).collect();
+        Ok(Verdict { lost, turned: seen.turned.iter().cloned().collect() })
     }
 }
 
 impl Seen {
-    fn take(&mut self, node: &str, now: &Lists) {
-        let Some(wanted) = self.wanted.get(node) else { return };
-        self.looks += 1;
-        for (cluster, wanted) in wanted {
-            let none = BTreeSet::new();
-            let missing: Vec<_> = wanted.difference(now.get(cluster).unwrap_or(&none)).collect();
-            if !missing.is_empty() {
-                self.lost.insert(format!("{node}: {cluster} lost {missing:?}"));
+    fn take(&mut self, node: &'static str, now: &Lists, turn: u64) {
+        let Some(wanted) = self.wanted.get_mut(node).filter(|_| turn == self.turn) else { return };
+        *self.looks.entry(node).or_default() += 1;
+        let none = BTreeMap::new();
+        for (name, list) in wanted {
+            let have = now.get(name).unwrap_or(&none);
+            let missing: Vec<_> = list.endpoints.keys().filter(|it| !have.contains_key(*it)).collect();
+            match (missing.is_empty(), list.is_awaited) {
+                (true, _) => list.is_awaited = false,
+                (false, true) => continue,
+                (false, false) => drop(self.lost.insert(format!("{node}: {name} lost {missing:?}"))),
             }
+            let was_healthy = list.endpoints.iter().filter(|(_, health)| *health == HEALTHY);
+            let turned = was_healthy.filter(|(it, _)| have.get(*it).is_some_and(|health| health != HEALTHY));
+            self.turned.extend(turned.map(|(endpoint, _)| Turned {
+                envoy: node,
+                list: name.clone(),
+                endpoint: endpoint.clone(),
+            }));
         }
     }
 }
@@ -93,11 +174,44 @@ async fn lists(admin: &Admin) -> anyhow::Result<Lists> {
     let clusters = all["cluster_statuses"].as_array().context("cluster_statuses")?;
     let list = |cluster: &Value| {
         let hosts = cluster["host_statuses"].as_array().into_iter().flatten();
-        let addresses = hosts.map(|host| {
+        let endpoints = hosts.map(|host| {
             let at = &host["address"]["socket_address"];
-            format!("{}:{}", at["address"].as_str().unwrap_or("?"), at["port_value"])
+            let health = host["health_status"]["eds_health_status"].as_str().unwrap_or("?");
+            (format!("{}:{}", at["address"].as_str().unwrap_or("?"), at["port_value"]), health.to_owned())
         });
-        (cluster["name"].as_str().unwrap_or("?").to_owned(), addresses.collect())
+        (cluster["name"].as_str().unwrap_or("?").to_owned(), endpoints.collect())
     };
     Ok(clusters.iter().map(list).collect())
+}
+
+#[test]
+fn a_list_may_neither_shrink_nor_turn() {
+    const NODE: &str = "gateway";
+    let list = |endpoints: &[(&str, &str)]| -> BTreeMap<String, String> {
+        endpoints.iter().map(|(at, health)| ((*at).to_owned(), (*health).to_owned())).collect()
+    };
+    let lists = |endpoints: &[(&str, &str)]| Lists::from([("api".to_owned(), list(endpoints))]);
+    let whole = [("a:1", HEALTHY), ("b:1", "UNHEALTHY")];
+    let began = || {
+        let wanted = Wanted { endpoints: list(&whole), is_awaited: false };
+        let wanted = BTreeMap::from([(NODE, BTreeMap::from([("api".to_owned(), wanted)]))]);
+        Seen { turn: 2, wanted, ..Seen::default() }
+    };
+    let mut seen = began();
+    seen.take(NODE, &lists(&whole), 2);
+    seen.take(NODE, &lists(&[("a:1", HEALTHY), ("b:1", HEALTHY), ("c:1", HEALTHY)]), 2);
+    seen.take(NODE, &lists(&[]), 1);
+    assert_eq!((seen.looks[NODE], seen.lost.len(), seen.turned.len()), (2, 0, 0));
+    seen.take(NODE, &lists(&[("a:1", "UNHEALTHY"), ("b:1", "UNHEALTHY")]), 2);
+    assert_eq!((seen.lost.len(), seen.turned.first().unwrap().endpoint.as_str()), (0, "a:1"));
+    seen.take(NODE, &Lists::new(), 2);
+    assert_eq!(seen.lost.first().unwrap(), r#"gateway: api lost ["a:1", "b:1"]"#);
+
+    let mut seen = began();
+    seen.wanted.get_mut(NODE).unwrap().get_mut("api").unwrap().is_awaited = true;
+    seen.take(NODE, &lists(&[("a:1", "UNHEALTHY")]), 2);
+    assert_eq!((seen.lost.len(), seen.turned.len()), (0, 0), "not whole yet");
+    seen.take(NODE, &lists(&whole), 2);
+    seen.take(NODE, &lists(&[("a:1", HEALTHY)]), 2);
+    assert_eq!((seen.lost.len(), seen.turned.len()), (1, 0), "whole once");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, ensure};
 use causeway::{
     api::wire::{ProxyStatus, Status},
+    consul::index::MARGIN,
     lab::LabOptions,
     lifecycle,
     xds::status::ResourceState,
@@ -19,9 +20,10 @@ use crate::{
         rig::Rig,
     },
     reliability::{
+        checks::Checks,
         flow::Flow,
         table::{self, Row},
-        watch::Watch,
+        watch::{Spared, Watch},
     },
 };
 
@@ -47,8 +49,8 @@ pub(super) enum Whole {
 pub(super) struct Fault {
     pub(super) name: &'static str,
     pub(super) whole: Whole,
-    /// Envoys whose lists are rightly gone or changed meanwhile.
-    pub(super) spared: &'static [&'static str],
+    /// Lists of endpoints that are rightly gone or changed meanwhile.
+    pub(super) spared: &'static [Spared],
 }
 
 pub(super) struct World {
@@ -75,7 +77,33 @@ impl World {
         let far = rig.lab.node(CLIENT).unwrap().address;
         let (near, far) = (Flow::start(&api.url), Flow::start(&format!("http://{far}:5000/")));
         let watch = Watch::start(&rig).unwrap();
-        Self { rig, api, near, far, watch, rows: Vec::new(), problems: Vec::new() }
+        let world = Self { rig, api, near, far, watch, rows: Vec::new(), problems: Vec::new() };
+        world.shorten_waits().await.unwrap();
+        world
+    }
+
+    /// Gives the client's agent so few connections to Consul that more than half are taken. Then Consul may hold its
+    /// questions for seconds instead of a minute, and a fault lasts beyond their deadline without lasting for minutes. All
+    /// other agents keep the usual waits.
+    async fn shorten_waits(&self) -> anyhow::Result<()> {
+        self.heard().await?;
+        let topics: Vec<String> =
+            self.rig.status(CLIENT).await?.topics.into_iter().map(|it| it.topic).collect();
+        let counted = topics.iter().filter(|it| !it.starts_with("chain/"));
+        let of =
+            |datacenter: &&str| counted.clone().filter(|it| it.ends_with(&format!("@{datacenter}"))).count();
+        let most = ["primary", "secondary"].iter().map(of).max().unwrap_or_default();
+        // Room for some more; and a census would be taken of a datacenter with more than a quarter, which is another way
+        // of waiting.
+        let connections = (topics.len() * 5 / 4).max(4 * most);
+        println!("the client's agent has {} topics, and now {connections} connections", topics.len());
+        let file = self.rig.lab.node(CLIENT)?.dir.join("causeway.toml");
+        let config = std::fs::read_to_string(&file)?;
+        let changed = config.replace("[consul]\n", &format!("[consul]\nmax_connections = {connections}\n"));
+        ensure!(changed != config, "{} has no [consul]", file.display());
+        std::fs::write(&file, changed)?;
+        self.rig.lab.restart(CLIENT, "causeway").await?;
+        self.heard().await
     }
 
     /// Begins a fault, which returns what was seen of it once it has shown, ends it, and waits until all is well.
@@ -110,6 +138,8 @@ impl World {
         begin: impl AsyncFnOnce(&Self) -> anyhow::Result<String>,
         end: impl AsyncFnOnce(&Self) -> anyhow::Result<()>,
     ) -> anyhow::Result<Row> {
+        // Before the lists: what changed since counts as a reason for an endpoint to turn, however late it does.
+        let checks = self.checks().await?;
         self.flows(lifecycle::now()).await.context("before it")?;
         self.watch.begin(fault.spared).await?;
         self.near.clear();
@@ -124,9 +154,7 @@ impl World {
         // Only now is it over: what recovers may break something yet, and no request of before hangs any more.
         let flowed_at = self.flows(ended_at).await.context("traffic after all is well")?;
         let (near, far) = (self.near.tally(), self.far.tally());
-        let (looks, lost) = self.watch.judge();
-        ensure!(looks > 0, "no Envoy was looked at");
-        ensure!(lost.is_empty(), "lists of endpoints shrank: {lost:?}");
+        self.lists_stood(&checks).await?;
         ensure!(
             fault.whole == Whole::Neither || near.failed == 0,
             "requests inside the datacenter failed: {:?}",
@@ -140,6 +168,28 @@ impl World {
         let was_interrupted = near.failed + far.failed > 0;
         let back_after = was_interrupted.then(|| flowed_at.saturating_duration_since(ended_at));
         Ok(Row { name: fault.name.to_owned(), during, near: Some(near), far: Some(far), back_after })
+    }
+
+    /// Judges the lists of endpoints since the fault began, when the catalogs had these checks.
+    async fn lists_stood(&self, before: &Checks) -> anyhow::Result<()> {
+        let verdict = self.watch.judge().await?;
+        ensure!(verdict.lost.is_empty(), "lists of endpoints shrank: {:?}", verdict.lost);
+        if verdict.turned.is_empty() {
+            return Ok(());
+        }
+        let now = self.checks().await?;
+        let wrong: Vec<_> = verdict.turned.iter().filter(|turned| !now.justify(before, turned)).collect();
+        ensure!(wrong.is_empty(), "endpoints turned unhealthy of which Consul said nothing: {wrong:?}");
+        Ok(())
+    }
+
+    async fn checks(&self) -> anyhow::Result<Checks> {
+        self.until("the catalogs' checks", async |world| Ok(Some(Checks::now(&world.rig).await?))).await
+    }
+
+    /// Says that a fault has ended an Envoy: its lists begin anew.
+    pub(super) fn envoy_ended(&self, node: &str) {
+        self.watch.ended(node);
     }
 
     /// Waits until both kinds of requests are answered that began after `since`; when they first were.
@@ -182,6 +232,19 @@ impl World {
         self.until(&format!("{node}'s agent misses something"), async |world| {
             let status = world.rig.status(node).await?;
             Ok(status.topics.iter().find_map(|topic| topic.trouble.clone()))
+        })
+        .await
+    }
+
+    /// Waits until an agent has given up a question that Consul was let wait with: neither an answer nor an end of the
+    /// connection came, and its deadline is over.
+    pub(super) async fn overdue_at(&self, node: &str) -> anyhow::Result<String> {
+        // What Consul is to answer at once has this deadline, and is no such question.
+        let at_once = format!("no answer within {} ms", MARGIN.as_millis());
+        self.until(&format!("a question of {node}'s agent is over its deadline"), async |world| {
+            let status = world.rig.status(node).await?;
+            let mut troubles = status.topics.into_iter().filter_map(|topic| topic.trouble);
+            Ok(troubles.find(|it| it.contains("no answer within") && !it.contains(&at_once)))
         })
         .await
     }
