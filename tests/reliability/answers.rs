@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 
 use crate::reliability::{
     faulty::{Faulty, Spoil},
+    watch::Spared,
     world::{CLIENT, Fault, Whole, World},
 };
 
@@ -20,6 +21,9 @@ const ANSWERS: [(&str, Spoil); 7] = [
     ("Consul's connections end in the middle of an answer", Spoil::Broken),
 ];
 
+/// What Causeway says of such an answer.
+const BECAME_EMPTY: &str = "its answer became empty";
+
 pub(super) async fn all(world: &mut World) {
     let faulty = match between(world).await {
         Ok(faulty) => faulty,
@@ -28,6 +32,7 @@ pub(super) async fn all(world: &mut World) {
     for (name, spoil) in ANSWERS {
         spoilt(world, &faulty, name, spoil).await;
     }
+    emptied(world, &faulty).await;
     silent(world, &faulty).await;
     indexes_go_back(world, &faulty).await;
 }
@@ -64,15 +69,43 @@ fn short(trouble: &str) -> String {
     if trouble.chars().count() > CHARS { line + "…" } else { line }
 }
 
-/// A question may hang for minutes by right, so nobody notices for a while; what changes meanwhile arrives afterwards.
+/// What Consul before 1.11 answers to a token that may not read: nothing tells it from the truth, so Causeway believes it.
+/// That is seen, and what was lost comes back with the lists.
+async fn emptied(world: &mut World, faulty: &Faulty) {
+    let fault = Fault {
+        name: "Consul's lists are empty, and nothing says why (ACLs before 1.11)",
+        whole: Whole::Neither,
+        // An empty text is in every name.
+        spared: &[Spared { envoy: CLIENT, lists: "" }],
+    };
+    let begin = async |world: &World| -> anyhow::Result<String> {
+        faulty.set(Spoil::Emptied)?;
+        world.near_fails().await?;
+        world.far_fails().await?;
+        world
+            .until("Causeway notes that an answer became empty", async |world| {
+                let status = world.rig.status(CLIENT).await?;
+                let mut notes = status.proxies.iter().flat_map(|it| &it.notes);
+                Ok(notes.any(|note| note.contains(BECAME_EMPTY)).then_some(()))
+            })
+            .await?;
+        Ok("Causeway cannot tell them from the truth and believes them; it notes that an answer became empty"
+            .to_owned())
+    };
+    world.fault(fault, begin, async |_| faulty.set(Spoil::Not)).await;
+}
+
+/// Causeway lets Consul wait with a question, and gives it up when that time is over; what changes meanwhile arrives
+/// afterwards.
 async fn silent(world: &mut World, faulty: &Faulty) {
     let fault = Fault { name: "Consul answers nothing at all", whole: Whole::Both, spared: &[] };
     let begin = async |world: &World| -> anyhow::Result<String> {
         faulty.set(Spoil::Silent)?;
         world.api.turn(&world.rig, "api-2", "fail").await?;
+        let trouble = world.overdue_at(CLIENT).await?;
         world.more(60).await?;
         ensure!(world.shows_second("HEALTHY").await?, "Envoy has a change of which nothing was said");
-        Ok("the questions hang; a change meanwhile arrives afterwards".to_owned())
+        Ok(format!("a change meanwhile arrives afterwards; Causeway says: {}", short(&trouble)))
     };
     let end = async |world: &World| -> anyhow::Result<()> {
         faulty.set(Spoil::Not)?;
@@ -82,22 +115,30 @@ async fn silent(world: &mut World, faulty: &Faulty) {
     world.fault(fault, begin, end).await;
 }
 
-/// Each answer is one more reason to ask anew from the beginning: at a bounded rate.
+/// Each answer is a reason to ask anew from the beginning, which costs questions: at a bounded rate, since the new ones
+/// wait at Consul like any other. What changes arrives.
 async fn indexes_go_back(world: &mut World, faulty: &Faulty) {
     const ANSWERS: usize = 20;
     const WINDOW: Duration = Duration::from_secs(2);
-    const MOST_PER_S: f64 = 200.0;
+    /// Fewer than when nothing waits: then each of some twenty questions is asked once or twice a second.
+    const MOST_PER_S: f64 = 30.0;
     let fault = Fault { name: "Consul's indexes go back", whole: Whole::Both, spared: &[] };
     let begin = async |world: &World| -> anyhow::Result<String> {
         faulty.set(Spoil::IndexBack)?;
         world
-            .until("answers with older indexes", async |_| Ok((faulty.spoilt() >= ANSWERS).then_some(())))
+            .until("answers with older indexes, of which Consul had kept some waiting", async |_| {
+                Ok((faulty.spoilt() >= ANSWERS && faulty.waited() > 0).then_some(()))
+            })
             .await?;
         let before = faulty.spoilt();
         tokio::time::sleep(WINDOW).await;
         let rate = (faulty.spoilt() - before) as f64 / WINDOW.as_secs_f64();
         ensure!(rate <= MOST_PER_S, "{rate:.0} questions per second");
-        Ok(format!("Causeway asks anew from the beginning, {rate:.0} questions per second in all"))
+        world.turn_second("fail").await?;
+        world.turn_second("pass").await?;
+        Ok(format!(
+            "changes arrive; Causeway asks anew from the beginning, {rate:.0} questions per second in all"
+        ))
     };
     world.fault(fault, begin, async |_| faulty.set(Spoil::Not)).await;
 }
