@@ -18,14 +18,18 @@ const NO_ANSWER: Duration = Duration::from_secs(2);
 /// More than the agent of a lab ever opens.
 const MANY: u64 = 65_536;
 
-const HOUR: i64 = 3_600;
+const DAY: i64 = 86_400;
+/// Beyond what has an age here: Consul's leaf certificates are valid for three days, and a token's verdict for one.
+const STEP: i64 = 4 * DAY;
+/// What may pass between two looks at a clock.
+const LOOKS: i64 = 60;
 
 pub(super) async fn all(world: &mut World) {
     killed(world).await;
     restarted_without_consul(world).await;
     out_of_descriptors(world).await;
-    clock_stepped(world, "the clock of Causeway steps ahead by an hour", HOUR).await;
-    clock_stepped(world, "the clock of Causeway steps back by an hour", -HOUR).await;
+    clock_stepped(world, "the clock of Causeway steps ahead by four days", STEP).await;
+    clock_stepped(world, "the clock of Causeway steps back by four days", -STEP).await;
     one_resource_refused(world).await;
     envoy_killed(world).await;
 }
@@ -130,20 +134,49 @@ fn limit(pid: u32, descriptors: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// While it runs, and while an instance goes and comes: what is sent then is of the stepped time.
+/// While it runs, and before it starts: its certificates and what it kept on disk are then of another age, or of a time to
+/// come. What is sent meanwhile is of the stepped time.
 async fn clock_stepped(world: &mut World, name: &'static str, seconds: i64) {
     let fault = Fault { name, whole: Whole::Both, spared: &[] };
     let begin = async |world: &World| -> anyhow::Result<String> {
-        let before = world.rig.status(CLIENT).await?.now_ms;
+        let before = now_s(world).await?;
         world.rig.lab.step_clock(CLIENT, seconds)?;
-        let after = world.rig.status(CLIENT).await?.now_ms;
-        let stepped = i64::try_from(after)? - i64::try_from(before)?;
-        ensure!((stepped - seconds * 1_000).abs() < HOUR * 100, "the clock stepped by {stepped} ms");
+        let stepped = now_s(world).await?;
+        ensure!((stepped - before - seconds).abs() < LOOKS, "the clock went from {before} to {stepped}");
+        let valid = leaf_valid_for(world).await?;
+        ensure!(
+            valid < STEP,
+            "a leaf certificate is valid for {valid} s, and the clock stepped by {seconds} s"
+        );
         world.turn_second("fail").await?;
         world.turn_second("pass").await?;
-        Ok("an instance goes and comes back, and Envoy follows".to_owned())
+        world.rig.lab.restart(CLIENT, "causeway").await?;
+        world.heard().await.context("started under the stepped clock")?;
+        let started = now_s(world).await?;
+        ensure!(started >= stepped && started - stepped < DAY, "the clock went from {stepped} to {started}");
+        world.turn_second("fail").await?;
+        world.turn_second("pass").await?;
+        Ok("an instance goes and comes back, and Envoy follows; so it does after a restart of Causeway"
+            .to_owned())
     };
     world.fault(fault, begin, async |world| Ok(world.rig.lab.step_clock(CLIENT, 0)?)).await;
+}
+
+/// What the client's agent takes for the time, in seconds since the Unix epoch.
+async fn now_s(world: &World) -> anyhow::Result<i64> {
+    Ok(i64::try_from(world.rig.status(CLIENT).await?.now_ms / 1_000)?)
+}
+
+/// For how long every leaf certificate is valid at most that the client's Envoy has, in seconds.
+async fn leaf_valid_for(world: &World) -> anyhow::Result<i64> {
+    let all = world.rig.envoy(CLIENT)?.json("/certs").await?;
+    let certificates = all["certificates"].as_array().context("certificates")?.iter();
+    let leaves = certificates.filter_map(|entry| entry["cert_chain"].as_array()?.first());
+    // Whole days, in a text since they are 64 bits wide.
+    let days =
+        leaves.map(|leaf| Ok(leaf["days_until_expiration"].as_str().context("days")?.parse::<i64>()?));
+    let days: Vec<i64> = days.collect::<anyhow::Result<_>>()?;
+    Ok((days.into_iter().max().context("Envoy has a leaf certificate")? + 1) * DAY)
 }
 
 /// An upstream that asks for an address that the machine does not have. All else of the proxy goes on changing.
