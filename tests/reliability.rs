@@ -10,6 +10,7 @@ mod agent;
 mod answers;
 mod checks;
 mod consul;
+mod disk;
 mod faulty;
 mod flow;
 mod network;
@@ -26,6 +27,7 @@ fn traffic_outlives_every_fault() {
         let mut world = World::start().await;
         network::all(&mut world).await;
         agent::all(&mut world).await;
+        disk::full(&mut world).await;
         consul::all(&mut world).await;
         answers::all(&mut world).await;
         world.end().await
