@@ -6,7 +6,11 @@
 //! answer that is a lie in Consul's own form, such as an empty list, is told from the truth by nothing in it: then it is the
 //! guard that holds.
 
+mod asking;
+mod duty;
+mod home;
 mod server;
+mod upkeep;
 mod world;
 
 use std::time::Duration;
@@ -15,11 +19,8 @@ use causeway::sync::replica::machine::Stage;
 
 use self::{
     server::{Asked, Bad, Spot},
-    world::{KEYS, PREFIX, World},
+    world::{KEYS, PREFIX, Plan, World},
 };
-
-/// So rarely that none is done.
-const NO_AUDIT: Duration = Duration::from_secs(3600);
 
 /// Which of the two asks.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,12 @@ enum Way {
     MoveReplica,
     /// The home writes.
     Write,
+    /// The same with a value that stands beside the journal.
+    WriteLarge,
+    /// All data is taken anew, and behind its list the home writes such a value.
+    WriteBehind,
+    /// Nothing: it is asked now and then.
+    Wait,
 }
 
 /// What an answer leads to.
@@ -78,6 +85,7 @@ const EPOCH: Spot = |asked: &Asked<'_>| asked.is_read && asked.path.ends_with("/
 const SENTINEL: Spot = |asked: &Asked<'_>| asked.is_read && asked.path.ends_with("/sentinel");
 const DUTY: Spot = |asked: &Asked<'_>| asked.is_read && asked.path.contains("/duty/");
 const ENTRY: Spot = |asked: &Asked<'_>| asked.is_read && !asked.is_list && asked.path.contains("/log/");
+const BLOB: Spot = |asked: &Asked<'_>| asked.is_read && !asked.is_list && asked.path.contains("/blob/");
 const RIGHTS: Spot = |asked: &Asked<'_>| asked.path == "internal/acl/authorize";
 const TXN: Spot = |asked: &Asked<'_>| asked.path == "txn";
 
@@ -137,6 +145,9 @@ impl World {
             Way::MoveHome => self.move_home(),
             Way::MoveReplica => self.move_replica(),
             Way::Write => self.write().await,
+            Way::WriteLarge => self.write_large().await,
+            Way::WriteBehind => self.write_behind().await,
+            Way::Wait => {}
         }
         self.side(point.side).has_spoiled().await;
         let says = |text: &str| point.words.iter().any(|word| text.contains(word));
@@ -161,6 +172,14 @@ impl World {
             self.assert_intact(&row);
             assert!(then != Then::GoesOn || point.way == Way::MoveHome || retries(self) == before, "{row}");
         }
+    }
+
+    async fn write_behind(&mut self) {
+        self.at_home.hold();
+        self.resync().await;
+        self.at_home.has_held().await;
+        self.write_large().await;
+        self.at_home.let_go();
     }
 
     /// A column: each of these answers at a point.
@@ -212,7 +231,7 @@ impl Point {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_bad_answer_to_a_home_that_sends_a_snapshot_deletes_anything() {
-    let mut world = World::start(NO_AUDIT).await;
+    let mut world = World::start(Plan::default()).await;
     let list = at_home("the list of a snapshot", LIST, Way::Resync, &[PREFIX, "would be deleted"]).each();
     world.column(&list, OF_LISTS, |bad| if is_lie(bad) { Then::Holds } else { Then::Retries }).await;
     let head = at_home("the head at a snapshot", HEAD, Way::Resync, &["head"]);
@@ -221,6 +240,13 @@ async fn no_bad_answer_to_a_home_that_sends_a_snapshot_deletes_anything() {
     world.column(&after, OF_KEYS, |_| Then::Retries).await;
     let sentinel = at_home("the sentinel at a snapshot", SENTINEL, Way::Resync, &["sentinel"]);
     world.column(&sentinel, &[Bad::Missing, Bad::Denied, Bad::Failed], |_| Then::Retries).await;
+    let behind: [(_, Spot, &'static [&'static str], _); 2] = [
+        ("the entries behind the list of a snapshot", LOG, &["/log/"], OF_LISTS),
+        ("the values behind the list of a snapshot", BLOB, &["/blob/"], OF_KEYS),
+    ];
+    for (name, spot, words, bads) in behind {
+        world.column(&at_home(name, spot, Way::WriteBehind, words).each(), bads, |_| Then::Retries).await;
+    }
     let entries = at_home("the entries behind a follower", LOG, Way::Reconnect, &["/log/"]).each();
     world.column(&entries, OF_LISTS, |_| Then::Retries).await;
     world.assert_nothing_was_edited();
@@ -228,7 +254,7 @@ async fn no_bad_answer_to_a_home_that_sends_a_snapshot_deletes_anything() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_bad_answer_to_a_home_that_takes_over_deletes_anything() {
-    let mut world = World::start(NO_AUDIT).await;
+    let mut world = World::start(Plan::default()).await;
     let list = at_home("the list of a takeover", LIST, Way::MoveHome, &[PREFIX]);
     world.column(&list, OF_LISTS, |bad| if is_lie(bad) { Then::GoesOn } else { Then::HomeWaits }).await;
     let keys: [(_, _, &'static [&'static str]); 5] = [
@@ -248,7 +274,7 @@ async fn no_bad_answer_to_a_home_that_takes_over_deletes_anything() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_bad_answer_to_a_replica_that_copies_deletes_anything() {
-    let mut world = World::start(NO_AUDIT).await;
+    let mut world = World::start(Plan::default()).await;
     let copy = at_replica("the list of a copy", LIST, Way::Resync, &[PREFIX, "/held/"]).each();
     world.column(&copy, OF_LISTS, told_unless_lied).await;
     let rights = at_replica("the rights on a list", RIGHTS, Way::Resync, &["authorize"]);
@@ -263,7 +289,7 @@ async fn no_bad_answer_to_a_replica_that_copies_deletes_anything() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_bad_answer_to_a_replica_that_takes_over_or_follows_deletes_anything() {
-    let mut world = World::start(NO_AUDIT).await;
+    let mut world = World::start(Plan::default()).await;
     let compare = at_replica("the list of a comparison", LIST, Way::MoveReplica, &[PREFIX, "/held/"]).each();
     world.column(&compare, OF_LISTS, told_unless_lied).await;
     let state = at_replica("the state at a takeover", STATE, Way::MoveReplica, &["/state"]);
@@ -278,7 +304,7 @@ async fn no_bad_answer_to_a_replica_that_takes_over_or_follows_deletes_anything(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_bad_answer_to_an_audit_changes_anything() {
-    let mut world = World::start(Duration::from_millis(20)).await;
+    let mut world = World::start(Plan { audit: Duration::from_millis(20), ..Plan::default() }).await;
     let list = at_replica("the list of an audit", LIST, Way::Reconnect, &[]).each();
     world.column(&list, OF_LISTS, |_| Then::GoesOn).await;
     let marks = at_replica("the marks of an audit", MARKS, Way::Reconnect, &[]).each();

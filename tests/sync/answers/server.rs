@@ -1,5 +1,7 @@
 //! Consul's HTTP API on loopback over a model of one, and answers that say less than the truth, on order.
 
+mod reply;
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -8,9 +10,9 @@ use std::{
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::to_bytes,
     extract::{Request, State},
-    http::{Method, StatusCode},
+    http::Method,
     response::Response,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -24,7 +26,11 @@ use causeway::{
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
-use super::world::{PATIENCE, PREFIX};
+use self::reply::{cut, good, plain, told, with};
+use super::{
+    asking::{Asking, Clock, elsewhere},
+    world::{PATIENCE, PREFIX},
+};
 use crate::sync::consul_model::{Ask, MAX_BODY_BYTES, Shared, Told, under};
 
 const RIGHTS: &str = "/v1/internal/acl/authorize";
@@ -50,6 +56,8 @@ pub(super) enum Bad {
     Cut,
     /// An old one of a server that has lost its leader.
     Stale,
+    /// The session that is asked about is gone.
+    Gone,
 }
 
 /// What is asked.
@@ -60,9 +68,18 @@ pub(super) struct Asked<'a> {
     pub(super) is_list: bool,
     /// Whether all data was listed since answers became bad.
     pub(super) is_behind_list: bool,
+    body: Bytes,
 }
 
 impl Asked<'_> {
+    /// Whether it is a transaction that has all of these in its text.
+    pub(super) fn is_txn_with(&self, texts: &[&str]) -> bool {
+        self.path == "txn" && {
+            let body = String::from_utf8_lossy(&self.body);
+            texts.iter().all(|text| body.contains(text))
+        }
+    }
+
     fn is_list_of_all(&self) -> bool {
         self.is_list && self.path.strip_prefix("kv/") == Some(PREFIX)
     }
@@ -77,13 +94,17 @@ struct Armed {
     /// How often; for ever without a number.
     times: Option<usize>,
     has_listed: bool,
+    /// How many were.
+    met: usize,
 }
 
 struct Inner {
     consul: Shared,
-    armed: Mutex<Option<Armed>>,
+    armed: Mutex<Vec<Armed>>,
     /// How many answers were bad since they were ordered.
     spoiled: watch::Sender<usize>,
+    /// Whether lists of all keys wait before they are sent, and how many do.
+    held: watch::Sender<(bool, usize)>,
     /// Lists of all keys, and of half of them, by their index and length: they rarely change.
     lists: Mutex<BTreeMap<(u64, usize, bool), Bytes>>,
 }
@@ -91,46 +112,94 @@ struct Inner {
 /// A Consul. Dropping it ends it.
 pub(super) struct Server {
     inner: Arc<Inner>,
+    consul: Shared,
+    clock: Clock,
     address: String,
     _task: Task<()>,
 }
 
 impl Server {
     /// Serves this model.
-    pub(super) async fn start(consul: Shared) -> Self {
+    pub(super) async fn start(consul: Shared, clock: Clock) -> Self {
+        match clock {
+            Clock::Runs => Self::serve(consul, clock).await,
+            Clock::Jumps => elsewhere(Self::serve(consul, clock)),
+        }
+    }
+
+    async fn serve(consul: Shared, clock: Clock) -> Self {
         let inner = Arc::new(Inner {
-            consul,
+            consul: consul.timeless(),
             armed: Mutex::default(),
             spoiled: watch::Sender::new(0),
+            held: watch::Sender::new((false, 0)),
             lists: Mutex::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let router = Router::new().fallback(serve).with_state(inner.clone());
         let task = spawn("test.consul", async move { axum::serve(listener, router).await.unwrap() });
-        Self { inner, address, _task: task }
+        Self { inner, consul, clock, address, _task: task }
     }
 
     /// The model.
     pub(super) fn consul(&self) -> &Shared {
-        &self.inner.consul
+        &self.consul
     }
 
     /// A store over it, as the agent has one.
-    pub(super) fn store(&self) -> ConsulStore {
+    pub(super) fn store(&self) -> Asking {
         let address = ConsulAddress::Http { authority: self.address.clone() };
-        ConsulStore::new(Client::new(ConsulSettings { address, ..ConsulSettings::default() }).unwrap())
+        let client = Client::new(ConsulSettings { address, ..ConsulSettings::default() }).unwrap();
+        Asking::new(ConsulStore::new(client), self.consul.clone(), self.clock)
     }
 
     /// From now on these requests get bad answers, so many or all of them.
     pub(super) fn spoil(&self, spot: Spot, bad: Bad, times: Option<usize>) {
+        self.mend();
         self.inner.spoiled.send_replace(0);
-        *self.inner.armed.lock().unwrap() = Some(Armed { spot, bad, times, has_listed: false });
+        self.spoil_too(spot, bad, times);
+    }
+
+    /// And these.
+    pub(super) fn spoil_too(&self, spot: Spot, bad: Bad, times: Option<usize>) {
+        self.inner.armed.lock().unwrap().push(Armed { spot, bad, times, has_listed: false, met: 0 });
     }
 
     /// From now on all answers are good.
     pub(super) fn mend(&self) {
-        *self.inner.armed.lock().unwrap() = None;
+        self.inner.armed.lock().unwrap().clear();
+    }
+
+    /// How many answers were bad since it was ordered.
+    pub(super) fn spoiled(&self) -> usize {
+        *self.inner.spoiled.borrow()
+    }
+
+    /// How often the requests that were named first met a bad answer.
+    pub(super) fn met(&self) -> usize {
+        self.inner.armed.lock().unwrap().first().map_or(0, |armed| armed.met)
+    }
+
+    /// Whether all did that were named.
+    pub(super) fn all_met(&self) -> bool {
+        self.inner.armed.lock().unwrap().iter().all(|armed| armed.met > 0)
+    }
+
+    /// From now on a list of all keys is read, and then waits until it is let go.
+    pub(super) fn hold(&self) {
+        self.inner.held.send_replace((true, 0));
+    }
+
+    /// Waits until a list waits.
+    pub(super) async fn has_held(&self) {
+        let mut held = self.inner.held.subscribe();
+        let held = timeout(PATIENCE, held.wait_for(|(_, waiting)| *waiting > 0)).await;
+        assert!(held.is_ok(), "nobody asked for a list of all keys");
+    }
+
+    pub(super) fn let_go(&self) {
+        self.inner.held.send_replace((false, 0));
     }
 
     /// Waits until an answer was bad.
@@ -157,6 +226,7 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
         path: path.strip_prefix("/v1/").unwrap_or(path),
         is_list: names.contains_key("recurse"),
         is_behind_list: false,
+        body: body.clone(),
     };
     let bad = inner.bad(&mut asked);
     if path == RIGHTS {
@@ -164,7 +234,13 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     }
     let ask = Ask { method: parts.method.to_string(), path: path.to_owned(), query: names, body };
     match bad {
-        None => good(inner.answer(&asked, &ask, false)),
+        None => {
+            let told = inner.answer(&asked, &ask, false);
+            if asked.is_list_of_all() {
+                inner.let_through().await;
+            }
+            good(told)
+        }
         Some(bad) if asked.is_read => inner.bad_read(bad, &asked, &ask),
         Some(bad) => inner.bad_write(bad, &ask),
     }
@@ -173,19 +249,32 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
 impl Inner {
     /// Whether this request gets a bad answer.
     fn bad(&self, asked: &mut Asked<'_>) -> Option<Bad> {
-        let mut armed = self.armed.lock().unwrap();
-        let Armed { spot, bad, times, has_listed } = armed.as_mut()?;
-        asked.is_behind_list = *has_listed;
-        *has_listed |= asked.is_list_of_all();
-        let is_meant = spot(asked) || (*bad == Bad::Hidden && asked.path == "internal/acl/authorize");
-        if !is_meant || *times == Some(0) {
-            return None;
+        let mut found = None;
+        for Armed { spot, bad, times, has_listed, met } in self.armed.lock().unwrap().iter_mut() {
+            asked.is_behind_list = *has_listed;
+            *has_listed |= asked.is_list_of_all();
+            let is_meant = spot(asked) || (*bad == Bad::Hidden && asked.path == "internal/acl/authorize");
+            if !is_meant || *times == Some(0) || found.is_some() {
+                continue;
+            }
+            if let Some(times) = times {
+                *times -= 1;
+            }
+            *met += 1;
+            self.spoiled.send_modify(|spoiled| *spoiled += 1);
+            found = Some(*bad);
         }
-        if let Some(times) = times {
-            *times -= 1;
+        found
+    }
+
+    async fn let_through(&self) {
+        let mut held = self.held.subscribe();
+        if !held.borrow().0 {
+            return;
         }
-        self.spoiled.send_modify(|spoiled| *spoiled += 1);
-        Some(*bad)
+        self.held.send_modify(|(_, waiting)| *waiting += 1);
+        // A closed channel means that the test is over.
+        let _ = held.wait_for(|(is_held, _)| !is_held).await;
     }
 
     fn answer(&self, asked: &Asked<'_>, ask: &Ask, is_half: bool) -> Told {
@@ -256,7 +345,7 @@ impl Inner {
                 let old = with(good(truth), "x-consul-knownleader", "false");
                 with(old, "x-consul-lastcontact", "60000")
             }
-            Bad::Elsewhere | Bad::Denied | Bad::Failed => told(bad),
+            Bad::Elsewhere | Bad::Denied | Bad::Failed | Bad::Gone => told(bad),
         }
     }
 
@@ -279,45 +368,11 @@ impl Inner {
                 let error = json!({"Errors": [{"OpIndex": 0, "What": "Permission denied"}], "Results": null});
                 plain(409, error.to_string())
             }
+            Bad::Gone => {
+                let id = ask.path.rsplit('/').next().unwrap_or_default();
+                plain(404, format!("Session id '{id}' not found"))
+            }
             Bad::Missing | Bad::Elsewhere | Bad::Denied | Bad::Stale => told(bad),
         }
     }
-}
-
-/// What says no by its status.
-fn told(bad: Bad) -> Response {
-    match bad {
-        Bad::Missing => plain(404, ""),
-        Bad::Elsewhere => plain(404, "404 page not found"),
-        Bad::Denied => plain(403, "Permission denied"),
-        _ => plain(500, "rpc error making call: EOF"),
-    }
-}
-
-fn plain(status: u16, body: impl Into<Body>) -> Response {
-    let mut response = Response::new(body.into());
-    *response.status_mut() = StatusCode::from_u16(status).unwrap();
-    response
-}
-
-fn with(mut response: Response, name: &'static str, value: &str) -> Response {
-    response.headers_mut().insert(name, value.parse().unwrap());
-    response
-}
-
-/// As Consul answers.
-fn good(told: Told) -> Response {
-    let response = with(plain(told.status, told.body), "x-consul-knownleader", "true");
-    let response = with(response, "x-consul-lastcontact", "0");
-    match told.index {
-        Some(index) => with(response, "x-consul-index", &index.to_string()),
-        None => response,
-    }
-}
-
-/// The same with half of the body, and then the connection ends.
-fn cut(response: Response, body: &Bytes) -> Response {
-    let half = body.slice(..body.len() / 2);
-    let pieces = [Ok(half), Err(std::io::Error::other("cut"))];
-    response.map(|_| Body::from_stream(futures_util::stream::iter(pieces)))
 }

@@ -16,14 +16,14 @@ use causeway::{
     },
     sync::{
         duty::Holding,
-        home::{Home, HomeSettings, Others, Write},
+        home::{Home, HomeSettings, Others, Write, Written, trim::Keep},
         layout::{Duty, Layout},
         peer::{
             FOLLOW_QUEUE, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, Known, PeerError,
             Peers, Target,
         },
+        refusal::Refusal,
         replica::{Replica, ReplicaSettings, ReplicaStatus, machine::Stage},
-        store::consul::ConsulStore,
     },
 };
 use tokio::{
@@ -31,7 +31,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::server::Server;
+use super::{
+    asking::{Asking, Clock},
+    duty::duty,
+    server::Server,
+};
 use crate::sync::consul_model::{Model, Shared, Snapshot, Waits, under};
 
 pub(super) const PREFIX: &str = "config/";
@@ -40,8 +44,11 @@ pub(super) const PREFIX: &str = "config/";
 pub(super) const KEYS: usize = 127_739;
 
 /// A lock at home, which a replica marks.
-const LOCK: &str = "config/lock";
-const LOCK_FLAGS: u64 = 0x2ddc_cbc0_58a5_0c18;
+pub(super) const LOCK: &str = "config/lock";
+pub(super) const LOCK_FLAGS: u64 = 0x2ddc_cbc0_58a5_0c18;
+
+/// So rarely that none is done.
+const NO_AUDIT: Duration = Duration::from_secs(3600);
 
 /// For whatever takes long when the machine has other work.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
@@ -50,11 +57,11 @@ fn key(n: usize) -> String {
     format!("{PREFIX}{n:06}")
 }
 
-fn layout() -> Layout {
+pub(super) fn layout() -> Layout {
     Layout::new(&PrefixId::of(PREFIX))
 }
 
-fn set(key: String, value: String, flags: u64) -> Op {
+pub(super) fn set(key: String, value: String, flags: u64) -> Op {
     Op::Set { key, value: Bytes::from(value), flags }
 }
 
@@ -90,7 +97,7 @@ impl Others for Alone {
 /// The replica's way to the home.
 #[derive(Clone)]
 struct Way {
-    home: Home<ConsulStore>,
+    home: Home<Asking>,
     is_cut: watch::Receiver<bool>,
     streams: Arc<Mutex<Vec<Task<()>>>>,
 }
@@ -128,17 +135,36 @@ impl Peers for Way {
     }
 }
 
+/// How a world differs from others.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) clock: Clock,
+    pub(super) audit: Duration,
+    pub(super) keep: Keep,
+    /// Datacenters that take part and never say how far they are.
+    pub(super) silent: &'static [&'static str],
+    /// Whether duties are taken as agents take them, or by the test.
+    pub(super) has_duties: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        let (clock, audit) = (Clock::Runs, NO_AUDIT);
+        Self { clock, audit, keep: Keep::default(), silent: &[], has_duties: false }
+    }
+}
+
 /// Both of them. Dropping it ends them.
 pub(super) struct World {
     pub(super) at_home: Server,
     pub(super) at_replica: Server,
-    home: Home<ConsulStore>,
+    pub(super) home: Home<Asking>,
     home_duty: watch::Sender<Holding>,
-    replica: Replica<ConsulStore, Way>,
+    replica: Replica<Asking, Way>,
     replica_duty: watch::Sender<Holding>,
     way: Way,
     is_cut: watch::Sender<bool>,
-    audit: Duration,
+    plan: Plan,
     writes: u64,
     _tasks: Vec<Task<()>>,
     replica_task: Task<()>,
@@ -150,14 +176,14 @@ fn prefix() -> Prefix {
 }
 
 /// A Consul with these keys.
-async fn server(snapshot: &Snapshot) -> Server {
+async fn server(snapshot: &Snapshot, clock: Clock) -> Server {
     let mut model = Model::new();
     model.restore(snapshot.clone(), false, Waits::End);
-    Server::start(Shared::new(model)).await
+    Server::start(Shared::new(model), clock).await
 }
 
 /// Gives a duty to a new session.
-fn take(server: &Server, duty: Duty) -> Holding {
+pub(super) fn take(server: &Server, duty: Duty) -> Holding {
     let key = layout().duty(duty);
     let session = server.consul().with(|model| {
         let (name, behavior) = ("test".to_owned(), Behavior::Release);
@@ -172,20 +198,24 @@ fn take(server: &Server, duty: Duty) -> Holding {
 
 impl World {
     /// Starts them, writes a little, and waits until the replica has it.
-    pub(super) async fn start(audit: Duration) -> Self {
+    pub(super) async fn start(plan: Plan) -> Self {
         let [home_keys, replica_keys] = filled();
-        let (at_home, at_replica) = (server(home_keys).await, server(replica_keys).await);
+        let (at_home, at_replica) =
+            (server(home_keys, plan.clock).await, server(replica_keys, plan.clock).await);
         let mut prefixes = PrefixTable::default();
         prefixes.add(prefix()).unwrap();
-        let names = ["primary", "secondary"].map(Datacenter::from).to_vec();
+        let names = ["primary", "secondary"].iter().chain(plan.silent).map(|name| Datacenter::from(*name));
         let (source, stop) = Stop::pair();
-        let (home_duty, holding) = watch::channel(take(&at_home, Duty::Home));
-        let settings = HomeSettings::new(names, prefix(), prefixes);
+        let (home_duty, holding, seeks_home) = duty(&at_home, Duty::Home, &plan, &stop);
+        let settings =
+            HomeSettings { keep: plan.keep, ..HomeSettings::new(names.collect(), prefix(), prefixes) };
         let rng = fastrand::Rng::with_seed(1);
         let (home, home_task) = Home::start(settings, at_home.store(), Alone, holding, rng, stop.clone());
         let (is_cut, see_cut) = watch::channel(false);
         let way = Way { home: home.clone(), is_cut: see_cut, streams: Arc::default() };
-        let (replica, replica_duty, replica_task) = replica(&at_replica, &way, audit, &stop);
+        let (replica_duty, holding, seeks_replica) = duty(&at_replica, Duty::Applier, &plan, &stop);
+        let (replica, replica_task) = replica(&at_replica, &way, plan.audit, holding, &stop);
+        let tasks = [Some(home_task), seeks_home, seeks_replica].into_iter().flatten().collect();
         let mut world = Self {
             at_home,
             at_replica,
@@ -195,9 +225,9 @@ impl World {
             replica_duty,
             way,
             is_cut,
-            audit,
+            plan,
             writes: 0,
-            _tasks: vec![home_task],
+            _tasks: tasks,
             replica_task,
             stop: (source, stop),
         };
@@ -215,16 +245,42 @@ impl World {
         self.write_op(set(format!("{PREFIX}written"), value, 0)).await;
     }
 
-    async fn write_op(&mut self, op: Op) {
+    /// The same with a value that stands beside the journal.
+    pub(super) async fn write_large(&mut self) {
+        let op = self.large();
+        self.write_op(op).await;
+    }
+
+    pub(super) fn large(&self) -> Op {
+        set(format!("{PREFIX}large"), format!("{} {}", self.writes, "x".repeat(5_000)), 0)
+    }
+
+    pub(super) async fn write_op(&mut self, op: Op) -> Written {
+        let write = self.request(op);
+        self.home.write(write).await.unwrap()
+    }
+
+    /// A request with an id of its own.
+    pub(super) fn request(&mut self, op: Op) -> Write {
         self.writes += 1;
-        let write = Write {
+        Write {
             request_id: format!("request {}", self.writes),
             origin: Datacenter::from("primary"),
             ops: vec![op],
             guard: None,
             deadline: lifecycle::now() + PATIENCE,
-        };
-        self.home.write(write).await.unwrap();
+        }
+    }
+
+    /// Has the home execute it, and tells what came of it.
+    pub(super) fn begin(&self, write: Write) -> watch::Receiver<Option<Result<Written, Refusal>>> {
+        let (told, outcome) = watch::channel(None);
+        let home = self.home.clone();
+        let asking = spawn("test.write", async move {
+            let _ = told.send(Some(home.write(write).await));
+        });
+        self.way.streams.lock().unwrap().push(asking);
+        outcome
     }
 
     pub(super) fn status(&self) -> ReplicaStatus {
@@ -252,7 +308,8 @@ impl World {
 
     /// Another agent, which knows nothing, takes the replica over.
     pub(super) fn move_replica(&mut self) {
-        let (replica, duty, task) = replica(&self.at_replica, &self.way, self.audit, &self.stop.1);
+        let (duty, holding) = watch::channel(take(&self.at_replica, Duty::Applier));
+        let (replica, task) = replica(&self.at_replica, &self.way, self.plan.audit, holding, &self.stop.1);
         (self.replica, self.replica_duty, self.replica_task) = (replica, duty, task);
     }
 
@@ -280,33 +337,37 @@ impl World {
     pub(super) async fn until(&self, what: impl Fn(&Self) -> bool) {
         let reached = async {
             while !what(self) {
-                sleep(Duration::from_millis(1)).await;
+                sleep(self.plan.clock.step()).await;
             }
         };
         let in_time = timeout(PATIENCE, reached).await;
         assert!(in_time.is_ok(), "home: {:?}\nreplica: {:?}", self.home.status(), self.status());
     }
 
-    /// Every key is there and was never away: it was created once.
+    /// Every key is there and was never away, on both sides: it was created once.
     pub(super) fn assert_intact(&self, row: &str) {
-        static EXPECTED: OnceLock<Vec<Pair>> = OnceLock::new();
+        static EXPECTED: OnceLock<[Vec<Pair>; 2]> = OnceLock::new();
         let expected = EXPECTED.get_or_init(|| {
-            let mut model = Model::new();
-            model.restore(filled()[1].clone(), false, Waits::End);
-            under(model.pairs(), PREFIX).map(|(_, pair)| pair.clone()).collect()
+            filled().each_ref().map(|snapshot| {
+                let mut model = Model::new();
+                model.restore(snapshot.clone(), false, Waits::End);
+                under(model.pairs(), PREFIX).map(|(_, pair)| pair.clone()).collect()
+            })
         });
-        assert_eq!(expected.len(), KEYS);
-        self.at_replica.consul().look(|model| {
-            let mut found = under(model.pairs(), PREFIX).map(|(_, pair)| pair);
-            for expected in expected {
-                let is_there = found.next().is_some_and(|pair| {
-                    pair.create_index == expected.create_index
-                        && pair.key == expected.key
-                        && pair.value == expected.value
-                });
-                assert!(is_there, "{row}: {} is missing, or was", expected.key);
-            }
-        });
+        for (server, expected) in [&self.at_home, &self.at_replica].into_iter().zip(expected) {
+            assert_eq!(expected.len(), KEYS);
+            server.consul().look(|model| {
+                let mut found = under(model.pairs(), PREFIX).map(|(_, pair)| pair);
+                for expected in expected {
+                    let is_there = found.next().is_some_and(|pair| {
+                        pair.create_index == expected.create_index
+                            && pair.key == expected.key
+                            && pair.value == expected.value
+                    });
+                    assert!(is_there, "{row}: {} is missing, or was", expected.key);
+                }
+            });
+        }
     }
 }
 
@@ -314,11 +375,10 @@ fn replica(
     server: &Server,
     way: &Way,
     audit: Duration,
+    holding: watch::Receiver<Holding>,
     stop: &Stop,
-) -> (Replica<ConsulStore, Way>, watch::Sender<Holding>, Task<()>) {
+) -> (Replica<Asking, Way>, Task<()>) {
     let settings = ReplicaSettings { audit, ..ReplicaSettings::new(prefix(), NodeName::from("node")) };
-    let (duty, holding) = watch::channel(take(server, Duty::Applier));
     let rng = fastrand::Rng::with_seed(1);
-    let (replica, task) = Replica::start(settings, server.store(), way.clone(), holding, rng, stop.clone());
-    (replica, duty, task)
+    Replica::start(settings, server.store(), way.clone(), holding, rng, stop.clone())
 }

@@ -28,6 +28,8 @@ pub(crate) struct Shared {
     began: Instant,
     /// Whoever waits is woken in the order in which they came, so that a seed gives the same again.
     changes: Arc<Notify>,
+    /// Time does not pass for who looks through this handle.
+    is_timeless: bool,
 }
 
 /// What becomes of blocking queries when a snapshot is restored.
@@ -42,7 +44,17 @@ pub(crate) enum Waits {
 impl Shared {
     /// The model's time begins now.
     pub(crate) fn new(model: Model) -> Self {
-        Self { model: Arc::new(Mutex::new(model)), began: lifecycle::now(), changes: Arc::default() }
+        Self {
+            model: Arc::new(Mutex::new(model)),
+            began: lifecycle::now(),
+            changes: Arc::default(),
+            is_timeless: false,
+        }
+    }
+
+    /// For who has another clock: time passes only by other handles.
+    pub(crate) fn timeless(&self) -> Self {
+        Self { is_timeless: true, ..self.clone() }
     }
 
     /// Looks at the model or changes it, at the time that it is.
@@ -68,7 +80,9 @@ impl Shared {
 
     fn at_now(&self) -> MutexGuard<'_, Model> {
         let mut model = self.model.lock().unwrap();
-        model.advance(lifecycle::now().duration_since(self.began));
+        if !self.is_timeless {
+            model.advance(lifecycle::now().duration_since(self.began));
+        }
         model
     }
 
