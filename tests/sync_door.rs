@@ -139,7 +139,7 @@ fn where_nobody_takes_part_there_is_no_door() {
     }
     assert_eq!(bench.ask("GET", "/v1/catalog/nodes", &[], "").status, 404);
     let keys = http(bench.consul.http, "GET", "/v1/kv/?keys", "").unwrap();
-    assert_eq!(keys.status, 404, "something was written: {}", keys.body);
+    assert!(keys.status == 404 || keys.body.trim() == "[]", "something was written: {}", keys.body);
 }
 
 #[test]

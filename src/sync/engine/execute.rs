@@ -30,6 +30,9 @@ use crate::{
 /// What Consul says in a transaction.
 const PERMISSION_DENIED: &str = "Permission denied";
 
+/// What Consul says of a token that it does not know.
+const UNKNOWN_TOKEN: &str = "ACL not found";
+
 /// Which keys of a transaction the client may see in its results.
 type Visible = BTreeMap<String, bool>;
 
@@ -160,7 +163,12 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         match self.0.store.authorize(asked.request.token.as_ref(), rights).await {
             Ok(has) if has.len() == rights.len() => Ok(Ok(has)),
             Ok(_) => Err(Refusal::NotServing("Consul's answer on the token's rights is not whole".into())),
-            Err(StoreError::Refused { status, reason }) => Ok(Err(Response::text(status, reason))),
+            Err(StoreError::Refused { status, reason }) => {
+                // What Consul says of it, without our own words around it.
+                let is_unknown = status == 403 && reason.contains(UNKNOWN_TOKEN);
+                let text = if is_unknown { UNKNOWN_TOKEN.to_owned() } else { reason };
+                Ok(Err(Response::text(status, text)))
+            }
             // Nothing is executed before the rights are known.
             Err(StoreError::NotSent(reason) | StoreError::Unknown(reason) | StoreError::Unusable(reason)) => {
                 Err(Refusal::NotServing(format!("read the rights of the token: {reason}")))
