@@ -10,7 +10,6 @@ use causeway::{
         duty::{Duties, Holding},
         layout::Duty,
         record::Doer,
-        replica::machine::Stage,
     },
 };
 use tokio::sync::watch;
@@ -34,7 +33,7 @@ enum Way {
     Wait,
     /// Consul ends the sessions. What comes of it is asked until it is known.
     Lose,
-    /// No renewal comes through until the agents give their sessions up.
+    /// No renewal comes through, so that the agents give their sessions up, end them, and make others.
     GiveUp,
 }
 
@@ -67,9 +66,6 @@ impl World {
         }
         let is_met = |world: &Self| world.sides().iter().all(|(server, _)| server.met() >= times);
         self.until(is_met).await;
-        if way == Way::GiveUp {
-            self.until(|world| world.home_says().is_some() && world.status().stage == Stage::Standby).await;
-        }
         self.assert_intact(row);
         self.sides().iter().for_each(|(server, _)| server.mend());
         self.until(|world| world.home_says().is_none()).await;
