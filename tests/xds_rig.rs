@@ -26,7 +26,8 @@ use causeway::{
             secret::{Secret, SecretContent, TlsSecrets},
         },
         server::{
-            self, Attached, Limits as StreamLimits, Listeners, Offer, ProxySource, StatusBoard, bind_unix,
+            self, AgentId, Attached, Limits as StreamLimits, Listeners, Offer, ProxySource, StatusBoard,
+            bind_unix,
         },
         snapshot::{Draft, Snapshot},
         status::StreamStatus,
@@ -38,6 +39,9 @@ use tokio::sync::watch;
 
 /// Far beyond what anything here takes, on a busy machine too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whose agent the server says it is.
+pub(crate) const HOST: &str = "edge-1";
 
 pub(crate) const SPIFFE_DB: &str = "spiffe://td.consul/ns/default/dc/dc1/svc/db";
 
@@ -120,7 +124,8 @@ impl Server {
         let (stop, stopped) = Stop::pair();
         let (ready, is_ready) = watch::channel(true);
         let source = Arc::new(source.clone());
-        let server = server::Server { source, board: board.clone(), metrics, limits, ready: is_ready };
+        let (id, board_of_server) = (AgentId::of_host(HOST, 0x2a), board.clone());
+        let server = server::Server { id, source, board: board_of_server, metrics, limits, ready: is_ready };
         let task = spawn("xds.serve", server.serve(listeners, stopped));
         Self { board, registry, stop, task, ready }
     }

@@ -17,7 +17,7 @@ use causeway::{
     xds::{
         metrics::XdsMetrics,
         resource::Kind,
-        server::{Attached, Limits, Listeners, Offer, ProxySource, Server, StatusBoard, bind_unix},
+        server::{AgentId, Attached, Limits, Listeners, Offer, ProxySource, Server, StatusBoard, bind_unix},
         snapshot::{Draft, Snapshot},
     },
 };
@@ -208,8 +208,8 @@ impl Served {
         let (stop, stopped) = Stop::pair();
         let listeners = Listeners { unix: Some(bind_unix(socket, None, 0o600).unwrap()), tcp: None };
         let (_, ready) = watch::channel(true);
-        let server =
-            Server { source: Arc::new(source.clone()), board: StatusBoard::new(), metrics, limits, ready };
+        let (id, board) = (AgentId::of_host("bench", 0), StatusBoard::new());
+        let server = Server { id, source: Arc::new(source.clone()), board, metrics, limits, ready };
         let task = lifecycle::spawn("xds.serve", server.serve(listeners, stopped));
         Self { source, registry, _stop: stop, _task: task }
     }

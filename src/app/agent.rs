@@ -2,7 +2,7 @@
 
 mod manager;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -34,7 +34,7 @@ use crate::{
     mesh::Options,
     model::catalog::{Catalog, Topic},
     telemetry::logs::Telemetry,
-    xds::server::{self, BindError, Limits, Listeners, Server, StatusBoard},
+    xds::server::{self, AgentId, BindError, Limits, Listeners, Server, StatusBoard},
 };
 
 /// The owner under which the agent itself watches topics.
@@ -109,7 +109,9 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     kept.keep(&watches, &mut supervisor, stop.clone());
     supervisor.start("mesh.publish", publisher.run(stop.clone()));
     let (ready, is_ready) = watch::channel(false);
+    let id = own_id();
     let server = Server {
+        id: id.clone(),
         source: Arc::new(access.clone()),
         board,
         metrics: metrics.xds,
@@ -150,7 +152,7 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
         manager: manager.clone(),
         catalog: watches.catalog(),
     };
-    tell_started(&running.borrow());
+    tell_started(&running.borrow(), &id);
     supervisor.start("config.reload", reload.run(signals.reloads(), stop));
 
     let end = supervisor.run(&signals.stop()).await;
@@ -162,8 +164,15 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
     told(end)
 }
 
-fn tell_started(config: &Config) {
-    info!(http = %config.http.listen, xds = %shown(&config.xds), consul = %config.consul.address, "agent started");
+/// Who this agent is to Envoy. A host without a name serves all the same.
+fn own_id() -> AgentId {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    AgentId::of_host(&host, fastrand::u32(..))
+}
+
+fn tell_started(config: &Config, id: &AgentId) {
+    let (http, xds, consul) = (config.http.listen, shown(&config.xds), &config.consul.address);
+    info!(%id, %http, %xds, %consul, "agent started");
 }
 
 fn told(end: SupervisorEnd) -> Result<(), AgentError> {

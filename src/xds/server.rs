@@ -4,6 +4,7 @@
 //! [`crate::xds::subscription::Subscription`] for each stream decides what to send of them.
 
 mod accept;
+mod agent_id;
 mod bind;
 mod board;
 mod body;
@@ -29,12 +30,13 @@ use tokio::{
 use tonic::service::Routes;
 
 pub use self::{
+    agent_id::AgentId,
     bind::{BindError, bind_tcp, bind_unix},
     board::StatusBoard,
     source::{Attached, Offer, ProxySource},
 };
 use self::{
-    connection::{Connections, Manners},
+    connection::{Connections, KEEPALIVE, Manners},
     services::Discovery,
     shared::Shared,
 };
@@ -90,6 +92,8 @@ impl Default for Limits {
 
 /// Everything the server is made of.
 pub struct Server {
+    /// Who this is, as its clients show it.
+    pub id: AgentId,
     /// Offers each proxy what it should have.
     pub source: Arc<dyn ProxySource>,
     /// Where the state of each stream is shown.
@@ -107,16 +111,17 @@ impl Server {
     /// returns when their connections have closed, or after a second. Garbage on a connection closes that connection
     /// only.
     pub async fn serve(self, listeners: Listeners, stop: Stop) {
-        let Self { source, board, metrics, limits, ready } = self;
-        let routes = services(Shared::new(source, board, metrics, &limits), ready, &stop);
+        let Self { id, source, board, metrics, limits, ready } = self;
+        let routes = services(Shared::new(id, source, board, metrics, &limits), ready, &stop);
         let unix = async {
             let Some(listener) = listeners.unix else { return };
-            let manners = Manners { max_age: None, max_streams: limits.max_streams };
+            let manners = Manners { max_age: None, max_streams: limits.max_streams, keepalive: KEEPALIVE };
             Connections::new(routes.clone(), manners, stop.clone()).serve(listener).await;
         };
         let tcp = async {
             let Some(listener) = listeners.tcp else { return };
-            let manners = Manners { max_age: limits.tcp_max_age, max_streams: limits.max_streams };
+            let (max_age, max_streams) = (limits.tcp_max_age, limits.max_streams);
+            let manners = Manners { max_age, max_streams, keepalive: KEEPALIVE };
             Connections::new(routes.clone(), manners, stop.clone()).serve(listener).await;
         };
         tokio::join!(unix, tcp);

@@ -63,8 +63,10 @@ struct WithoutAds {
 /// Everything one proxy should have at one moment.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// By identity, so that no response has a name twice (rule 9).
     entries: BTreeMap<Key, Arc<Entry>>,
     versions: PerKind<Version>,
+    revision: Version,
     complete: bool,
     /// Tells this snapshot from all others.
     identity: Arc<()>,
@@ -167,6 +169,7 @@ impl Snapshot {
         let versions = PerKind::new(|_| kind_version([].iter()));
         Self {
             entries: BTreeMap::new(),
+            revision: revision(&versions),
             versions,
             complete: false,
             identity: Arc::default(),
@@ -199,7 +202,8 @@ impl Snapshot {
         let versions = self.next_versions(&entries, &changed);
         let before = self.made_from.as_ref().map_or_else(Vec::new, MadeFrom::remembered);
         let made_from = Some(MadeFrom { identity: self.identity.clone(), changed, before });
-        Arc::new(Self { entries, versions, complete, identity: Arc::default(), made_from })
+        let revision = revision(&versions);
+        Arc::new(Self { entries, versions, revision, complete, identity: Arc::default(), made_from })
     }
 
     /// A snapshot of entries that were made elsewhere.
@@ -207,7 +211,8 @@ impl Snapshot {
         let entries: BTreeMap<Key, Arc<Entry>> =
             entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
         let versions = PerKind::new(|kind| kind_version(of_kind(&entries, kind)));
-        Arc::new(Self { entries, versions, complete, identity: Arc::default(), made_from: None })
+        let (revision, identity) = (revision(&versions), Arc::default());
+        Arc::new(Self { entries, versions, revision, complete, identity, made_from: None })
     }
 
     fn next_versions(&self, entries: &BTreeMap<Key, Arc<Entry>>, changed: &Changes) -> PerKind<Version> {
@@ -267,6 +272,12 @@ impl Snapshot {
         &self.versions[kind]
     }
 
+    /// One version for all resources of all kinds: what people compare to see whether two clients, or two agents, are
+    /// equally far.
+    pub fn revision(&self) -> &Version {
+        &self.revision
+    }
+
     /// References to resources that are absent, as (who refers, to what). A whole snapshot has none.
     pub fn dangling(&self) -> Vec<(Key, Key)> {
         let refs =
@@ -303,6 +314,14 @@ fn kind_version<'a>(entries: impl Iterator<Item = &'a Arc<Entry>>) -> Version {
     for entry in entries {
         hasher.update(entry.key.name.as_bytes()).update(&[0]);
         hasher.update(entry.version.as_str().as_bytes()).update(&[0]);
+    }
+    Version::of_hash(&hasher.finalize())
+}
+
+fn revision(versions: &PerKind<Version>) -> Version {
+    let mut hasher = blake3::Hasher::new();
+    for (_, version) in versions.iter() {
+        hasher.update(version.as_str().as_bytes()).update(&[0]);
     }
     Version::of_hash(&hasher.finalize())
 }

@@ -97,11 +97,13 @@ pub enum Event {
 pub struct Response {
     /// The type of its resources.
     pub kind: Kind,
-    /// Unique on this stream, and unlike those of other streams.
+    /// Never empty, unique on this stream, and unlike those of the streams beside it (rule 5).
     pub nonce: String,
     /// One version for all resources of the type: in delta for people who debug, in state of the world the
     /// `version_info`, equal for equal content whoever sends it.
     pub system_version: Version,
+    /// What the client should have altogether when this was sent: for people who compare (rule 53).
+    pub revision: Version,
     /// Delta: added or changed. State of the world: all that the response carries.
     pub resources: Vec<Arc<Entry>>,
     /// Gone, or never there. Empty in state of the world, which has no words for it.
@@ -170,7 +172,8 @@ impl Subscription {
         }
     }
 
-    /// Takes in what happened and says what to do about it. `now` never goes back.
+    /// Takes in what happened and says what to do about it. `now` never goes back. What is sent is worked out last and kept
+    /// nowhere: a response for a subscription that is no longer can not be under way (rule 45).
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {

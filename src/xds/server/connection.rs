@@ -26,11 +26,10 @@ use crate::{
     },
 };
 
-/// Finds out about a peer that vanished without closing, before its proxy's watches are kept for hours (rule 16).
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// A live peer on the same host answers at once; this allows for one that is stopped in a debugger for a moment.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Finds out about a peer that vanished without closing, before its proxy's watches are kept for hours (rule 16). A live
+/// peer on the same host answers at once; the limit allows for one that is stopped in a debugger for a moment.
+pub(super) const KEEPALIVE: Keepalive =
+    Keepalive { interval: Duration::from_secs(30), limit: Duration::from_secs(20) };
 
 /// A client connects because it has something to ask; a connection without a request only holds a descriptor.
 const FIRST_REQUEST_LIMIT: Duration = Duration::from_secs(60);
@@ -71,9 +70,19 @@ pub(super) struct Carrier {
     pub(super) leave: Stop,
 }
 
+/// How a peer is asked whether it is still there.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keepalive {
+    /// Between one question and the next.
+    pub(super) interval: Duration,
+    /// How long the answer may take.
+    pub(super) limit: Duration,
+}
+
 /// How the connections of one socket are treated.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Manners {
+    pub(super) keepalive: Keepalive,
     pub(super) max_age: Option<Duration>,
     pub(super) max_streams: usize,
 }
@@ -94,8 +103,8 @@ impl Connections {
         http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(streams.saturating_add(UNCOUNTED_STREAMS))
-            .keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+            .keep_alive_interval(manners.keepalive.interval)
+            .keep_alive_timeout(manners.keepalive.limit);
         Self { routes, manners, stop, http2 }
     }
 
@@ -198,28 +207,4 @@ async fn answer(
 }
 
 #[cfg(test)]
-mod tests {
-    use hyper_util::rt::TokioIo;
-
-    use super::*;
-    use crate::lifecycle::now;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_without_a_request_is_cut() {
-        let (_open, stop) = Stop::pair();
-        let manners = Manners { max_age: None, max_streams: 1 };
-        let connections = Connections::new(Routes::default(), manners, stop);
-        let (_client, io) = tokio::io::duplex(1024);
-        let began = now();
-        connections.converse(TokioIo::new(io), Peer::Unix).await;
-        assert_eq!(began.elapsed().as_secs(), FIRST_REQUEST_LIMIT.as_secs());
-    }
-
-    #[test]
-    fn ages_differ_by_a_tenth_at_most() {
-        let age = Duration::from_secs(1_000);
-        for _ in 0..1_000 {
-            assert!((900..=1_100).contains(&jittered(age).as_secs()));
-        }
-    }
-}
+mod tests;

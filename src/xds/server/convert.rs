@@ -18,14 +18,12 @@ use tonic::Code;
 use crate::xds::{
     encode::Source,
     resource::{Kind, XDS_CLUSTER},
+    server::agent_id::AgentId,
     snapshot::Entry,
     status::refusal_words,
     subscription::{Request, Response, SotwRequest},
     version::Version,
 };
-
-/// Shown in Envoy's `control_plane.identifier` (rule 53).
-const CONTROL_PLANE: &str = concat!("causeway ", env!("CARGO_PKG_VERSION"));
 
 /// The node's metadata key for the bootstrap cluster that leads to this agent, where it is not the usual one.
 const XDS_CLUSTER_KEY: &str = "xds_cluster";
@@ -54,19 +52,23 @@ pub fn sotw_request(wire: DiscoveryRequest) -> SotwRequest {
     }
 }
 
-pub(super) fn sotw_response(response: &Response, source: &Source) -> DiscoveryResponse {
+pub(super) fn sotw_response(response: &Response, source: &Source, agent: &AgentId) -> DiscoveryResponse {
     DiscoveryResponse {
         version_info: response.system_version.to_string(),
         type_url: response.kind.type_url().to_owned(),
         nonce: response.nonce.clone(),
         resources: response.resources.iter().map(|entry| any(entry, source)).collect(),
         resource_errors: response.not_found.iter().map(|name| not_found(response.kind, name)).collect(),
-        control_plane: Some(control_plane()),
+        control_plane: Some(control_plane(response, agent)),
         ..DiscoveryResponse::default()
     }
 }
 
-pub(super) fn delta_response(response: &Response, source: &Source) -> DeltaDiscoveryResponse {
+pub(super) fn delta_response(
+    response: &Response,
+    source: &Source,
+    agent: &AgentId,
+) -> DeltaDiscoveryResponse {
     DeltaDiscoveryResponse {
         system_version_info: response.system_version.to_string(),
         type_url: response.kind.type_url().to_owned(),
@@ -74,15 +76,16 @@ pub(super) fn delta_response(response: &Response, source: &Source) -> DeltaDisco
         resources: response.resources.iter().map(|entry| resource(entry, source)).collect(),
         removed_resources: response.removed.clone(),
         resource_errors: response.not_found.iter().map(|name| not_found(response.kind, name)).collect(),
-        control_plane: Some(control_plane()),
+        control_plane: Some(control_plane(response, agent)),
         ..DeltaDiscoveryResponse::default()
     }
 }
 
-fn control_plane() -> ControlPlane {
-    ControlPlane { identifier: CONTROL_PLANE.to_owned() }
+fn control_plane(response: &Response, agent: &AgentId) -> ControlPlane {
+    ControlPlane { identifier: agent.says(&response.revision) }
 }
 
+/// Nothing has a time to live, so that there is none to be renewed (rule 38).
 fn resource(entry: &Entry, source: &Source) -> Resource {
     Resource {
         name: entry.key.name.clone(),

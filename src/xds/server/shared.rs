@@ -11,11 +11,12 @@ use tracing::warn;
 
 use crate::xds::{
     metrics::XdsMetrics,
-    server::{Limits, StatusBoard, entrance::Entrance, source::ProxySource},
+    server::{AgentId, Limits, StatusBoard, entrance::Entrance, source::ProxySource},
 };
 
 /// What all streams use.
 pub(super) struct Shared {
+    pub(super) id: AgentId,
     pub(super) board: StatusBoard,
     pub(super) source: Arc<dyn ProxySource>,
     pub(super) metrics: XdsMetrics,
@@ -29,6 +30,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(
+        id: AgentId,
         source: Arc<dyn ProxySource>,
         board: StatusBoard,
         metrics: XdsMetrics,
@@ -38,7 +40,8 @@ impl Shared {
         let room = Arc::new(Semaphore::new(max_streams));
         let is_full = AtomicBool::new(false);
         let entrance = Entrance::new(limits.new_streams_per_second);
-        Self { board, source, metrics, entrance, streams: AtomicU64::new(0), room, is_full, max_streams }
+        let streams = AtomicU64::new(0);
+        Self { id, board, source, metrics, entrance, streams, room, is_full, max_streams }
     }
 
     /// A stream's number, unlike that of any other of this process.

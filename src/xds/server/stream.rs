@@ -24,6 +24,7 @@ use crate::{
         encode::Source,
         metrics::{StreamGauge, XdsMetrics},
         server::{
+            agent_id::AgentId,
             board::Place,
             connection::Carrier,
             convert,
@@ -176,6 +177,7 @@ enum Pushing {
 struct Session<W: Wire> {
     shown: Arc<Showing>,
     scope: Scope,
+    agent: AgentId,
     /// Where the client is told to fetch what resources name.
     source: Source,
     offers: watch::Receiver<Offer>,
@@ -216,6 +218,7 @@ impl<W: Wire> Session<W> {
             place: shared.board.place(stream, shown.clone()),
             shown,
             scope,
+            agent: shared.id.clone(),
             source: scope.source(first, token),
             offers,
             _hold: hold,
@@ -329,7 +332,7 @@ impl<W: Wire> Session<W> {
                 let (type_url, nonce) = (response.kind.type_url(), response.nonce.as_str());
                 debug!(type_url, nonce, resources = response.resources.len(), removed = ?response.removed, "send");
                 self.metrics.sent(response.kind, response.resources.len());
-                let wire = W::response(&response, &self.source);
+                let wire = W::response(&response, &self.source, &self.agent);
                 // A client that does not read must not hold up the end of its connection, nor its own.
                 return tokio::select! {
                     sent = unless_leaving(&self.leave, self.responses.send(Ok(wire))) => match sent {

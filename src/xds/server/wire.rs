@@ -10,7 +10,7 @@ use prost::Message;
 
 use crate::xds::{
     encode::{Protocol, Source},
-    server::convert,
+    server::{agent_id::AgentId, convert},
     subscription::{Event, Response, Variant},
 };
 
@@ -25,7 +25,7 @@ pub(super) trait Wire: Send + 'static {
     fn type_url(&self) -> &str;
     fn set_type_url(&mut self, type_url: &str);
     fn into_event(self) -> Event;
-    fn response(response: &Response, source: &Source) -> Self::Response;
+    fn response(response: &Response, source: &Source, agent: &AgentId) -> Self::Response;
 }
 
 impl Wire for DeltaDiscoveryRequest {
@@ -49,8 +49,8 @@ impl Wire for DeltaDiscoveryRequest {
         Event::Request(convert::delta_request(self))
     }
 
-    fn response(response: &Response, source: &Source) -> Self::Response {
-        convert::delta_response(response, source)
+    fn response(response: &Response, source: &Source, agent: &AgentId) -> Self::Response {
+        convert::delta_response(response, source, agent)
     }
 }
 
@@ -75,7 +75,7 @@ impl Wire for DiscoveryRequest {
         Event::Sotw(convert::sotw_request(self))
     }
 
-    fn response(response: &Response, source: &Source) -> Self::Response {
-        convert::sotw_response(response, source)
+    fn response(response: &Response, source: &Source, agent: &AgentId) -> Self::Response {
+        convert::sotw_response(response, source, agent)
     }
 }

@@ -210,6 +210,7 @@ impl Subscription {
             kind,
             nonce: format!("{:x}-{}", self.stream, self.sent),
             system_version,
+            revision: self.snapshot.revision().clone(),
             resources,
             not_found: told.cloned().collect(),
             removed: if self.variant == Variant::Delta { due.removed.clone() } else { Vec::new() },
