@@ -25,9 +25,11 @@ test: tools ## all tests, real Consul and Envoy included (the layers are read by
 	  /^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \
 	  END { printf "\n%d tests passed, %d failed, %d ignored\n", passed, failed, ignored }'
 
-soak: tools ## the long runs: simulations, programs against Consul, every decoder fuzzed, the fault matrix on the lab, an hour of changes
+soak: tools ## the long runs: simulations, random xDS clients, programs against Consul, every decoder fuzzed, the fault matrix on the lab, an hour of changes
 	SYNC_SEEDS=$${SYNC_SEEDS:-3000} SYNC_PROGRAMS=$${SYNC_PROGRAMS:-3000} cargo test --locked --test it -- sync:: --nocapture
 	MESH_SEEDS=$${MESH_SEEDS:-3000} cargo test --locked --lib -- app::tests:: --nocapture
+	MODEL_SEED=$${MODEL_SEED:-$$(date +%s)} MODEL_STEPS=$${MODEL_STEPS:-20000000} \
+	  cargo test --locked --lib -- subscription::tests::model --nocapture
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-300} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} cargo test --locked --test it -- fuzz::every --nocapture
 	SYNC_FAULT_SEEDS=$${SYNC_FAULT_SEEDS:-20} SYNC_FAULT_REPORT=$${SYNC_FAULT_REPORT:-tests/reports/sync_faults.md} \
 	  cargo test --locked --test it -- sync_faults:: --nocapture

@@ -26,10 +26,12 @@ impl Subscription {
         let is_repeated = state.is_repeated(&nonce, error.as_deref());
         state.take_latest_answer(kind, nonce, error, now, actions);
         state.prune_refusals(kind, &snapshot);
-        // Rule 26: whoever comes with a version and without a nonce of this stream starts anew.
+        // Rule 26: whoever comes with a version and without a nonce of this stream starts anew, and is answered fully. A
+        // version equal to that of all there is proves nothing: a client may have applied part of a later response that
+        // it refused, or may have given names up, and says its older version all the same.
         let is_first = !mem::replace(&mut state.known, true);
         if is_first && !version.is_empty() {
-            state.returning = Some(Version::from(version.as_str()));
+            state.is_returning = true;
             state.has_more = true;
         }
         let has_changed = state.replace_names(kind, names, &snapshot);
@@ -128,7 +130,7 @@ impl TypeState {
     /// Endpoints, routes and secrets that a returning client names it may have, in a version that it does not tell. Of
     /// clusters and listeners nothing is said before all of them are known.
     fn gain_name(&mut self, kind: Kind, name: &Arc<str>) {
-        if self.returning.is_some() && !matches!(kind, Kind::Cluster | Kind::Listener) {
+        if self.is_returning && !matches!(kind, Kind::Cluster | Kind::Listener) {
             let unknown = Version::from("");
             let record = Record { given: Given::Inherited(unknown.clone()), held: Held::Inherited(unknown) };
             self.records.entry(name.clone()).or_insert(record);

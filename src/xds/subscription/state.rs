@@ -13,7 +13,8 @@ pub(super) struct TypeState {
     /// The client has asked for this type at least once.
     pub(super) known: bool,
     pub(super) wildcard: bool,
-    /// Subscribed by name.
+    /// Subscribed by name, letter by letter as the client writes it (rule 10), whether there is such a resource or not: it is
+    /// sent when it appears (rule 11).
     pub(super) names: BTreeSet<Arc<str>>,
     /// By name, as the names above in the text of the entry that bears it where there is one: a stream has hundreds,
     /// and there are thousands of streams.
@@ -26,8 +27,8 @@ pub(super) struct TypeState {
     pub(super) owes_first_answer: bool,
     /// The client has asked for something by name; an empty list then means nothing (rule 21).
     pub(super) ever_named: bool,
-    /// State of the world: the version that the client brought from an earlier stream, until it is answered.
-    pub(super) returning: Option<Version>,
+    /// State of the world: the client brought a version from an earlier stream, and is not answered yet.
+    pub(super) is_returning: bool,
     /// State of the world: the client came back and has taken no whole response since, so that it may have from before
     /// what was offered here and refused.
     pub(super) has_more: bool,
@@ -209,7 +210,7 @@ impl TypeState {
             self.note_told_absent(name);
         }
         self.owes_first_answer = false;
-        self.returning = None;
+        self.is_returning = false;
         self.tally.sent_at = Some(outstanding.sent_at);
         self.outstanding.push(outstanding);
     }

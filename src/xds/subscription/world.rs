@@ -13,7 +13,7 @@ use crate::xds::{
     subscription::{
         Subscription,
         split::Due,
-        state::{Given, Held, Record},
+        state::{Given, Held},
     },
     version::Version,
 };
@@ -56,7 +56,7 @@ impl Subscription {
         now: Instant,
         gated: &mut BTreeSet<Key>,
     ) -> Option<Due> {
-        if self.adopts_what_it_brings(kind) || self.knows_too_little(kind) {
+        if self.knows_too_little(kind) {
             return None;
         }
         let mut world = World::default();
@@ -78,29 +78,6 @@ impl Subscription {
         })
     }
 
-    /// Rule 26: a client that comes back for everything, with the version of just what there is, is not answered.
-    fn adopts_what_it_brings(&mut self, kind: Kind) -> bool {
-        let state = self.state(kind);
-        let Some(version) = state.returning.clone().filter(|_| state.wildcard && state.names.is_empty())
-        else {
-            return false;
-        };
-        let entries = self.acceptable_entries(kind);
-        if version != world_version(&entries) {
-            return false;
-        }
-        let state = self.state_mut(kind);
-        for entry in entries {
-            let record =
-                Record { given: Given::Sent(entry.version.clone()), held: Held::Entry(entry.clone()) };
-            state.records.insert(entry.name.clone(), record);
-        }
-        state.asked.clear();
-        state.owes_first_answer = false;
-        state.returning = None;
-        true
-    }
-
     /// Unknown is not absent, and here what a response lacks is deleted: a client that may have something from before
     /// waits until everything is known, and a name asked for until it is.
     fn knows_too_little(&self, kind: Kind) -> bool {
@@ -108,7 +85,7 @@ impl Subscription {
         let is_unknown = |name: &Arc<str>| {
             !state.records.contains_key(name) && self.snapshot.get(&Key::new(kind, &**name)).is_none()
         };
-        !self.snapshot.is_complete() && (state.returning.is_some() || state.names.iter().any(is_unknown))
+        !self.snapshot.is_complete() && (state.is_returning || state.names.iter().any(is_unknown))
     }
 
     fn acceptable_or_refused(&self, kind: Kind) -> Vec<Arc<Entry>> {
@@ -191,7 +168,7 @@ impl Subscription {
 
     fn is_awaited(&self, kind: Kind, name: &str) -> bool {
         let state = self.state(kind);
-        state.returning.is_some() || state.names.contains(name)
+        state.is_returning || state.names.contains(name)
     }
 
     /// At most one response to a changed snapshot is under way for each type; requests are answered regardless

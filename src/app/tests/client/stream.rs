@@ -41,7 +41,7 @@ struct Said {
     sent: BTreeMap<String, Version>,
     /// Names that may be sent again: asked for, or named by what was sent.
     causes: BTreeSet<String>,
-    /// State of the world: what a whole response carried last, or what the client came back with.
+    /// State of the world: what a whole response carried last on this stream.
     whole: Option<BTreeMap<String, Version>>,
     nonce: String,
 }
@@ -164,7 +164,6 @@ impl Stream {
         let said = self.of(kind);
         said.sent.clear();
         said.causes.clone_from(&names);
-        said.whole = Some(versions).filter(|_| is_whole && !version.is_empty());
         self.say(kind, version, None);
     }
 
@@ -240,13 +239,22 @@ impl Stream {
         }
     }
 
+    /// What a client may stumble over: what it has already, in just that version, it does not read again.
+    fn first_new(&self, response: &Response) -> Option<String> {
+        let mut state = self.client.state();
+        let held = &state.of(response.kind).cache;
+        let is_new =
+            |entry: &&Arc<Entry>| held.get(&entry.key.name).is_none_or(|held| held.version != entry.version);
+        response.resources.iter().find(is_new).map(|entry| entry.key.name.clone())
+    }
+
     /// Takes the oldest response, or refuses one resource of it; gives whether it refused.
     pub(super) fn answer(&mut self, refuses: bool) -> bool {
         let Some((_, response)) = self.inbox.pop_front() else { return false };
         let kind = response.kind;
         let is_whole = !self.is_delta() && WHOLE.contains(&kind);
         let before = self.client.state().in_use();
-        let bad = response.resources.first().filter(|_| refuses).map(|entry| entry.key.name.clone());
+        let bad = self.first_new(&response).filter(|_| refuses);
         self.apply(&response, is_whole, bad.as_deref());
         let error = bad.as_ref().map(|name| format!("bad: {name}"));
         if bad.is_some() {
@@ -286,9 +294,9 @@ impl Stream {
         for name in &response.removed {
             held.cache.remove(name);
         }
-        match bad {
-            None => held.version = response.system_version.to_string(),
-            Some(_) => held.version.clear(),
+        // Who refuses goes on saying the version that it took before.
+        if bad.is_none() {
+            held.version = response.system_version.to_string();
         }
     }
 

@@ -9,15 +9,16 @@ use std::{
 
 use crate::{
     lifecycle,
+    model::mesh::TlsParams,
     xds::{
         resource::{
             Key, Kind, Resource,
-            cluster::{Cluster, Discovery, Limits},
+            cluster::{Cluster, Discovery, Limits, UpstreamTls},
             endpoints::Endpoints,
             filter::{HttpManager, NetworkFilter, Routes, TcpProxy},
-            listener::{Direction, FilterChain, Listener},
+            listener::{Direction, DownstreamTls, FilterChain, Listener},
             route::RouteConfig,
-            secret::{Secret, SecretContent},
+            secret::{Secret, SecretContent, TlsSecrets},
         },
         snapshot::{Draft, Snapshot},
         status::ResourceState,
@@ -63,6 +64,24 @@ pub(super) fn endpoints(name: &str, n: u32) -> Resource {
         endpoints: BTreeMap::from([(at, endpoint)]),
         in_aggregate: false,
     })
+}
+
+/// The same cluster or listener with TLS, from secrets of these names.
+pub(super) fn secured(resource: Resource, leaf: &str, roots: &str) -> Resource {
+    let secrets = TlsSecrets { leaf: leaf.into(), roots: roots.into() };
+    let params = TlsParams::default();
+    match resource {
+        Resource::Cluster(cluster) => {
+            let sans = BTreeSet::from(["spiffe://td/svc".into()]);
+            let tls = Some(UpstreamTls { sni: "sni".into(), sans, secrets, params });
+            Resource::Cluster(Cluster { tls, ..cluster })
+        }
+        Resource::Listener(mut listener) => {
+            listener.chains[0].tls = Some(DownstreamTls { secrets, alpn: Vec::new(), params });
+            Resource::Listener(listener)
+        }
+        other => unreachable!("no TLS in {other:?}"),
+    }
 }
 
 fn listening(name: &str, n: u16, filter: NetworkFilter) -> Resource {

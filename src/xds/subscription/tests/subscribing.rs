@@ -146,6 +146,16 @@ fn stale_nonce_neither_acknowledges_nor_loses_a_subscription() {
 }
 
 #[test]
+fn what_was_given_up_is_not_sent_although_it_was_due() {
+    let mut rig = Rig::new(draft([endpoints("a", 1), endpoints("b", 1)]));
+    let sent = rig.subscribe(Kind::Endpoints, &["a", "b"]);
+    assert_eq!(said(&rig.offer(draft([endpoints("a", 2), endpoints("b", 2)]))), NOTHING, "one is unanswered");
+    let (nonce, unsubscribe) = (sent[0].nonce.clone(), strings(&["a"]));
+    let answer = Request { nonce, unsubscribe, ..request(Kind::Endpoints) };
+    assert_eq!(said(&rig.ask(answer)), ["EDS +b"]);
+}
+
+#[test]
 fn unknown_type_is_noted_once_and_left_unanswered() {
     let mut rig = Rig::new(draft([]));
     let odd = Request { type_url: "type.googleapis.com/odd".into(), ..Request::default() };

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     catalog::{Catalog, NAMES},
-    check::{Checked, Clock},
+    check::{Checked, Clock, Done},
     fault::{Fault, Server},
     op::{Answer, Op},
 };
@@ -36,10 +36,9 @@ pub(super) struct Type {
     pub(super) cache: BTreeMap<String, Arc<Entry>>,
     pub(super) arrived: VecDeque<Response>,
     pub(super) refused: BTreeSet<(String, Version)>,
-    /// State of the world: nonce and version to say next time, and what that version held.
+    /// State of the world: names and nonce said last, and the version taken last.
     said: (Vec<String>, String),
     pub(super) version: String,
-    pub(super) version_held: BTreeMap<String, Version>,
     /// It applied part of a response that it refused, so that it has what no version stands for.
     pub(super) tainted: bool,
     /// State of the world: what it holds from before this stream, of which the server was not told.
@@ -53,16 +52,8 @@ impl Type {
     }
 
     fn forget(&mut self, name: &str) {
-        if self.cache.remove(name).is_some() {
-            self.forget_version();
-        }
+        self.cache.remove(name);
         self.checked.forget(name);
-    }
-
-    /// It no longer has all that the version stands for, and does not say so when it comes back.
-    fn forget_version(&mut self) {
-        self.version.clear();
-        self.version_held.clear();
     }
 
     pub(super) fn versions(&self) -> BTreeMap<String, Version> {
@@ -112,8 +103,6 @@ pub(super) struct Client {
     half_closed: bool,
 }
 
-type Done = Result<(), String>;
-
 impl Client {
     pub(super) fn new(variant: Variant, fault: Option<Fault>) -> Self {
         Self {
@@ -134,8 +123,12 @@ impl Client {
         for op in ops {
             self.act(*op, catalog)?;
         }
-        self.settle(catalog)?;
-        self.check_settled()
+        self.settle()?;
+        self.check_settled()?;
+        self.follow_references()?;
+        self.settle()?;
+        self.check_settled()?;
+        self.check_followed()
     }
 
     pub(super) fn of(&mut self, kind: Kind) -> &mut Type {
@@ -155,7 +148,6 @@ impl Client {
         if !overlooked.is_empty() {
             return Err(format!("due and out of view: {overlooked:?}"));
         }
-        self.note_adopted();
         for (i, response) in burst.iter().enumerate() {
             self.check(response, &burst[i..], is_push)?;
             self.of(response.kind).arrived.push_back(response.clone());
@@ -242,7 +234,7 @@ impl Client {
         self.step(Event::Sotw(SotwRequest { type_url, names, version, nonce: said, error }))
     }
 
-    fn subscribe(&mut self, kind: Kind, name: &str, nonce: String) -> Done {
+    pub(super) fn subscribe(&mut self, kind: Kind, name: &str, nonce: String) -> Done {
         let is_delta = self.variant == Variant::Delta;
         let of = self.of(kind);
         of.known = true;
@@ -343,11 +335,6 @@ impl Client {
         of.apply(&response, whole, |entry| refuses_all || is_bad(entry));
         if bad.is_empty() {
             of.version = response.system_version.to_string();
-            of.version_held =
-                response.resources.iter().map(|e| (e.key.name.clone(), e.version.clone())).collect();
-            if response.resources.iter().any(|e| !of.wants(&e.key.name)) {
-                of.forget_version();
-            }
             of.tainted = false;
             return Some((response.nonce, None));
         }
@@ -404,10 +391,6 @@ impl Client {
             let of = self.of(kind);
             of.arrived.clear();
             of.refused.clear();
-            if !is_delta && (of.tainted || of.version.is_empty()) {
-                of.cache.clear();
-                of.forget_version();
-            }
             of.tainted = false;
             of.said = (Vec::new(), String::new());
             of.checked = Checked::on_new_stream(of, is_delta, whole);
@@ -423,7 +406,7 @@ impl Client {
             of.known = of.wildcard || !of.names.is_empty();
             if !of.known {
                 of.cache.clear();
-                of.forget_version();
+                of.version.clear();
             } else if is_delta {
                 let star = of.wildcard.then(|| "*".to_owned());
                 let subscribe = of.names.iter().cloned().chain(star).collect();
@@ -437,7 +420,7 @@ impl Client {
     }
 
     /// Takes everything until nothing more comes, gates having run out as well.
-    fn settle(&mut self, _catalog: &Catalog) -> Done {
+    fn settle(&mut self) -> Done {
         if self.half_closed {
             self.reconnect()?;
         }

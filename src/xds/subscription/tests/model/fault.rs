@@ -55,6 +55,8 @@ pub(super) enum Fault {
     UnsubscribedUnderWildcardIsIgnored,
     /// gcp#1498: a response computed for an older subscription is still sent.
     SupersededIsSent,
+    /// What is sent is of the catalog before, and names what that had.
+    OutdatedIsSent,
     /// Naming one more ends a legacy wildcard in delta.
     NameEndsLegacyWildcard,
     /// An empty list means everything although names were told before.
@@ -70,7 +72,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 23] = [
         Self::EndpointsDoNotFollow,
         Self::EndpointsSkippedOnReconnect,
         Self::RefusedIsRepeated,
@@ -87,6 +89,7 @@ impl Fault {
         Self::NamesComeTwice,
         Self::UnsubscribedUnderWildcardIsIgnored,
         Self::SupersededIsSent,
+        Self::OutdatedIsSent,
         Self::NameEndsLegacyWildcard,
         Self::EmptyListMeansEverything,
         Self::WorldIsPartial,
@@ -114,6 +117,7 @@ impl Fault {
             Self::GoneWhileAwayIsKept => &[", not None"],
             Self::NamesComeTwice => &["a name twice"],
             Self::SupersededIsSent | Self::EmptyListMeansEverything => &["not asked for"],
+            Self::OutdatedIsSent => &["which is not to be had"],
             Self::NameEndsLegacyWildcard | Self::WorldIsPartial | Self::SupersetIsSilent => {
                 &["is None, not Some"]
             }
@@ -151,6 +155,7 @@ pub(super) struct Server {
     variant: Variant,
     fault: Option<Fault>,
     snapshot: Arc<Snapshot>,
+    before: Arc<Snapshot>,
     sent: BTreeMap<String, Response>,
     last_nonce: BTreeMap<Kind, String>,
     versions: BTreeMap<Key, Version>,
@@ -170,6 +175,7 @@ impl Server {
             variant,
             fault,
             snapshot: Arc::new(Snapshot::empty()),
+            before: Arc::new(Snapshot::empty()),
             sent: BTreeMap::new(),
             last_nonce: BTreeMap::new(),
             versions: BTreeMap::new(),
@@ -207,7 +213,7 @@ impl Server {
         let Some(fault) = self.fault else { return self.machine.step(event, now) };
         let Some(event) = self.hear(fault, event) else { return Vec::new() };
         if let Event::Offer(snapshot) = &event {
-            self.snapshot = snapshot.clone();
+            self.before = std::mem::replace(&mut self.snapshot, snapshot.clone());
         }
         let mut said = self.repeat(fault, &event);
         let superseded = std::mem::take(&mut self.late);
@@ -401,6 +407,11 @@ impl Server {
             Fault::RemovalsAreForgotten => {
                 response.removed.clear();
                 response.not_found.clear();
+            }
+            Fault::OutdatedIsSent => {
+                for entry in &mut response.resources {
+                    *entry = self.before.get(&entry.key).unwrap_or(entry).clone();
+                }
             }
             Fault::NamesComeTwice => response.resources.extend(response.resources.first().cloned()),
             Fault::UnsubscribedUnderWildcardIsIgnored => {
