@@ -1,6 +1,6 @@
 //! Versions: a hash of a resource's canonical form, never of its protobuf bytes.
 //!
-//! Equal resources have equal versions in every process, so a restarted agent, or a second one, re-sends nothing.
+//! Equal resources have equal versions in every process, so a restarted agent, or a second one, re-sends nothing (rule 18).
 
 use std::{fmt, sync::Arc};
 

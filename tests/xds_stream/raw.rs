@@ -9,7 +9,7 @@ use causeway::xds::{
 use envoy_types::pb::envoy::{
     config::core::v3::Node,
     service::discovery::v3::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+        DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, ResourceError,
     },
 };
 use hyper_util::rt::TokioIo;
@@ -94,16 +94,41 @@ fn noun(service: &str) -> &'static str {
 pub(crate) trait Asks: Message + Clone + Default + 'static {
     type Answer: Message + Default + 'static;
     const PREFIX: &'static str;
+
+    /// A request for one resource by name.
+    fn of(kind: Kind, name: &str) -> Self;
+    /// The type, and the names that are told not to exist.
+    fn told(answer: &Self::Answer) -> (&str, Vec<&str>);
+}
+
+fn names_of(errors: &[ResourceError]) -> Vec<&str> {
+    errors.iter().map(|error| error.resource_name.as_ref().unwrap().name.as_str()).collect()
 }
 
 impl Asks for DeltaDiscoveryRequest {
     type Answer = DeltaDiscoveryResponse;
     const PREFIX: &'static str = "Delta";
+
+    fn of(kind: Kind, name: &str) -> Self {
+        delta(kind, &[name])
+    }
+
+    fn told(answer: &DeltaDiscoveryResponse) -> (&str, Vec<&str>) {
+        (&answer.type_url, names_of(&answer.resource_errors))
+    }
 }
 
 impl Asks for DiscoveryRequest {
     type Answer = DiscoveryResponse;
     const PREFIX: &'static str = "Stream";
+
+    fn of(kind: Kind, name: &str) -> Self {
+        sotw(kind, &[name])
+    }
+
+    fn told(answer: &DiscoveryResponse) -> (&str, Vec<&str>) {
+        (&answer.type_url, names_of(&answer.resource_errors))
+    }
 }
 
 /// An open stream.
@@ -150,6 +175,14 @@ impl<Q: Asks> Raw<Q> {
                 Err(status) => return status,
             }
         }
+    }
+
+    /// What was said before has been taken in, and was left unanswered: requests are taken in one by one, and the answer
+    /// to this one comes next. To be asked once for each name.
+    pub(crate) async fn nothing_before(&mut self, name: &str) {
+        self.say(Q::of(Kind::Secret, name)).await;
+        let answer = self.answer().await;
+        assert_eq!(Q::told(&answer), (Kind::Secret.type_url(), vec![name]));
     }
 
     /// Nothing more is said for a while.

@@ -83,10 +83,25 @@ async fn a_node_is_needed_and_stays() {
 async fn an_unknown_type_is_left_unanswered_and_harms_no_other() {
     let rig = Rig::start();
     let channel = rig.channel().await;
-    let runtime = "type.googleapis.com/envoy.service.runtime.v3.Runtime";
-    let unknown = DeltaDiscoveryRequest { type_url: runtime.into(), ..delta(Kind::Cluster, &["rtds"]) };
-    let mut stream = Raw::open(&channel, ADS, unknown).await;
-    stream.is_quiet().await;
+    // Runtime layers, scopes, virtual hosts on demand, extensions, single endpoints.
+    let unknown = [
+        "envoy.service.runtime.v3.Runtime",
+        "envoy.config.route.v3.ScopedRouteConfiguration",
+        "envoy.config.route.v3.VirtualHost",
+        "envoy.config.core.v3.TypedExtensionConfig",
+        "envoy.config.endpoint.v3.LbEndpoint",
+        "none.at.all",
+    ];
+    let of_type = |name: &str| DeltaDiscoveryRequest {
+        type_url: format!("type.googleapis.com/{name}"),
+        ..delta(Kind::Cluster, &["some", "*"])
+    };
+    let mut stream = Raw::open(&channel, ADS, of_type(unknown[0])).await;
+    for name in unknown {
+        stream.say(DeltaDiscoveryRequest { node: None, ..of_type(name) }).await;
+    }
+    // An extension that is still referred to must not be told to be gone: it is not told anything.
+    stream.nothing_before("unknown types").await;
     stream.say(DeltaDiscoveryRequest { node: None, ..delta(Kind::Cluster, &[]) }).await;
     assert_eq!(stream.names().await, ["api", "db", "local_app"]);
 }
@@ -193,6 +208,24 @@ async fn half_closing_and_vanishing_free_what_was_held() {
     rig.server.until(|streams| streams.is_empty()).await;
     assert_eq!(rig.source.held(), 0);
     assert!(rig.server.metrics().contains("causeway_xds_streams 0"));
+}
+
+#[tokio::test]
+async fn requests_are_answered_while_the_configuration_never_rests() {
+    let rig = Rig::start();
+    let mut stream = Raw::open(&rig.channel().await, ADS, delta(Kind::Cluster, &[])).await;
+    assert_eq!(stream.names().await.len(), 3);
+    let source = rig.source.clone();
+    let _changing = causeway::lifecycle::spawn("test.change", async move {
+        for n in 1.. {
+            source.offer(WEB, Offer::Ready(snapshot([local_app(), upstream("db", false, n)])));
+            tokio::task::yield_now().await;
+        }
+    });
+    // The clusters are not acknowledged: that of all their changes none goes out is what keeps room for the answers.
+    for n in 0..50 {
+        stream.nothing_before(&format!("question {n}")).await;
+    }
 }
 
 /// Requests beat offers, but not a denial: otherwise whoever goes on asking goes on being served.

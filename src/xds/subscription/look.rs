@@ -166,7 +166,8 @@ impl TypeState {
         self.names = names.map(|name| snapshot.name(&key(&name))).collect();
     }
 
-    /// Whether a request says no more than that a response was taken.
+    /// Whether a request says no more than that a response was taken. It is not answered: only what waited for it may go
+    /// out (rule 8).
     pub(super) fn is_mere_ack(&self, request: &Request) -> bool {
         self.known
             && request.error.is_none()

@@ -48,7 +48,8 @@ impl Subscription {
         records.retain(|name, _| *wildcard || names.contains(name));
     }
 
-    /// An unknown type is left unanswered, and the stream goes on: the other types need it (rule 4).
+    /// An unknown type is left unanswered, and the stream goes on: the other types need it (rule 4). Extensions are such a
+    /// type, so that none that is still referred to is told to be gone (rule 41).
     pub(super) fn note_unknown_type(&mut self, type_url: String, actions: &mut Vec<Action>) {
         if self.unknown_types.len() < UNKNOWN_TYPES_REMEMBERED && self.unknown_types.insert(type_url.clone())
         {
@@ -109,7 +110,8 @@ impl TypeState {
         self.owes_first_answer = self.wildcard && self.records.is_empty();
     }
 
-    /// Later subscriptions are answered even when nothing changed: the client may have forgotten (rule 30).
+    /// Later subscriptions are answered even when nothing changed: the client may have forgotten (rule 30). One that comes
+    /// late for the first time, as of a cluster on demand, is like any other (rule 39).
     fn subscribe_again(&mut self, kind: Kind, subscribe: Vec<String>, snapshot: &Snapshot) {
         for name in subscribe {
             if is_wildcard(kind, &name) {
