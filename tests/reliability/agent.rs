@@ -150,6 +150,8 @@ async fn clock_stepped(world: &mut World, name: &'static str, seconds: i64) {
         );
         world.turn_second("fail").await?;
         world.turn_second("pass").await?;
+        // Stopped in order it would take its peer service out of the catalog, and so out of lists.
+        world.rig.lab.kill(CLIENT, "causeway").await?;
         world.rig.lab.restart(CLIENT, "causeway").await?;
         world.heard().await.context("started under the stepped clock")?;
         let started = now_s(world).await?;

@@ -42,9 +42,16 @@ async fn broken_links(world: &mut World) {
             if state == LinkState::Reset {
                 return Ok("requests over the link fail".to_owned());
             }
-            // Consul has no deadline of its own on the way: until Causeway's is over no read has failed.
-            world.overdue_at(CLIENT).await?;
-            Ok("requests over the link fail; Causeway's reads hang until their deadline".to_owned())
+            if state == LinkState::Cut {
+                // Consul has no deadline of its own on the way: until Causeway's is over no read has failed.
+                world.overdue_at(CLIENT).await?;
+                return Ok(
+                    "requests over the link fail; Causeway's reads hang until their deadline".to_owned()
+                );
+            }
+            // What Consul still hears or can send may tell it sooner.
+            world.silence_at(CLIENT).await?;
+            Ok("requests over the link fail; Causeway's reads hang, and fail in the end".to_owned())
         };
         world.fault(fault, begin, open).await;
     }
