@@ -113,7 +113,7 @@ const TCP_MAX_AGE_S: Key = Key {
     kind: Kind::Number("seconds", 0..=MAX_AGE_LIMIT_S),
     example: "1800",
     meaning: "the age at which a client over TCP is sent to connect anew, give or take a tenth; `0` for never",
-    more: "It loses nothing by it: an Envoy that comes back is sent only what changed. Connections over the socket \
+    more: "It loses nothing by it: an Envoy that comes back over delta is sent only what changed. Connections over the socket \
            have no such limit",
     value: |config| Value::Number(config.xds.tcp_max_age.map_or(0, |age| age.as_secs())),
     ..Key::TEXT
