@@ -23,6 +23,11 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
+/// The name of this machine, as the kernel says; empty where it has none. Not from `/proc/sys`, which a unit may not see.
+pub fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+}
+
 /// A task and its owner's hold on it. Dropping it aborts the task.
 #[derive(Debug)]
 #[must_use = "dropping a task ends it"]

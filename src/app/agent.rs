@@ -2,7 +2,7 @@
 
 mod manager;
 
-use std::{fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -166,8 +166,7 @@ pub async fn run(file: Option<PathBuf>, config: Config, telemetry: Arc<Telemetry
 
 /// Who this agent is to Envoy. A host without a name serves all the same.
 fn own_id() -> AgentId {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    AgentId::of_host(&host, fastrand::u32(..))
+    AgentId::of_host(&lifecycle::host_name(), fastrand::u32(..))
 }
 
 fn tell_started(config: &Config, id: &AgentId) {

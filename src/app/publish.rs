@@ -226,7 +226,7 @@ impl Serving {
     fn refuse(&mut self, proxy: &ProxyId, note: Note, not_found: bool, heard: Vec<Note>) {
         self.waiting_for.clear();
         let notes: BTreeSet<_> = heard.into_iter().chain([note.clone()]).collect();
-        if notes != self.notes {
+        if !self.notes.contains(&note) {
             warn!(%proxy, %note, "proxy cannot be served");
         }
         self.notes = notes;

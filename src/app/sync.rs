@@ -7,7 +7,6 @@ mod kin;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -165,7 +164,7 @@ impl Replication {
             client.clone(),
             own_stop.clone(),
         );
-        let (kin_seen, see_kin) = watch::channel(Arc::default());
+        let (kin_seen, see_kin) = watch::channel(None);
         let lock_waits = self.metrics.lock_waits.clone();
         let engine_settings = engine_settings(
             settings,

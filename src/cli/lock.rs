@@ -15,6 +15,7 @@ use clap::Args;
 use self::{client::Client, guard::Plan};
 use crate::{
     cli::{EXIT_NO_INPUT, duration, fail},
+    lifecycle,
     model::secret::SecretText,
     sync::lock::wire::{AcquireBody, MAX_HOLDERS, MAX_LOCK_DELAY, TTL},
 };
@@ -127,8 +128,7 @@ fn token(flag: Option<&PathBuf>, env: &dyn Fn(&str) -> Option<String>) -> anyhow
 }
 
 fn default_id() -> String {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{} {}", host.trim(), std::process::id())
+    format!("{} {}", lifecycle::host_name(), std::process::id())
 }
 
 /// The agent's address, as the other commands take it: `http://` may be left out.

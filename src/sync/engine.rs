@@ -268,7 +268,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             disagreements: kin::disagreements(
                 &inner.settings.node,
                 &inner.settings.prefixes,
-                &inner.settings.kin.borrow(),
+                &kin::known(&inner.settings.kin),
             ),
         }
     }
@@ -278,7 +278,7 @@ impl<S, P: Peers> Inner<S, P> {
     /// In what way another agent, of whatever datacenter, disagrees on a prefix.
     fn misfit(&self, prefix: &Prefix) -> Option<String> {
         let settings = &self.settings;
-        let kin = || kin::misfit(&settings.node, prefix, &settings.kin.borrow());
+        let kin = || kin::misfit(&settings.node, prefix, &kin::known(&settings.kin));
         self.neighbours.misfit(prefix).or_else(kin)
     }
 }

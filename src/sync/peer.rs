@@ -139,7 +139,8 @@ pub struct HelloReply {
     pub max_txn_ops: usize,
     /// The largest value that it is configured to take; none when it does not say.
     pub max_value_bytes: Option<usize>,
-    /// What its datacenter knows of each prefix.
+    /// What its datacenter knows of each prefix; to an agent of its own datacenter what it remembers itself, and from
+    /// older releases nothing.
     pub known: Vec<Known>,
 }
 

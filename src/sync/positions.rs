@@ -146,7 +146,7 @@ fn encode(known: &BTreeMap<String, Known>) -> String {
     known.values().map(line).collect()
 }
 
-/// The positions in a file's body, written again.
+/// The positions in a file's body, written again: for whoever checks that nothing read is lost.
 pub fn rewritten(body: &str) -> String {
     encode(&decode(body))
 }

@@ -124,9 +124,14 @@ async fn http(rig: &Rig, api: &Api) -> anyhow::Result<()> {
         eventually(&format!("Envoys speak {protocol} for api"), async || {
             let mut filters = 0;
             for envoy in [rig.envoy(NODE)?, api.envoy(rig, "api-1")?] {
-                let listeners = envoy.get("/config_dump?resource=dynamic_listeners").await?;
-                let text = String::from_utf8_lossy(&listeners).into_owned();
-                let is_http = text.contains("http_connection_manager");
+                let listeners = envoy.json("/config_dump?resource=dynamic_listeners").await?;
+                // Those before may still be draining.
+                let mut active = listeners["configs"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .map(|it| it["active_state"].to_string());
+                let is_http = active.any(|it| it.contains("http_connection_manager"));
                 filters += usize::from(is_http == (protocol != "tcp"));
             }
             Ok((filters == 2).then_some(()))

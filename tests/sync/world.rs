@@ -197,7 +197,7 @@ impl World {
         let others = (0..AGENTS).filter(|other| *other != agent).map(|other| node(at, other));
         let prefixes: Vec<Prefix> = self.prefixes.iter().cloned().collect();
         let kin = others.map(|node| Kin { address: address(&node), node, prefixes: prefixes.clone() });
-        watch::channel(Arc::new(kin.collect())).1
+        watch::channel(Some(Arc::new(kin.collect()))).1
     }
 
     fn positions(&self, node: &NodeName) -> Positions {

@@ -155,7 +155,7 @@ pub(super) struct World {
     is_cut: watch::Sender<bool>,
     is_lossy: watch::Sender<bool>,
     is_deaf: watch::Sender<bool>,
-    kin: watch::Sender<Arc<Vec<Kin>>>,
+    kin: watch::Sender<Option<Arc<Vec<Kin>>>>,
     _tasks: Vec<Task<()>>,
     _stop: StopSource,
 }
@@ -192,7 +192,7 @@ impl World {
         let (is_cut, see_cut) = watch::channel(false);
         let (is_lossy, see_lossy) = watch::channel(false);
         let (is_deaf, see_deaf) = watch::channel(false);
-        let (kin, see_kin) = watch::channel(Arc::default());
+        let (kin, see_kin) = watch::channel(Some(Arc::default()));
         let [(first, at_home), (second, at_replica)] = [(); 2].map(|()| mpsc::channel(64));
         let mut calls = [Some(at_home), Some(at_replica)];
         let (mut consuls, mut engines, mut tasks) = (Vec::new(), Vec::new(), Vec::new());
@@ -304,7 +304,7 @@ impl World {
             address: "127.0.0.1:1".into(),
             prefixes: texts.iter().map(prefix).collect(),
         };
-        self.kin.send_replace(Arc::new(vec![kin]));
+        self.kin.send_replace(Some(Arc::new(vec![kin])));
     }
 
     pub(super) fn status(&self, at: usize) -> SyncStatus {
@@ -368,7 +368,7 @@ fn engine_settings(at: usize, texts: Prefixes) -> EngineSettings {
         times: Times::default(),
         locks: LockDefaults::default(),
         lock_waits: LockWaits::default(),
-        kin: watch::channel(Arc::default()).1,
+        kin: watch::channel(Some(Arc::default())).1,
         seed: 7 + at as u64,
     }
 }

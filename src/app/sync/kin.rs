@@ -32,7 +32,7 @@ pub(super) struct Own {
 }
 
 /// Tells `seen` what the others say of themselves, until the stop.
-pub(super) async fn run(own: Own, watches: Watches, seen: watch::Sender<Arc<Vec<Kin>>>, stop: Stop) {
+pub(super) async fn run(own: Own, watches: Watches, seen: watch::Sender<Option<Arc<Vec<Kin>>>>, stop: Stop) {
     let service = ServiceName::from(peer::SERVICE);
     let topic = Topic::Connect { dc: own.datacenter.clone(), service: service.clone() };
     watches.want(OWNER, [topic].into()).await;
@@ -51,9 +51,9 @@ pub(super) async fn run(own: Own, watches: Watches, seen: watch::Sender<Arc<Vec<
                 warn!(why = text, "another sync agent of this datacenter is configured otherwise");
             }
             told = texts;
-            seen.send_if_modified(|seen: &mut Arc<Vec<Kin>>| {
-                let is_new = **seen != kin;
-                *seen = Arc::new(kin);
+            seen.send_if_modified(|seen| {
+                let is_new = seen.as_deref() != Some(&kin);
+                *seen = Some(Arc::new(kin));
                 is_new
             });
         }

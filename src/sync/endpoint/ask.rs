@@ -170,6 +170,7 @@ pub fn ask(request: &Request) -> Result<Ask, Response> {
         return session(request, rest);
     }
     if let Some(name) = path.strip_prefix("lock/") {
+        namespace::none(request)?;
         return lock(request, name).map(Ask::Lock);
     }
     if let Some(rest) = path.strip_prefix("sync/") {

@@ -13,8 +13,13 @@ use crate::{
     sync::{record::Doer, refusal::Refusal},
 };
 
-/// What the agents of our datacenter say of themselves, the latest that is known.
-pub type KinSeen = watch::Receiver<Arc<Vec<Kin>>>;
+/// What the agents of our datacenter say of themselves, the latest that is known; none before the catalog told.
+pub type KinSeen = watch::Receiver<Option<Arc<Vec<Kin>>>>;
+
+/// As far as is known now.
+pub(super) fn known(seen: &KinSeen) -> Arc<Vec<Kin>> {
+    seen.borrow().clone().unwrap_or_default()
+}
 
 /// A sync agent of our datacenter.
 #[derive(Clone, Debug, PartialEq, Eq)]

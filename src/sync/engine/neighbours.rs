@@ -20,7 +20,7 @@ use crate::{
     sync::{
         engine::{
             EngineSettings,
-            kin::{Kin, KinSeen},
+            kin::{self, Kin, KinSeen},
         },
         home::Others,
         peer::{Hello, HelloReply, Known, PeerError, Peers, Target},
@@ -33,6 +33,9 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// A datacenter that answered so short a time ago counts as reachable.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// How long all other datacenters may take to say what they know.
+const ALL_PATIENCE: Duration = Duration::from_secs(4);
 
 /// How often another agent of our own datacenter is asked what it knows: an answer may be lost.
 const KIN_TRIES: usize = 2;
@@ -164,7 +167,10 @@ impl<P: Peers> Neighbours<P> {
 
     /// What the other agents of our own datacenter know. Our Consul may have been restored since they wrote there.
     async fn known_to_kin(&self) -> Vec<Known> {
-        let kin = self.0.kin.borrow().clone();
+        let mut seen = self.0.kin.clone();
+        // An agent that has just started does not know yet whom to ask.
+        let _ = timeout(KIN_PATIENCE, seen.wait_for(Option::is_some)).await;
+        let kin = kin::known(&seen);
         join_all(kin.iter().map(|kin| self.known_to(kin))).await.concat()
     }
 
@@ -176,6 +182,7 @@ impl<P: Peers> Neighbours<P> {
                 return reply.known;
             }
         }
+        tracing::info!(node = %kin.node, "another agent of this datacenter cannot be asked what it knows");
         Vec::new()
     }
 
@@ -231,7 +238,9 @@ impl<P: Peers> Neighbours<P> {
 impl<P: Peers> Others for Neighbours<P> {
     async fn known(&self, prefix: &str) -> Vec<Known> {
         let since = lifecycle::now();
-        let (mut known, ()) = tokio::join!(self.known_to_kin(), self.greet_all());
+        let greeting = timeout(ALL_PATIENCE, self.greet_all());
+        // Who does not answer in time takes away nothing of what others said.
+        let (mut known, _) = tokio::join!(self.known_to_kin(), greeting);
         for other in self.0.others.values() {
             let view = other.view();
             if let (Some(reply), Some(true)) = (&view.reply, view.greeted_at.map(|at| at >= since)) {

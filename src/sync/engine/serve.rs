@@ -204,7 +204,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
     /// What another agent of our datacenter replicates is not passed to Consul past it.
     fn is_nobodys(&self, asked: &Asked<'_>) -> Result<(), Refusal> {
         let settings = &self.0.settings;
-        let kin = settings.kin.borrow();
+        let kin = kin::known(&settings.kin);
         let foreign = |(key, is_tree): (&str, bool)| {
             let takes_all_below = is_tree && !asked.is_read();
             kin::foreign(&settings.node, &settings.prefixes, &kin, key, takes_all_below)
