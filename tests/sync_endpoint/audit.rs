@@ -2,12 +2,12 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use causeway::sync::endpoint::Response;
 use serde_json::{Value, json};
-use tracing::{Level, instrument::WithSubscriber as _};
+use tracing::{Dispatch, Level, instrument::WithSubscriber as _};
 
 use super::{
     rights::{NOBODYS, READER, ROOT, WRITER, make_tokens},
@@ -18,6 +18,12 @@ const VALUE: &str = "a value that is nobody's business";
 
 /// Method, target and body of a request; or act, key and outcome of a line.
 type Three<'a> = (&'a str, &'a str, &'a str);
+
+/// Is always there: of a single subscriber tracing takes for granted that it is that of the thread which meets a line first,
+/// and that may be another test's, with none.
+static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| {
+    Dispatch::new(tracing_subscriber::fmt().with_max_level(Level::INFO).with_writer(io::sink).finish())
+});
 
 /// What was logged.
 #[derive(Clone, Default)]
@@ -41,6 +47,7 @@ async fn audited(
     request_id: &str,
     (method, target, body): Three<'_>,
 ) -> (Response, Vec<Value>) {
+    LazyLock::force(&ANOTHER);
     let captured = Captured::default();
     let writer = captured.clone();
     let subscriber = tracing_subscriber::fmt()

@@ -195,9 +195,10 @@ def show(world, unit, name):
     return world.machine.out(f"systemctl show -P {name} {quote(unit)}")
 
 
-def mark(vm):
-    """Where the journal ends now."""
-    return vm.out("journalctl -n 0 --show-cursor --no-pager | sed -n 's/^-- cursor: //p'")
+def mark(vm, unit=""):
+    """Where the journal ends now, or what a unit has written: behind another's entry journalctl leaves out a unit's first."""
+    of_unit = f"-u {quote(unit)} -n 1" if unit else "-n 0"
+    return vm.out(f"journalctl {of_unit} --show-cursor --no-pager | sed -n 's/^-- cursor: //p'")
 
 
 def since(vm, unit, cursor):

@@ -50,12 +50,13 @@ def as_user(user, script):
 def the_agents_token_is_changed_without_a_restart(world):
     """A new one is installed over the old, which is then deleted: the agent reads on as the same process."""
     vm = world.machine
-    agent, cursor = vm.out("systemctl show -P MainPID causeway"), mark(vm)
+    agent, cursor = vm.out("systemctl show -P MainPID causeway"), mark(vm, "causeway")
     world.tokens["agent-2"] = str(uuid.uuid4())
     world.grant("agent-2", "causeway-agent", "")
     world.hand_token("agent-2")
     world.stir()
-    until("the agent has read it", lambda: "was read again" in since(vm, "causeway", cursor), 30, 0.2)
+    # At its next request, which may be as far away as Consul holds those that wait.
+    until("the agent has read it", lambda: "was read again" in since(vm, "causeway", cursor), 90, 0.2)
     _, old = vm.http("GET", "http://127.0.0.1:8500/v1/acl/token/self", None, {"X-Consul-Token": world.tokens["agent"]})
     world.ask("DELETE", f"/v1/acl/token/{json.loads(old)['AccessorID']}")
     world.stir()
