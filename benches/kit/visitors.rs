@@ -47,7 +47,7 @@ async fn one(socket: &Path, number: usize) {
         _ => {
             let mut call = Call::open(socket, ADS).await;
             call.send(&asks(&format!("vanishing-{number}"))).await;
-            drop(call.next().await);
+            call.hears().await;
         }
     }
 }
