@@ -123,7 +123,7 @@ async fn http(rig: &Rig, api: &Api) -> anyhow::Result<()> {
         eventually(&format!("Envoys speak {protocol} for api"), async || {
             // Written until it is seen: Consul's own merge of it into registrations can be one change behind (1.8.7).
             config(rig, json!({ "Kind": "service-defaults", "Name": "api", "Protocol": protocol })).await?;
-            let mut filters = 0;
+            let mut speaking = 0;
             for envoy in [rig.envoy(NODE)?, api.envoy(rig, "api-1")?] {
                 let listeners = envoy.json("/config_dump?resource=dynamic_listeners").await?;
                 // Those before may still be draining.
@@ -133,9 +133,11 @@ async fn http(rig: &Rig, api: &Api) -> anyhow::Result<()> {
                     .flatten()
                     .map(|it| it["active_state"].to_string());
                 let is_http = active.any(|it| it.contains("http_connection_manager"));
-                filters += usize::from(is_http == (protocol != "tcp"));
+                let clusters = envoy.json("/config_dump?resource=dynamic_active_clusters").await?;
+                let is_http2 = clusters.to_string().contains("http2_protocol_options");
+                speaking += usize::from((is_http, is_http2) == (protocol != "tcp", protocol == "http2"));
             }
-            Ok((filters == 2).then_some(()))
+            Ok((speaking == 2).then_some(()))
         })
         .await?;
         let load = settled(api, &["api-1", "api-2"]).await?;
