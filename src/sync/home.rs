@@ -123,7 +123,7 @@ impl HomeSettings {
     }
 }
 
-/// What other datacenters know.
+/// What other agents know: those of other datacenters, and the others of our own.
 pub trait Others: Clone + Send + Sync + 'static {
     /// How far they know this prefix; those that do not answer within a bounded time are left out.
     fn known(&self, prefix: &str) -> impl Future<Output = Vec<Known>> + Send;
