@@ -35,7 +35,10 @@ pub(super) struct Plan {
     pub(super) body: AcquireBody,
     pub(super) ttl: Duration,
     pub(super) wait: Option<Duration>,
+    /// From SIGTERM to SIGKILL at the most.
     pub(super) grace: Duration,
+    /// How long the home keeps a lost lock from others.
+    pub(super) lock_delay: Duration,
     pub(super) command: Vec<OsString>,
 }
 
@@ -207,7 +210,7 @@ impl Guard {
                     drop(lifecycle::spawn("lock.give_back", async move { client.release(&granted).await }));
                 }
             }
-            Action::Lost(loss) => return self.lost(loss),
+            Action::Lost { loss, ours_until } => return self.lost(loss, Instant::from_std(ours_until)),
             Action::GiveUp(answer) => {
                 let name = &self.plan.client.name;
                 complain(&format!("causeway: {name} was not to be had in time: {}", self.reason));
@@ -252,15 +255,17 @@ impl Guard {
         }
     }
 
-    fn lost(&mut self, loss: Loss) -> Option<u8> {
+    fn lost(&mut self, loss: Loss, ours_until: Instant) -> Option<u8> {
         let child = self.child.as_ref()?;
-        // When another may have the lock already there is no time for a grace.
-        let (signal, grace) = match loss {
-            Loss::Late => (Signal::SIGKILL, Duration::ZERO),
-            Loss::Taken | Loss::Unrenewed => (Signal::SIGTERM, self.plan.grace),
+        let now = lifecycle::now();
+        let kill_at = match loss {
+            // Another may have the lock already.
+            Loss::Late => now,
+            // A grace never goes on into another's time.
+            Loss::Taken | Loss::Unrenewed => (now + self.plan.grace).min(ours_until + self.plan.lock_delay),
         };
-        child.signal(signal);
-        self.kill_at = Some(lifecycle::now() + grace);
+        child.signal(if kill_at <= now { Signal::SIGKILL } else { Signal::SIGTERM });
+        self.kill_at = Some(kill_at);
         self.lost = Some(loss);
         let name = &self.plan.client.name;
         let why = match loss {

@@ -188,8 +188,18 @@ async fn a_command_whose_lock_is_lost_is_told_to_stop_and_then_killed() {
         let took = start.elapsed();
         assert!(took >= Duration::from_secs(8) && took < Duration::from_secs(10), "{took:?}");
     };
-    tokio::join!(polite, stubborn, fenced);
-    assert!(lost.released() && deaf.released() && away.released());
+    let gone = Agent::start(&[GRANTED], &[AWAY]);
+    let in_anothers_time = async {
+        let start = lifecycle::now();
+        let script = "trap '' TERM; while :; do sleep 0.05; done";
+        let flags = ["--ttl", "10s", "--grace", "10m", "--lock-delay", "1s"];
+        assert_eq!(code(&gone, &flags, script).await, ExitCode::from(EXIT_LOST));
+        let took = start.elapsed();
+        // Killed when the TTL and the lock-delay are over, long before the grace is.
+        assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(300), "{took:?}");
+    };
+    tokio::join!(polite, stubborn, fenced, in_anothers_time);
+    assert!(lost.released() && deaf.released() && away.released() && gone.released());
 }
 
 #[test]

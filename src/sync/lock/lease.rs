@@ -82,7 +82,12 @@ pub enum Action {
     /// It was granted, but too long ago to be believed in: give it back.
     GiveBack,
     /// It was ours and is not any more.
-    Lost(Loss),
+    Lost {
+        /// How.
+        loss: Loss,
+        /// Until then nobody else can have had it; its lock-delay comes on top.
+        ours_until: Instant,
+    },
     /// The time to wait is over.
     GiveUp(Answer),
 }
@@ -178,8 +183,9 @@ impl Holder {
                 self.state = State::Resting(now);
             }
             State::Holding { renewed, .. } if now >= ends(renewed, self.ttl) => {
-                let is_late = now >= renewed + self.ttl;
-                actions.push(Action::Lost(if is_late { Loss::Late } else { Loss::Unrenewed }));
+                let ours_until = renewed + self.ttl;
+                let loss = if now >= ours_until { Loss::Late } else { Loss::Unrenewed };
+                actions.push(Action::Lost { loss, ours_until });
                 self.state = State::Over;
             }
             _ => {}
@@ -226,7 +232,12 @@ impl Holder {
 
     fn renewed(&mut self, sent: Instant, renewal: Renewal, now: Instant, actions: &mut Vec<Action>) {
         let rest = self.rest().min(self.ttl / 10);
-        let (State::Confirming { next, .. } | State::Holding { next, .. }) = &mut self.state else { return };
+        let (State::Confirming { granted: since, next } | State::Holding { renewed: since, next }) =
+            &mut self.state
+        else {
+            return;
+        };
+        let ours_until = *since;
         if *next != Next::Renewing {
             return;
         }
@@ -243,7 +254,7 @@ impl Holder {
                 self.state = State::Resting(now);
             }
             Renewal::Lost => {
-                actions.push(Action::Lost(Loss::Taken));
+                actions.push(Action::Lost { loss: Loss::Taken, ours_until });
                 self.state = State::Over;
             }
         }

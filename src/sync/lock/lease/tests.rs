@@ -58,7 +58,8 @@ fn what_cannot_be_renewed_is_lost_before_the_home_ends_it() {
     assert!(again > now + s(10) && again <= now + s(10) + TTL / 10);
     assert_eq!(holder.step(&Event::Woke, again), [Action::Renew]);
     assert_eq!(holder.wake_at(), Some(now + TTL * 9 / 10), "an answer may never come");
-    assert_eq!(holder.step(&Event::Woke, now + TTL * 9 / 10), [Action::Lost(Loss::Unrenewed)]);
+    let lost = Action::Lost { loss: Loss::Unrenewed, ours_until: now + TTL };
+    assert_eq!(holder.step(&Event::Woke, now + TTL * 9 / 10), [lost]);
     assert_eq!(holder.step(&renewed(again, Renewal::Kept), now + s(14)), [], "too late");
     assert_eq!(holder.holds_until(), None);
 }
@@ -69,7 +70,7 @@ fn after_a_pause_the_lock_is_lost_before_anything_else() {
     let mut holder = holding(now);
     holder.step(&Event::Woke, now + s(5));
     let woken = holder.step(&renewed(now + s(5), Renewal::Kept), now + s(60));
-    assert_eq!(woken, [Action::Lost(Loss::Late)]);
+    assert_eq!(woken, [Action::Lost { loss: Loss::Late, ours_until: now + TTL }]);
 }
 
 #[test]
@@ -78,7 +79,7 @@ fn a_lock_that_the_home_gave_to_another_is_lost_at_once() {
     let mut holder = holding(now);
     holder.step(&Event::Woke, now + s(5));
     let told = holder.step(&renewed(now + s(5), Renewal::Lost), now + s(6));
-    assert_eq!(told, [Action::Lost(Loss::Taken)]);
+    assert_eq!(told, [Action::Lost { loss: Loss::Taken, ours_until: now }]);
     assert_eq!(holder.wake_at(), None);
 }
 
@@ -305,7 +306,7 @@ impl World {
                 self.grants += 1;
                 self.clients[n].believes = true;
             }
-            Action::Lost(_) => {
+            Action::Lost { .. } => {
                 self.clients[n].believes = false;
                 let rng = fastrand::Rng::with_seed(self.count);
                 self.clients[n].holder = Holder::new(TTL, None, rng, self.now);
