@@ -55,8 +55,6 @@ enum Way {
 enum Then {
     /// The replica is interrupted and says why.
     Retries,
-    /// The replica waits for a person.
-    Holds,
     /// The home does not serve and says why.
     HomeWaits,
     /// Nothing needs it.
@@ -152,10 +150,9 @@ impl World {
         self.side(point.side).has_spoiled().await;
         let says = |text: &str| point.words.iter().any(|word| text.contains(word));
         let told = |world: &Self| match then {
-            Then::Retries | Then::Holds => {
+            Then::Retries => {
                 let status = world.status();
-                let stage = if then == Then::Holds { Stage::Hold } else { Stage::Retry };
-                status.reason.filter(|reason| status.stage == stage && says(reason))
+                status.reason.filter(|reason| status.stage == Stage::Retry && says(reason))
             }
             Then::HomeWaits => world.home_says().filter(|reason| says(reason)),
             Then::GoesOn => Some(String::new()),
@@ -164,9 +161,6 @@ impl World {
         println!("{row}: {then:?}: {}", told(self).unwrap_or_default());
         self.assert_intact(&row);
         self.side(point.side).mend();
-        if then == Then::Holds {
-            self.resync().await;
-        }
         if point.is_each || then == Then::GoesOn {
             self.is_level().await;
             self.assert_intact(&row);
@@ -232,8 +226,8 @@ impl Point {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_bad_answer_to_a_home_that_sends_a_snapshot_deletes_anything() {
     let mut world = World::start(Plan::default()).await;
-    let list = at_home("the list of a snapshot", LIST, Way::Resync, &[PREFIX, "would be deleted"]).each();
-    world.column(&list, OF_LISTS, |bad| if is_lie(bad) { Then::Holds } else { Then::Retries }).await;
+    let list = at_home("the list of a snapshot", LIST, Way::Resync, &[PREFIX]).each();
+    world.column(&list, OF_LISTS, |_| Then::Retries).await;
     let head = at_home("the head at a snapshot", HEAD, Way::Resync, &["head"]);
     world.column(&head, OF_KEYS, |_| Then::Retries).await;
     let after = at_home("the head after the list of a snapshot", HEAD_BEHIND, Way::Resync, &["head"]);
@@ -256,7 +250,7 @@ async fn no_bad_answer_to_a_home_that_sends_a_snapshot_deletes_anything() {
 async fn no_bad_answer_to_a_home_that_takes_over_deletes_anything() {
     let mut world = World::start(Plan::default()).await;
     let list = at_home("the list of a takeover", LIST, Way::MoveHome, &[PREFIX]);
-    world.column(&list, OF_LISTS, |bad| if is_lie(bad) { Then::GoesOn } else { Then::HomeWaits }).await;
+    world.column(&list, OF_LISTS, |_| Then::HomeWaits).await;
     let keys: [(_, _, &'static [&'static str]); 5] = [
         ("the duty's key at a takeover", DUTY, &["/duty/", "duty's lock"]),
         ("the epoch at a takeover", EPOCH, &["epoch"]),

@@ -178,7 +178,7 @@ impl<S: Store> Stream<'_, S> {
         self.send(FollowItem::SnapshotBegin).await?;
         let (store, layout) = (&shared.store, &shared.layout);
         let before: Head = journal::expected(store, &layout.head()).await?.record;
-        let listed = journal::list(store, &shared.settings.prefix.text).await?;
+        let listed = journal::data(store, layout, &shared.settings.prefix.text).await?;
         // Whoever may not read our records may not have read the data either.
         journal::expected::<S, Sentinel>(store, &layout.sentinel()).await?;
         let after: Head = journal::expected(store, &layout.head()).await?.record;

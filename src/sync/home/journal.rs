@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    model::kv::Pair,
+    model::kv::{Op, Pair, TxnReply},
     sync::{
         home::{
             history::Logged,
@@ -64,6 +64,40 @@ pub(crate) async fn expected<S: Store, T: DeserializeOwned>(
 /// Reads all keys that begin so.
 pub(crate) async fn list<S: Store>(store: &S, prefix: &str) -> Result<Vec<Pair>, JournalError> {
     in_time(prefix, LIST_TIMEOUT, store.list(prefix, Read::Consistent)).await
+}
+
+/// Reads all data of the prefix. That there is none is believed only when one transaction shows our own record and no
+/// key: an empty answer by itself may be a mistake, and whoever follows us would delete what he has.
+pub(crate) async fn data<S: Store>(
+    store: &S,
+    layout: &Layout,
+    prefix: &str,
+) -> Result<Vec<Pair>, JournalError> {
+    let listed = list(store, prefix).await?;
+    if listed.is_empty() {
+        is_empty_indeed(store, layout, prefix).await?;
+    }
+    Ok(listed)
+}
+
+async fn is_empty_indeed<S: Store>(store: &S, layout: &Layout, prefix: &str) -> Result<(), JournalError> {
+    let sentinel = layout.sentinel();
+    let ops = vec![Op::Get { key: sentinel.clone() }, Op::GetTree { prefix: prefix.to_owned() }];
+    let answer = async { Ok(Answer { value: store.txn(ops).await?, index: 0 }) };
+    match in_time(prefix, READ_TIMEOUT, answer).await? {
+        TxnReply::Committed(pairs) if pairs.first().is_none_or(|pair| pair.key != sentinel) => {
+            Err(JournalError::Missing(sentinel))
+        }
+        TxnReply::Committed(pairs) if pairs.len() > 1 => {
+            let error = StoreError::Unusable(format!(
+                "Consul listed nothing below {prefix}, and in a transaction {} keys",
+                pairs.len() - 1
+            ));
+            Err(JournalError::Store { key: prefix.to_owned(), error })
+        }
+        TxnReply::Committed(_) => Ok(()),
+        TxnReply::RolledBack(_) => Err(JournalError::Missing(sentinel)),
+    }
 }
 
 async fn in_time<T>(

@@ -194,7 +194,7 @@ async fn finish<S: Store>(
 ) -> Result<Taken, JournalError> {
     let (store, layout) = (&shared.store, &shared.layout);
     let mut locks = Locks::default();
-    for pair in &journal::list(store, &shared.settings.prefix.text).await? {
+    for pair in &journal::data(store, layout, &shared.settings.prefix.text).await? {
         locks.learn(pair);
     }
     let last = head.position.seq;

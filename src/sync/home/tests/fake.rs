@@ -41,6 +41,8 @@ pub(crate) struct State {
     pub(crate) unreadable: Option<StoreError>,
     /// Reads of this key are refused.
     pub(crate) refused: Option<String>,
+    /// Lists of keys come back empty.
+    pub(crate) lists_nothing: bool,
     /// Reads of keys that are under way, and the most there were at a time.
     pub(crate) reading: usize,
     pub(crate) most_reading: usize,
@@ -282,6 +284,7 @@ impl Store for Fake {
         let state = self.state();
         match &state.unreadable {
             Some(error) => Err(error.clone()),
+            None if state.lists_nothing => Ok(Answer { value: Vec::new(), index: state.index }),
             None => Ok(Answer { value: state.below(prefix), index: state.index }),
         }
     }

@@ -255,6 +255,24 @@ async fn what_cannot_be_read_whole_is_an_error_and_no_snapshot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_empty_list_of_a_prefix_that_is_not_is_no_snapshot() {
+    let store = Fake::new(&["s"]);
+    let agent = Agent::serving(&store, "s").await;
+    let mut follower = agent.follow(None, false);
+    let mut copy = Copy::default();
+    assert_eq!(follower.next().await, FollowItem::SnapshotBegin);
+    let end = follower.next().await;
+    assert!(matches!(end, FollowItem::SnapshotEnd { pairs: 0, .. }), "it is empty indeed: {end:?}");
+    agent.write(vec![set("config/a", "1")]).await.unwrap();
+    follower.until(&mut copy, 1).await;
+    store.state().lists_nothing = true;
+    ends_without(agent.follow(None, false)).await;
+    store.state().lists_nothing = false;
+    agent.follow(None, false).until(&mut copy, 1).await;
+    copy.is_like(&store);
+}
+
+#[tokio::test(start_paused = true)]
 async fn followers_go_when_the_home_does() {
     let store = Fake::new(&["s"]);
     let agent = Agent::serving(&store, "s").await;
