@@ -11,6 +11,7 @@ use crate::{
         endpoint::DEADLINE,
         kv::{ReadFlags, key, shown::Entry},
         print,
+        progress::Progress,
     },
     model::kv::Pair,
 };
@@ -41,6 +42,7 @@ pub(crate) async fn run(args: &ExportArgs, env: &dyn Fn(&str) -> Option<String>)
     let query = args.read.query();
     let write = async {
         let mut is_first = true;
+        let mut progress = Progress::beside_output("keys");
         while let Some(page) = coming.recv().await {
             let mut text = String::new();
             for pair in &page {
@@ -49,6 +51,7 @@ pub(crate) async fn run(args: &ExportArgs, env: &dyn Fn(&str) -> Option<String>)
                 is_first = false;
             }
             print(&text).context("write to standard output")?;
+            progress.advance(page.len() as u64);
         }
         Ok::<_, anyhow::Error>(is_first)
     };

@@ -64,7 +64,7 @@ pub(crate) async fn run(args: &ImportArgs, env: &dyn Fn(&str) -> Option<String>)
     let endpoint = args.write.endpoint.endpoint(env)?;
     let batches = batches(read(&given(&args.data)?, key(&args.prefix))?);
     let total: usize = batches.iter().map(Vec::len).sum();
-    let mut progress = Progress::new("keys", total as u64);
+    let mut progress = Progress::of(total as u64, "keys");
     let query = args.write.query();
     let mut sent = stream::iter(batches)
         .map(|batch| async { (batch.len(), send(&endpoint, &query, batch).await) })
@@ -72,7 +72,6 @@ pub(crate) async fn run(args: &ImportArgs, env: &dyn Fn(&str) -> Option<String>)
     let mut written = 0;
     while let Some((count, outcome)) = sent.next().await {
         if let Err(error) = outcome {
-            progress.end();
             return Err(
                 error.context(format!("import, of which {written} of {total} keys are surely written"))
             );
@@ -80,7 +79,7 @@ pub(crate) async fn run(args: &ImportArgs, env: &dyn Fn(&str) -> Option<String>)
         written += count;
         progress.advance(count as u64);
     }
-    progress.end();
+    drop(progress);
     let text = if args.json {
         format!("{}\n", json!({"imported": written}))
     } else {

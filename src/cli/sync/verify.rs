@@ -13,6 +13,7 @@ use crate::{
         EXIT_UNAVAILABLE,
         endpoint::{DEADLINE, Endpoint, EndpointFlags, key_path},
         fail, print,
+        progress::Progress,
         sync::{
             ask,
             compare::{Comparison, Difference, Side, What, difference},
@@ -165,10 +166,15 @@ async fn lists(endpoint: &Endpoint, pairing: &Pairing) -> anyhow::Result<Compari
     let (second_pages, mut second) = mpsc::channel::<Vec<Pair>>(PAGES);
     let compare = async {
         let mut comparison = Comparison::default();
+        let mut progress = Progress::counting("keys");
         while let Some(side) = comparison.wants() {
             let pages = if side == Side::First { &mut first } else { &mut second };
             match pages.recv().await {
-                Some(page) => comparison.page(side, page),
+                Some(page) => {
+                    // Both lists go forward together: one tells how far.
+                    progress.advance(if side == Side::First { page.len() as u64 } else { 0 });
+                    comparison.page(side, page);
+                }
                 None => comparison.over(side),
             }
         }
