@@ -1,7 +1,13 @@
 //! What clients were promised for the time of a fault (docs/sync.md, "In a partition"), asked of the agents meanwhile and
 //! measured. An answer may take longer than promised by what an agent takes for a trivial one at that moment.
 
-use std::{collections::BTreeSet, fmt, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
 
 use causeway::{
     lab::plan::{PREFIXES, PRIMARY, SECONDARY},
@@ -55,11 +61,52 @@ impl fmt::Display for Kept {
     }
 }
 
+/// How long something took.
+#[derive(Clone, Copy)]
+struct Took {
+    time: Duration,
+    /// Of it, how long the threads of all agents and of who asked could run and had no processor: nobody promises that
+    /// there is one.
+    waited: Duration,
+}
+
+/// Measures that.
+struct Watch<'w> {
+    world: &'w World,
+    at: Instant,
+    waited: Duration,
+}
+
+impl<'w> Watch<'w> {
+    fn start(world: &'w World) -> Self {
+        Self { world, at: lifecycle::now(), waited: waited(world) }
+    }
+
+    fn took(&self) -> Took {
+        Took { time: self.at.elapsed(), waited: waited(self.world).saturating_sub(self.waited) }
+    }
+}
+
+/// What the kernel counts of them until now. An agent that is gone counts nothing any more.
+fn waited(world: &World) -> Duration {
+    let agents = AGENTS.iter().flat_map(|(_, nodes)| nodes);
+    let pids = agents.filter_map(|node| world.lab().pid(node, "causeway").ok());
+    let tasks = pids.filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok()).flatten().flatten();
+    let threads = tasks.map(|task| task.path()).chain([PathBuf::from("/proc/thread-self")]);
+    threads.filter_map(|thread| waited_by(&thread)).sum()
+}
+
+/// The second figure of `schedstat`, in nanoseconds.
+fn waited_by(thread: &Path) -> Option<Duration> {
+    let text = fs::read_to_string(thread.join("schedstat")).ok()?;
+    text.split(' ').nth(1)?.parse().ok().map(Duration::from_nanos)
+}
+
 /// What was asked during a fault.
 pub(super) struct Promises<'w> {
     world: &'w World,
     round: &'w str,
-    began: Instant,
+    began: Watch<'w>,
     found: Mutex<Found>,
 }
 
@@ -72,7 +119,7 @@ struct Found {
 impl<'w> Promises<'w> {
     /// Of faults that began now.
     pub(super) fn new(world: &'w World, round: &'w str) -> Self {
-        Self { world, round, began: lifecycle::now(), found: Mutex::default() }
+        Self { world, round, began: Watch::start(world), found: Mutex::default() }
     }
 
     /// Writes what is read during the fault.
@@ -125,26 +172,20 @@ impl<'w> Promises<'w> {
     }
 
     /// Asks, and tells how long it took.
-    fn timed(
-        &self,
-        node: &str,
-        method: &str,
-        target: &str,
-        body: &str,
-    ) -> (Result<Reply, NoAnswer>, Duration) {
-        let (url, began) = (format!("{}{target}", self.world.agent(node)), lifecycle::now());
+    fn timed(&self, node: &str, method: &str, target: &str, body: &str) -> (Result<Reply, NoAnswer>, Took) {
+        let (url, began) = (format!("{}{target}", self.world.agent(node)), Watch::start(self.world));
         let reply = ask_within(PATIENCE, method, &url, &[], body.as_bytes());
-        (reply, began.elapsed())
+        (reply, began.took())
     }
 
     /// What comes on top of a promise right now.
     fn slack(&self, node: &str) -> Duration {
-        let slower = self.timed(node, "GET", "/v1/sync/status", "").1 * SLOWER;
-        if is_crowded() { ALLOWANCE * 4 + slower } else { ALLOWANCE + slower }
+        let slower = self.timed(node, "GET", "/v1/sync/status", "").1.time * SLOWER;
+        allowance() + slower
     }
 
-    fn keep(&self, what: &str, took: Duration, promised: Duration, node: &str) {
-        let within = promised + self.slack(node);
+    fn keep(&self, what: &str, Took { time: took, waited }: Took, promised: Duration, node: &str) {
+        let within = promised + waited + self.slack(node);
         if took > within {
             let (took, within) = (took.as_secs_f32(), within.as_secs_f32());
             self.break_with(format!("{what}: {took:.2} s instead of {within:.2} s at most, at {node}"));
@@ -223,11 +264,11 @@ impl<'w> Promises<'w> {
 
     fn is_marked_stale(&self, prefix: &str, datacenter: &'static str) {
         let (seed, node) = (self.key(prefix, "seed"), nodes(datacenter)[0]);
-        let end = self.began + MARKED_STALE + self.slack(node);
+        let end = self.began.at + MARKED_STALE + self.slack(node);
         while lifecycle::now() < end {
             let (reply, _) = self.timed(node, "GET", &seed, "");
             if reply.is_ok_and(|reply| reply.header("x-sync-stale").is_some()) {
-                return self.keep("marked stale after", self.began.elapsed(), MARKED_STALE, node);
+                return self.keep("marked stale after", self.began.took(), MARKED_STALE, node);
             }
             std::thread::sleep(LOOK_EVERY);
         }
@@ -245,7 +286,7 @@ impl<'w> Promises<'w> {
     ) {
         let target = self.key(prefix, "again");
         for node in nodes(datacenter).into_iter().filter(|node| !hit.contains(*node)) {
-            let end = self.began + promised + PATIENCE;
+            let end = self.began.at + promised + PATIENCE;
             loop {
                 let (reply, _) = self.timed(node, "PUT", &target, what);
                 match &reply {
@@ -258,7 +299,7 @@ impl<'w> Promises<'w> {
                 }
                 std::thread::sleep(LOOK_EVERY);
             }
-            self.keep(&format!("{what} ({prefix})"), self.began.elapsed(), promised, node);
+            self.keep(&format!("{what} ({prefix})"), self.began.took(), promised, node);
         }
     }
 
@@ -276,12 +317,12 @@ impl<'w> Promises<'w> {
         let mut reads = BTreeSet::new();
         let mut is_written = false;
         for node in nodes(other(home)).into_iter().filter(is_left) {
-            let end = self.began + TAKEN_OVER + PATIENCE;
+            let end = self.began.at + TAKEN_OVER + PATIENCE;
             loop {
                 is_written = is_written || status(self.timed(at, "PUT", &marker, "applied").0) == 200;
                 let (reply, took) = self.timed(node, "GET", &seed, "");
                 reads.insert(status(reply));
-                self.slowest("read without an applier", took);
+                self.slowest("read without an applier", took.time);
                 // Past the agents: until then they ask the home.
                 let local = format!("{}{marker}", self.world.consul(node));
                 if is_written && status(ask_within(PATIENCE, "GET", &local, &[], b"")) == 200 {
@@ -292,7 +333,7 @@ impl<'w> Promises<'w> {
                 }
                 std::thread::sleep(LOOK_EVERY);
             }
-            self.keep(&format!("applied again ({prefix})"), self.began.elapsed(), TAKEN_OVER, node);
+            self.keep(&format!("applied again ({prefix})"), self.began.took(), TAKEN_OVER, node);
         }
         if reads.iter().any(|status| *status != 200) {
             self.break_with(format!("reads of {prefix} without an applier: {reads:?}"));
@@ -319,7 +360,8 @@ impl<'w> Promises<'w> {
             for node in nodes(other(home)) {
                 let (reply, took) = self.timed(node, "PUT", &probe, "slow");
                 self.expect(node, &probe, &reply, 200);
-                if took < delay * 2 {
+                if took.time < delay * 2 {
+                    let took = took.time;
                     self.break_with(format!("a write over {delay:?} each way took {took:?}: it is not slow"));
                 }
                 self.keep("write over the slow link", took, UNREACHABLE, node);
@@ -334,11 +376,14 @@ impl<'w> Promises<'w> {
     }
 }
 
-/// Whether much more wants to run than can: then every process of the lab waits for a processor, now this one, now that.
-fn is_crowded() -> bool {
+/// What a promise's time may be missed by: more where much more wants to run than can, since every process of the lab then
+/// waits for a processor, now this one, now that.
+pub(super) fn allowance() -> Duration {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default();
-    load > 3.0 * std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64)
+    let is_crowded =
+        load > 3.0 * std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+    if is_crowded { ALLOWANCE * 4 } else { ALLOWANCE }
 }
 
 /// The nodes of a datacenter that have an agent.
