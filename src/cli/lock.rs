@@ -34,10 +34,11 @@ Examples:
       -H \"X-Lock-Token: $CAUSEWAY_LOCK_TOKEN\" http://127.0.0.1:18500/v1/kv/locks/deploy-state'
 
 The command finds the token in CAUSEWAY_LOCK_TOKEN and the key that is held in CAUSEWAY_LOCK_NAME.
-When the lock is lost the command gets SIGTERM and, after --grace, SIGKILL; SIGKILL sooner, or at
-once, when another may hold the lock from then on: its TTL and --lock-delay are over. SIGTERM, SIGINT,
-SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to the command. An ACL token is taken from
---token-file or the CONSUL_HTTP_TOKEN and CONSUL_HTTP_TOKEN_FILE variables.
+When the lock is lost the command gets SIGTERM and, after --grace, SIGKILL: sooner when others may
+have the lock from then on, which is --lock-delay after the end of the TTL, or after the last
+renewal when the home says that the lock is lost; at once when this process was paused past the
+TTL. SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to the command. An ACL
+token is taken from --token-file or the CONSUL_HTTP_TOKEN and CONSUL_HTTP_TOKEN_FILE variables.
 
 `consul lock P` holds the key P/.lock: name that key to exclude its holders. Semaphores of the two
 never meet.
@@ -64,7 +65,7 @@ pub struct LockArgs {
     /// So many may hold it at a time; all who use this lock give the same number
     #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_HOLDERS)))]
     n: u32,
-    /// The time from SIGTERM to SIGKILL when the lock is lost, at most what is left of the TTL and --lock-delay
+    /// The longest time from SIGTERM to SIGKILL when the lock is lost
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
     grace: Duration,
     /// How long the lock stays closed to others after this process was lost

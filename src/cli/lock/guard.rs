@@ -259,7 +259,7 @@ impl Guard {
         let child = self.child.as_ref()?;
         let now = lifecycle::now();
         let kill_at = match loss {
-            // Another may have the lock already.
+            // Late to learn of it, this process may be late again.
             Loss::Late => now,
             // A grace never goes on into another's time.
             Loss::Taken | Loss::Unrenewed => (now + self.plan.grace).min(ours_until + self.plan.lock_delay),

@@ -110,6 +110,8 @@ pub struct Holder {
     /// When to stop waiting; none to wait for ever.
     until: Option<Instant>,
     state: State,
+    /// A request had no answer, so that the next one may be told a grant of that one.
+    has_unanswered: bool,
     rests: u32,
     rng: fastrand::Rng,
 }
@@ -120,7 +122,7 @@ enum State {
     Resting(Instant),
     /// A request is on its way.
     Asking,
-    /// The grant is confirmed by a first renewal, since it was asked for long ago.
+    /// The grant is confirmed by a first renewal, since it may be an old one.
     Confirming { granted: Instant, next: Next },
     /// It is ours.
     Holding { renewed: Instant, next: Next },
@@ -137,7 +139,7 @@ enum Next {
 impl Holder {
     /// One that waits until then, or for ever.
     pub fn new(ttl: Duration, until: Option<Instant>, rng: fastrand::Rng, now: Instant) -> Self {
-        Self { ttl, until, state: State::Resting(now), rests: 0, rng }
+        Self { ttl, until, state: State::Resting(now), has_unanswered: false, rests: 0, rng }
     }
 
     /// Until when the lock is ours, as far as we may believe.
@@ -196,6 +198,7 @@ impl Holder {
         if !matches!(self.state, State::Asking) {
             return;
         }
+        self.has_unanswered |= *answer == Answer::NotNow;
         match answer {
             Answer::Granted => {
                 self.rests = 0;
@@ -218,11 +221,11 @@ impl Holder {
         }
     }
 
-    /// The session is as old as the request at most. A request that waited in line says little about that: the first
-    /// renewal says more.
+    /// The session is as old as the first request at most. One that waited in line, or that was asked again, says little
+    /// about that: the first renewal says more.
     fn granted(&mut self, sent: Instant, now: Instant, actions: &mut Vec<Action>) {
         let renew_at = sent + self.ttl / 3;
-        if now < renew_at {
+        if now < renew_at && !self.has_unanswered {
             self.state = State::Holding { renewed: sent, next: Next::RenewAt(renew_at) };
             actions.push(Action::Hold);
         } else {

@@ -96,6 +96,21 @@ fn a_grant_after_a_long_wait_is_confirmed_first() {
 }
 
 #[test]
+fn a_grant_that_may_be_one_of_a_request_without_answer_is_confirmed_first() {
+    let now = start();
+    let mut holder = holder(None, now);
+    holder.step(&Event::Woke, now);
+    assert_eq!(holder.step(&asked(now, Answer::NotNow), now + s(20)), []);
+    let again = holder.wake_at().unwrap();
+    assert!(matches!(holder.step(&Event::Woke, again)[..], [Action::Ask { .. }]));
+    // Granted at the very first may be what the home tells: the session is 20 s old then.
+    assert_eq!(holder.step(&asked(again, Answer::Granted), again), [Action::Renew]);
+    assert_eq!(holder.holds_until(), None);
+    assert_eq!(holder.step(&renewed(again, Renewal::Kept), again + s(1)), [Action::Hold]);
+    assert_eq!(holder.holds_until(), Some(again + TTL * 9 / 10));
+}
+
+#[test]
 fn a_grant_that_cannot_be_confirmed_is_given_back() {
     let now = start();
     let mut holder = holder(None, now);
