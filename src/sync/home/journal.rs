@@ -39,6 +39,9 @@ pub(crate) struct Recorded<T> {
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const LIST_TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How often an empty list is asked for until it is taken for a mistake.
+const LOOKS: usize = 3;
+
 /// Reads a key as it is now.
 pub(crate) async fn key<S: Store>(store: &S, key: &str) -> Result<Option<Pair>, JournalError> {
     in_time(key, READ_TIMEOUT, store.get(key, Read::Consistent)).await
@@ -66,37 +69,33 @@ pub(crate) async fn list<S: Store>(store: &S, prefix: &str) -> Result<Vec<Pair>,
     in_time(prefix, LIST_TIMEOUT, store.list(prefix, Read::Consistent)).await
 }
 
-/// Reads all data of the prefix. That there is none is believed only when one transaction shows our own record and no
-/// key: an empty answer by itself may be a mistake, and whoever follows us would delete what he has.
+/// Reads all data of the prefix. That there is none is believed only when a transaction shows our own record and no key
+/// either: an empty answer by itself may be a mistake, and whoever follows us would delete what he has.
 pub(crate) async fn data<S: Store>(
     store: &S,
     layout: &Layout,
     prefix: &str,
 ) -> Result<Vec<Pair>, JournalError> {
-    let listed = list(store, prefix).await?;
-    if listed.is_empty() {
-        is_empty_indeed(store, layout, prefix).await?;
+    // The first keys may be written between the two looks.
+    for _ in 0..LOOKS {
+        let listed = list(store, prefix).await?;
+        if !listed.is_empty() || is_empty_indeed(store, layout, prefix).await? {
+            return Ok(listed);
+        }
     }
-    Ok(listed)
+    let error = StoreError::Unusable("Consul lists nothing, and in a transaction it shows keys".into());
+    Err(JournalError::Store { key: prefix.to_owned(), error })
 }
 
-async fn is_empty_indeed<S: Store>(store: &S, layout: &Layout, prefix: &str) -> Result<(), JournalError> {
+async fn is_empty_indeed<S: Store>(store: &S, layout: &Layout, prefix: &str) -> Result<bool, JournalError> {
     let sentinel = layout.sentinel();
     let ops = vec![Op::Get { key: sentinel.clone() }, Op::GetTree { prefix: prefix.to_owned() }];
     let answer = async { Ok(Answer { value: store.txn(ops).await?, index: 0 }) };
     match in_time(prefix, READ_TIMEOUT, answer).await? {
-        TxnReply::Committed(pairs) if pairs.first().is_none_or(|pair| pair.key != sentinel) => {
-            Err(JournalError::Missing(sentinel))
+        TxnReply::Committed(pairs) if pairs.first().is_some_and(|pair| pair.key == sentinel) => {
+            Ok(pairs.len() == 1)
         }
-        TxnReply::Committed(pairs) if pairs.len() > 1 => {
-            let error = StoreError::Unusable(format!(
-                "Consul listed nothing below {prefix}, and in a transaction {} keys",
-                pairs.len() - 1
-            ));
-            Err(JournalError::Store { key: prefix.to_owned(), error })
-        }
-        TxnReply::Committed(_) => Ok(()),
-        TxnReply::RolledBack(_) => Err(JournalError::Missing(sentinel)),
+        _ => Err(JournalError::Missing(sentinel)),
     }
 }
 

@@ -263,6 +263,8 @@ async fn an_empty_list_of_a_prefix_that_is_not_is_no_snapshot() {
     assert_eq!(follower.next().await, FollowItem::SnapshotBegin);
     let end = follower.next().await;
     assert!(matches!(end, FollowItem::SnapshotEnd { pairs: 0, .. }), "it is empty indeed: {end:?}");
+    store.state().faults.push_back(Fault::RequestLost);
+    ends_without(agent.follow(None, false)).await;
     agent.write(vec![set("config/a", "1")]).await.unwrap();
     follower.until(&mut copy, 1).await;
     store.state().lists_nothing = true;
