@@ -19,6 +19,7 @@ mod value;
 mod tests;
 
 use envoy_types::{pb::google::protobuf::Any, util::pack_any};
+use prost::Message as _;
 
 use crate::{model::secret::SecretText, xds::resource::Resource};
 
@@ -37,6 +38,17 @@ pub enum Source {
         /// with it is for no other stream.
         token: Option<SecretText>,
     },
+}
+
+impl Source {
+    /// How many bytes longer a resource is for each place that it names, than over ADS.
+    pub fn extra_bytes(&self) -> usize {
+        match self {
+            Self::Ads => 0,
+            // Lengths that go before it grow as well, by less than it takes over ADS.
+            Self::Services { .. } => value::config_source(self).encoded_len(),
+        }
+    }
 }
 
 /// The two ways of saying what changed.

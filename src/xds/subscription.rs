@@ -146,6 +146,7 @@ pub enum Action {
 pub struct Subscription {
     stream: u64,
     variant: Variant,
+    source_bytes: usize,
     sent: u64,
     snapshot: Arc<Snapshot>,
     types: PerKind<TypeState>,
@@ -163,6 +164,7 @@ impl Subscription {
         Self {
             stream,
             variant,
+            source_bytes: 0,
             sent: 0,
             snapshot: Arc::new(Snapshot::empty()),
             types: PerKind::default(),
@@ -170,6 +172,12 @@ impl Subscription {
             waiting: BTreeMap::new(),
             looked_at: None,
         }
+    }
+
+    /// For a client to which each place to fetch from is told in so many bytes more than over ADS: its responses are split
+    /// by what they will be.
+    pub fn with_sources_of(self, source_bytes: usize) -> Self {
+        Self { source_bytes, ..self }
     }
 
     /// Takes in what happened and says what to do about it. `now` never goes back. What is sent is worked out last and kept

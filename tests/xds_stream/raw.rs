@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use causeway::xds::{
+    encode::TOKEN_HEADER,
     resource::Kind,
     server::{Limits, Offer},
 };
@@ -20,6 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Request, Status, Streaming,
     client::Grpc,
+    metadata::MetadataMap,
     transport::{Channel, Endpoint},
 };
 use tonic_prost::ProstCodec;
@@ -144,13 +146,30 @@ impl<Q: Asks> Raw<Q> {
     }
 
     pub(crate) async fn try_open(channel: &Channel, service: &str, first: Q) -> Result<Self, Status> {
+        Self::with_metadata(channel, service, first, MetadataMap::new()).await
+    }
+
+    /// Opens a stream that presents a Consul token.
+    pub(crate) async fn open_as(token: &str, channel: &Channel, service: &str, first: Q) -> Self {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(TOKEN_HEADER, token.parse().unwrap());
+        Self::with_metadata(channel, service, first, metadata).await.unwrap()
+    }
+
+    async fn with_metadata(
+        channel: &Channel,
+        service: &str,
+        first: Q,
+        metadata: MetadataMap,
+    ) -> Result<Self, Status> {
         let (requests, outgoing) = mpsc::channel(8);
         requests.send(first).await.unwrap();
         let mut client = Grpc::new(channel.clone());
         client.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
         let path = format!("/{service}/{}{}", Q::PREFIX, noun(service)).try_into().unwrap();
         let codec = ProstCodec::<Q, Q::Answer>::default();
-        let request = Request::new(ReceiverStream::new(outgoing));
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        *request.metadata_mut() = metadata;
         let responses = client.streaming(request, path, codec).await?.into_inner();
         Ok(Self { requests, responses })
     }

@@ -90,6 +90,32 @@ async fn client_status_tells_what_each_client_has_and_refused() {
     assert_eq!(clients(&rig, of_node("other")).await, []);
 }
 
+/// On a service of one type the token is part of the clusters, and a client's words may be taken from them.
+#[tokio::test]
+async fn a_refusal_that_quotes_the_stream_s_token_is_told_without_it() {
+    const TOKEN: &str = "4a8f0f1e-5d0c-4a53-9a3b-6f1f6f0c1d2e";
+    let rig = Rig::start();
+    let channel = rig.channel().await;
+    let ask = delta(Kind::Cluster, &["db"]);
+    let mut stream = Raw::open_as(TOKEN, &channel, service_of(Kind::Cluster), ask).await;
+    let answer = stream.answer().await;
+    assert!(String::from_utf8_lossy(&answer.encode_to_vec()).contains(TOKEN));
+    let words = format!("initial_metadata {TOKEN}: no such header");
+    let error = rpc::Status { code: 3, message: words, ..rpc::Status::default() };
+    let nonce = answer.nonce;
+    stream
+        .say(DeltaDiscoveryRequest {
+            response_nonce: nonce,
+            error_detail: Some(error),
+            ..delta(Kind::Cluster, &[])
+        })
+        .await;
+    rig.server.until(|streams| streams.iter().flat_map(|s| &s.types).any(|t| t.nacks == 1)).await;
+    let told = clients(&rig, of_node("web")).await;
+    let db = told[0].generic_xds_configs.iter().find(|r| r.name == "db").unwrap();
+    assert_eq!(db.error_state.as_ref().unwrap().details, "initial_metadata [redacted]: no such header");
+}
+
 #[tokio::test]
 async fn client_status_is_streamed_answer_by_answer() {
     let rig = Rig::start();

@@ -19,7 +19,10 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use crate::{
     lifecycle::{self, Stop, Task},
-    model::{name::ProxyId, secret::SecretText},
+    model::{
+        name::ProxyId,
+        secret::{REDACTED, SecretText},
+    },
     xds::{
         encode::Source,
         metrics::{StreamGauge, XdsMetrics},
@@ -180,6 +183,7 @@ struct Session<W: Wire> {
     agent: AgentId,
     /// Where the client is told to fetch what resources name.
     source: Source,
+    token: Option<SecretText>,
     offers: watch::Receiver<Offer>,
     _hold: Box<dyn Send + Sync>,
     responses: mpsc::Sender<Result<W::Response, Status>>,
@@ -212,14 +216,16 @@ impl<W: Wire> Session<W> {
         let proxy = ProxyId::from(&node.id);
         tracing::Span::current().record("proxy", proxy.as_str());
         let Attached { offers, hold } = shared.source.attach(&proxy, token.clone());
-        let subscription = Subscription::new(stream, W::VARIANT);
+        let source = scope.source(first, token.clone());
+        let subscription = Subscription::new(stream, W::VARIANT).with_sources_of(source.extra_bytes());
         let shown = Arc::new(Showing::new(stream, proxy, convert::envoy_version(node), subscription));
         Ok(Self {
             place: shared.board.place(stream, shown.clone()),
             shown,
             scope,
             agent: shared.id.clone(),
-            source: scope.source(first, token),
+            source,
+            token,
             offers,
             _hold: hold,
             responses,
@@ -313,6 +319,10 @@ impl<W: Wire> Session<W> {
         self.scope.check(&mut request).map_err(End::Told)?;
         if request.node().is_some_and(|node| !node.id.is_empty() && node.id != self.shown.proxy.as_str()) {
             return Err(End::Told(Status::invalid_argument("node.id must not change within a stream")));
+        }
+        if let (Some(token), Some(refusal)) = (&self.token, request.refusal()) {
+            // On a service of one type it is part of what was sent, and Envoy's words may be taken from that.
+            *refusal = refusal.replace(token.expose(), REDACTED);
         }
         self.step(request.into_event()).await
     }

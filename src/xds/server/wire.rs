@@ -24,6 +24,8 @@ pub(super) trait Wire: Send + 'static {
     fn node(&self) -> Option<&Node>;
     fn type_url(&self) -> &str;
     fn set_type_url(&mut self, type_url: &str);
+    /// Why the client refuses what it was sent last.
+    fn refusal(&mut self) -> Option<&mut String>;
     fn into_event(self) -> Event;
     fn response(response: &Response, source: &Source, agent: &AgentId) -> Self::Response;
 }
@@ -43,6 +45,10 @@ impl Wire for DeltaDiscoveryRequest {
 
     fn set_type_url(&mut self, type_url: &str) {
         type_url.clone_into(&mut self.type_url);
+    }
+
+    fn refusal(&mut self) -> Option<&mut String> {
+        self.error_detail.as_mut().map(|status| &mut status.message)
     }
 
     fn into_event(self) -> Event {
@@ -69,6 +75,10 @@ impl Wire for DiscoveryRequest {
 
     fn set_type_url(&mut self, type_url: &str) {
         type_url.clone_into(&mut self.type_url);
+    }
+
+    fn refusal(&mut self) -> Option<&mut String> {
+        self.error_detail.as_mut().map(|status| &mut status.message)
     }
 
     fn into_event(self) -> Event {

@@ -167,7 +167,7 @@ impl Subscription {
     }
 
     fn send(&mut self, kind: Kind, due: Due, now: Instant, actions: &mut Vec<Action>) {
-        for part in due.split() {
+        for part in due.split(self.source_bytes) {
             self.send_part(kind, part, now, actions);
         }
     }

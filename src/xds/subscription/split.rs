@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::xds::snapshot::Entry;
+use crate::xds::{resource::Kind, snapshot::Entry};
 
 /// gRPC clients refuse messages above 4 MiB (rule 40); the rest is headroom for what surrounds the resources.
 pub(super) const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024 - 256 * 1024;
 
 /// Field tags, lengths and version of one resource in a response, and a removed name's errors; rounded up.
 const RESOURCE_OVERHEAD_BYTES: usize = 160;
+
+/// A cluster names three places to fetch from at most: its endpoints, its certificate and its CAs. Listeners are few.
+const SOURCES: usize = 3;
 
 /// What is due for one type.
 #[derive(Debug, Default)]
@@ -25,9 +28,11 @@ impl Due {
     }
 
     /// Removals go first: a listener's address must be free before its successor takes it.
-    pub(super) fn split(self) -> Vec<Self> {
+    /// `source_bytes` is what each place to fetch from takes in the client's form, beyond what it takes over ADS.
+    pub(super) fn split(self, source_bytes: usize) -> Vec<Self> {
         let removed = self.removed.iter().map(|name| removed_bytes(name));
-        let bytes: usize = self.resources.iter().map(|entry| resource_bytes(entry)).chain(removed).sum();
+        let resources = self.resources.iter().map(|entry| resource_bytes(entry, source_bytes));
+        let bytes: usize = resources.chain(removed).sum();
         if bytes <= MAX_RESPONSE_BYTES {
             return vec![self];
         }
@@ -35,7 +40,7 @@ impl Due {
         let mut bytes = 0;
         let removed = self.removed.into_iter().map(Part::Removed);
         for part in removed.chain(self.resources.into_iter().map(Part::Resource)) {
-            let size = part.bytes();
+            let size = part.bytes(source_bytes);
             if bytes > 0 && bytes + size > MAX_RESPONSE_BYTES {
                 parts.push(Self::default());
                 bytes = 0;
@@ -58,10 +63,10 @@ enum Part {
 }
 
 impl Part {
-    fn bytes(&self) -> usize {
+    fn bytes(&self, source_bytes: usize) -> usize {
         match self {
             Self::Removed(name) => removed_bytes(name),
-            Self::Resource(entry) => resource_bytes(entry),
+            Self::Resource(entry) => resource_bytes(entry, source_bytes),
         }
     }
 }
@@ -71,6 +76,11 @@ fn removed_bytes(name: &str) -> usize {
     name.len() * 3 + RESOURCE_OVERHEAD_BYTES
 }
 
-fn resource_bytes(entry: &Entry) -> usize {
-    entry.any.len() + entry.key.name.len() + entry.type_url.len() + RESOURCE_OVERHEAD_BYTES
+fn resource_bytes(entry: &Entry, source_bytes: usize) -> usize {
+    let sources = if matches!(entry.key.kind, Kind::Cluster | Kind::Listener) { SOURCES } else { 0 };
+    entry.any.len()
+        + entry.key.name.len()
+        + entry.type_url.len()
+        + RESOURCE_OVERHEAD_BYTES
+        + sources * source_bytes
 }

@@ -11,6 +11,7 @@ use crate::{
     lifecycle,
     model::mesh::TlsParams,
     xds::{
+        encode::Source,
         resource::{
             Key, Kind, Resource,
             cluster::{Cluster, Discovery, Limits, UpstreamTls},
@@ -181,6 +182,12 @@ impl Rig {
         };
         assert!(rig.offer(draft).is_empty());
         rig
+    }
+
+    /// The client is told to fetch from there.
+    pub(super) fn told(mut self, source: &Source) -> Self {
+        self.stream = self.stream.with_sources_of(source.extra_bytes());
+        self
     }
 
     pub(super) fn step(&mut self, event: Event) -> Vec<Action> {

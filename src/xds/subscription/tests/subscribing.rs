@@ -6,10 +6,11 @@ use super::rig::{
     Rig, cluster, draft, endpoints, incomplete, listener, request, responses, said, secret, strings,
 };
 use crate::xds::{
+    encode::{Protocol, Source},
     resource::Kind,
     snapshot::Entry,
     status::ResourceState,
-    subscription::{Action, Event, Request, split::MAX_RESPONSE_BYTES},
+    subscription::{Action, Event, Request, Response, split::MAX_RESPONSE_BYTES},
 };
 
 const NOTHING: [&str; 0] = [];
@@ -191,6 +192,23 @@ fn large_answers_are_split_and_all_parts_awaited() {
     let last = sent.iter().map(|r| said(&rig.ack(r)).len()).collect::<Vec<_>>();
     assert!(last[..last.len() - 1].iter().all(|n| *n == 0));
     assert_eq!(last[last.len() - 1], 1);
+}
+
+/// Over ADS all of it is one response.
+#[test]
+fn answers_are_split_by_their_size_in_the_client_s_own_form() {
+    let token = Some("t".repeat(4000).into());
+    let source = Source::Services { protocol: Protocol::Delta, cluster: "causeway".into(), token };
+    let many = || draft((0..1500).map(|i| cluster(&format!("{i:04}"), 1)));
+    assert_eq!(Rig::new(many()).wildcard(Kind::Cluster).len(), 1);
+    let sent = Rig::new(many()).told(&source).wildcard(Kind::Cluster);
+    let bytes =
+        |response: &Response| response.resources.iter().map(|e| e.bytes(&source).len()).sum::<usize>();
+    assert!(sent.iter().map(bytes).sum::<usize>() > MAX_RESPONSE_BYTES);
+    for response in &sent {
+        assert!((1..MAX_RESPONSE_BYTES).contains(&bytes(response)), "{}", bytes(response));
+    }
+    assert_eq!(sent.iter().map(|response| response.resources.len()).sum::<usize>(), 1500);
 }
 
 #[test]
