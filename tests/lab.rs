@@ -12,6 +12,7 @@ pub(crate) mod diff;
 mod features;
 pub(crate) mod live;
 mod load;
+mod protocols;
 mod recovery;
 pub(crate) mod rig;
 mod traffic;

@@ -1,5 +1,5 @@
 //! What Consul's configuration can ask of upstreams, seen by who answers: ways through gateways, redirects, failover to
-//! services and subsets, prepared queries, HTTP, limits and exposed paths.
+//! services and subsets, prepared queries, protocols and exposed paths.
 
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::lab::{
     actors::Api,
     load::Load,
+    protocols,
     rig::{Rig, eventually},
 };
 
@@ -26,7 +27,7 @@ pub(super) async fn all(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     failover_to_a_service(rig, api).await.context("failover to a service")?;
     failover_to_a_subset(rig, api).await.context("failover to a subset")?;
     prepared_query(rig, api).await.context("a prepared query")?;
-    http(rig, api).await.context("HTTP")?;
+    protocols::all(rig, api).await.context("protocols")?;
     exposed_path(rig).await.context("an exposed path")
 }
 
@@ -60,19 +61,25 @@ async fn ways_to_the_other_datacenter(rig: &Rig, api: &Api) -> anyhow::Result<()
     told("through the local gateway, the other one alone, and neither", load)
 }
 
-/// Another name for the service, and for the one in the other datacenter.
+/// Another name for the service, for one of its subsets, and for the one in the other datacenter.
 async fn redirects(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     let alias = json!({ "DestinationName": "alias" });
     config(rig, json!({ "Kind": "service-resolver", "Name": "alias", "Redirect": { "Service": "api" } }))
         .await?;
     api.reach(rig, alias).await?;
     let load = settled(api, &["api-1", "api-2"]).await?;
+    let second = json!({ "v2": { "Filter": "Service.Meta.version == 2" } });
+    config(rig, json!({ "Kind": "service-resolver", "Name": "api", "Subsets": second })).await?;
+    let subset = json!({ "Service": "api", "ServiceSubset": "v2" });
+    config(rig, json!({ "Kind": "service-resolver", "Name": "alias", "Redirect": subset })).await?;
+    load.answered_by(&["api-2"]).await?;
     let elsewhere = json!({ "Service": "api", "Datacenter": "secondary" });
     config(rig, json!({ "Kind": "service-resolver", "Name": "alias", "Redirect": elsewhere })).await?;
     load.answered_by(&["api-3"]).await?;
-    told("redirected to another service and to another datacenter", load)?;
+    told("redirected to another service, to a subset of it and to another datacenter", load)?;
     api.reach(rig, json!({})).await?;
-    rig.delete(SERVER, "/v1/config/service-resolver/alias").await
+    rig.delete(SERVER, "/v1/config/service-resolver/alias").await?;
+    rig.delete(SERVER, "/v1/config/service-resolver/api").await
 }
 
 /// A service without any instance.
@@ -117,35 +124,6 @@ async fn prepared_query(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     rig.delete(SERVER, &format!("/v1/query/{}", made["ID"].as_str().context("the query's id")?)).await
 }
 
-/// The protocol changes on both sides, of which each follows by itself.
-async fn http(rig: &Rig, api: &Api) -> anyhow::Result<()> {
-    for protocol in ["http", "http2", "tcp"] {
-        eventually(&format!("Envoys speak {protocol} for api"), async || {
-            // Written until it is seen: Consul's own merge of it into registrations can be one change behind (1.8.7).
-            config(rig, json!({ "Kind": "service-defaults", "Name": "api", "Protocol": protocol })).await?;
-            let mut speaking = 0;
-            for envoy in [rig.envoy(NODE)?, api.envoy(rig, "api-1")?] {
-                let listeners = envoy.json("/config_dump?resource=dynamic_listeners").await?;
-                // Those before may still be draining.
-                let mut active = listeners["configs"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .map(|it| it["active_state"].to_string());
-                let is_http = active.any(|it| it.contains("http_connection_manager"));
-                let clusters = envoy.json("/config_dump?resource=dynamic_active_clusters").await?;
-                let is_http2 = clusters.to_string().contains("http2_protocol_options");
-                speaking += usize::from((is_http, is_http2) == (protocol != "tcp", protocol == "http2"));
-            }
-            Ok((speaking == 2).then_some(()))
-        })
-        .await?;
-        let load = settled(api, &["api-1", "api-2"]).await?;
-        told(&format!("protocol {protocol}"), load)?;
-    }
-    rig.delete(SERVER, "/v1/config/service-defaults/api").await
-}
-
 /// One path of an instance without TLS, and no other one.
 async fn exposed_path(rig: &Rig) -> anyhow::Result<()> {
     const ASK: Duration = Duration::from_secs(3);
@@ -167,7 +145,7 @@ async fn exposed_path(rig: &Rig) -> anyhow::Result<()> {
 }
 
 /// The load on the upstream once these answer it.
-async fn settled(api: &Api, instances: &[&str]) -> anyhow::Result<Load> {
+pub(super) async fn settled(api: &Api, instances: &[&str]) -> anyhow::Result<Load> {
     // What is under way until then goes to an upstream that is only being made.
     Load::start(&api.url).answered_by(instances).await?;
     let load = Load::start(&api.url);
@@ -175,11 +153,11 @@ async fn settled(api: &Api, instances: &[&str]) -> anyhow::Result<Load> {
     Ok(load)
 }
 
-fn told(what: &str, load: Load) -> anyhow::Result<()> {
+pub(super) fn told(what: &str, load: Load) -> anyhow::Result<()> {
     println!("  {what}: 0 of {} requests failed", load.none_failed()?);
     Ok(())
 }
 
-async fn config(rig: &Rig, entry: Value) -> anyhow::Result<()> {
+pub(super) async fn config(rig: &Rig, entry: Value) -> anyhow::Result<()> {
     rig.put(SERVER, "/v1/config", Some(entry)).await
 }

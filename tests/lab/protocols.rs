@@ -1,0 +1,124 @@
+//! Upstreams of each protocol: both Envoys follow `service-defaults`, each by itself, and a call of gRPC gets through.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, ensure};
+use causeway::lifecycle::{self, Task};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint, Server, server::TcpIncoming},
+};
+use tonic_health::{
+    pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient},
+    server::health_reporter,
+};
+
+use crate::lab::{
+    actors::Api,
+    features::{config, settled, told},
+    live::restore,
+    rig::{Rig, eventually},
+};
+
+const NODE: &str = "primary-services";
+
+/// Calls of gRPC in a row.
+const CALLS: usize = 50;
+
+/// One after the other, and back to the first.
+pub(super) async fn all(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    // As they were registered: later Consul shows the protocol of `service-defaults` as if it were their own.
+    let consul = rig.consul(NODE)?;
+    let mut sidecars = Vec::new();
+    for id in ["api-1-sidecar-proxy", "api-2-sidecar-proxy"] {
+        sidecars.push(consul.agent_service(id).await?.with_context(|| id.to_owned())?);
+    }
+    for protocol in ["http", "http2", "grpc", "tcp"] {
+        speaks(rig, api, protocol).await?;
+        let load = settled(api, &["api-1", "api-2"]).await?;
+        told(&format!("protocol {protocol}"), load)?;
+        if protocol == "grpc" {
+            calls_get_through(rig, api, &sidecars).await.context("a call of gRPC")?;
+        }
+    }
+    rig.delete("primary-server", "/v1/config/service-defaults/api").await
+}
+
+/// Makes both sides speak it.
+async fn speaks(rig: &Rig, api: &Api, protocol: &str) -> anyhow::Result<()> {
+    eventually(&format!("Envoys speak {protocol} for api"), async || {
+        // Written until it is seen: Consul's own merge of it into registrations can be one change behind (1.8.7).
+        config(rig, json!({ "Kind": "service-defaults", "Name": "api", "Protocol": protocol })).await?;
+        let mut speaking = 0;
+        for envoy in [rig.envoy(NODE)?, api.envoy(rig, "api-1")?, api.envoy(rig, "api-2")?] {
+            let listeners = envoy.json("/config_dump?resource=dynamic_listeners").await?;
+            // Those before may still be draining.
+            let active = listeners["configs"].as_array().into_iter().flatten().map(|it| &it["active_state"]);
+            let text: String = active.map(|it| it.to_string()).collect();
+            let spoken = if text.contains("grpc_stats") {
+                "grpc"
+            } else if text.contains("http_connection_manager") {
+                "http"
+            } else {
+                "tcp"
+            };
+            let clusters = envoy.json("/config_dump?resource=dynamic_active_clusters").await?;
+            let is_http2 = clusters.to_string().contains("http2_protocol_options");
+            let wanted = if protocol == "http2" { "http" } else { protocol };
+            speaking += usize::from((spoken, is_http2) == (wanted, is_over_http2(protocol)));
+        }
+        Ok((speaking == 3).then_some(()))
+    })
+    .await
+}
+
+fn is_over_http2(protocol: &str) -> bool {
+    ["http2", "grpc"].contains(&protocol)
+}
+
+/// For a while a server of the test's own stands behind the sidecars. The answer's status is in its trailers.
+async fn calls_get_through(rig: &Rig, api: &Api, sidecars: &[Value]) -> anyhow::Result<()> {
+    let (port, _server) = health_server(rig.lab.node(NODE)?.address).await?;
+    for sidecar in sidecars {
+        let mut moved = sidecar.clone();
+        moved["Proxy"]["LocalServicePort"] = json!(port);
+        restore(rig, moved).await?;
+    }
+    let channel = Endpoint::from_shared(api.url.clone())?.connect_lazy();
+    let mut served = 0;
+    eventually(&format!("{CALLS} calls in a row are answered"), async || {
+        served = if is_serving(&channel).await { served + 1 } else { 0 };
+        Ok((served >= CALLS).then_some(()))
+    })
+    .await?;
+    let unknown = health_of(&channel, "nobody").await;
+    let code = unknown.as_ref().err().map(tonic::Status::code);
+    ensure!(code == Some(Code::NotFound), "the server's own status comes through: {unknown:?}");
+    println!("  {CALLS} calls of gRPC in a row answered, one with a status of the server's own");
+    for sidecar in sidecars {
+        restore(rig, sidecar.clone()).await?;
+    }
+    settled(api, &["api-1", "api-2"]).await.map(drop)
+}
+
+async fn health_server(address: Ipv4Addr) -> anyhow::Result<(u16, Task<()>)> {
+    let listener = TcpListener::bind((address, 0)).await?;
+    let port = listener.local_addr()?.port();
+    let (_, service) = health_reporter();
+    let served = Server::builder().add_service(service).serve_with_incoming(TcpIncoming::from(listener));
+    let task = lifecycle::spawn("test.grpc", async move {
+        served.await.expect("the server of gRPC serves");
+    });
+    Ok((port, task))
+}
+
+async fn is_serving(channel: &Channel) -> bool {
+    health_of(channel, "").await.is_ok_and(|status| status == ServingStatus::Serving)
+}
+
+async fn health_of(channel: &Channel, service: &str) -> Result<ServingStatus, tonic::Status> {
+    let asked = HealthCheckRequest { service: service.to_owned() };
+    Ok(HealthClient::new(channel.clone()).check(asked).await?.into_inner().status())
+}
