@@ -8,8 +8,8 @@ use tokio::runtime::{Builder, Runtime};
 const WORKER_THREADS: usize = 2;
 
 /// After so many turns of tasks a busy thread looks for what came over the network. A change goes to all streams before the
-/// first ACKs of it are read: with Tokio's 61 they got in between, and the last of 1,000 streams had it 15 % later. A turn
-/// takes some 20 µs, so what comes waits for 20 ms at most, and for nothing on a thread with nothing else to do.
+/// first ACKs of it are read: with Tokio's 61 they got in between, and the last of 1,000 streams had it 15 % later. A push
+/// takes some 20 µs, so that what comes and what is due wait for some 20 ms then, and for nothing when there is nothing else to do.
 const EVENT_INTERVAL: u32 = 1024;
 
 /// Makes it.

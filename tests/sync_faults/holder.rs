@@ -16,7 +16,7 @@ use crate::{
         ask::ask_within,
         world::{Background, World, until},
     },
-    sync_faults::promise::{allowance, nodes},
+    sync_faults::promise::{Watch, allowance, nodes},
 };
 
 /// The shortest lease that Consul grants.
@@ -70,6 +70,7 @@ impl<'w> Holder<'w> {
     pub(super) fn follow(self, cut: Instant) -> Followed {
         let Self { world, lock, command, told } = self;
         let told = fs::read_to_string(&told).unwrap();
+        let (watch, slack) = (Watch::start(world), allowance());
         let (pid, old) = told.trim().split_once(' ').expect("a process and a token");
         let waiter = format!("{}/v1/lock/{lock}", world.agent(nodes(SECONDARY)[0]));
         std::thread::scope(|scope| {
@@ -94,10 +95,11 @@ impl<'w> Holder<'w> {
             };
             let text = format!("the holder ended with {status:?} instead of {EXIT_LOST}");
             expect(status.code() == Some(EXIT_LOST), text);
-            let limit = TTL * 9 / 10 + allowance();
+            let slack = slack.max(allowance()) + watch.took().waited;
+            let limit = TTL * 9 / 10 + slack;
             expect(stopped <= limit, format!("the holder stopped after {stopped:?} instead of {limit:?}"));
             expect(stopped < granted, format!("two held {lock}: until {stopped:?} and from {granted:?}"));
-            let limit = TTL * 2 + LOCK_DELAY + allowance();
+            let limit = TTL * 2 + LOCK_DELAY + slack;
             expect(granted <= limit, format!("granted again after {granted:?} instead of {limit:?}"));
             let reply = reply.map(|reply| (reply.status, reply.text()));
             expect(reply.as_ref().is_ok_and(|(status, _)| *status == 200), format!("not granted: {reply:?}"));

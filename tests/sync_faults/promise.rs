@@ -2,7 +2,7 @@
 //! measured. An answer may take longer than promised by what an agent takes for a trivial one at that moment.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -63,37 +63,41 @@ impl fmt::Display for Kept {
 
 /// How long something took.
 #[derive(Clone, Copy)]
-struct Took {
-    time: Duration,
-    /// Of it, how long the threads of all agents and of who asked could run and had no processor: nobody promises that
-    /// there is one.
-    waited: Duration,
+pub(super) struct Took {
+    pub(super) time: Duration,
+    /// Of it, how long one thread of the agents could run and had no processor, the one that waited longest: nobody
+    /// promises that there is one.
+    pub(super) waited: Duration,
 }
 
 /// Measures that.
-struct Watch<'w> {
+pub(super) struct Watch<'w> {
     world: &'w World,
     at: Instant,
-    waited: Duration,
+    waited: BTreeMap<PathBuf, Duration>,
 }
 
 impl<'w> Watch<'w> {
-    fn start(world: &'w World) -> Self {
+    pub(super) fn start(world: &'w World) -> Self {
         Self { world, at: lifecycle::now(), waited: waited(world) }
     }
 
-    fn took(&self) -> Took {
-        Took { time: self.at.elapsed(), waited: waited(self.world).saturating_sub(self.waited) }
+    pub(super) fn took(&self) -> Took {
+        let since =
+            |(thread, waited): (PathBuf, Duration)| Some(waited.saturating_sub(*self.waited.get(&thread)?));
+        let longest = waited(self.world).into_iter().filter_map(since).max();
+        let time = self.at.elapsed();
+        Took { time, waited: longest.unwrap_or_default().min(time) }
     }
 }
 
-/// What the kernel counts of them until now. An agent that is gone counts nothing any more.
-fn waited(world: &World) -> Duration {
+/// What the kernel counts of each thread of the agents until now.
+fn waited(world: &World) -> BTreeMap<PathBuf, Duration> {
     let agents = AGENTS.iter().flat_map(|(_, nodes)| nodes);
     let pids = agents.filter_map(|node| world.lab().pid(node, "causeway").ok());
     let tasks = pids.filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok()).flatten().flatten();
-    let threads = tasks.map(|task| task.path()).chain([PathBuf::from("/proc/thread-self")]);
-    threads.filter_map(|thread| waited_by(&thread)).sum()
+    let threads = tasks.map(|task| task.path());
+    threads.filter_map(|thread| Some((thread.clone(), waited_by(&thread)?))).collect()
 }
 
 /// The second figure of `schedstat`, in nanoseconds.
