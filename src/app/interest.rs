@@ -14,6 +14,9 @@ pub(super) const LINGER: Duration = Duration::from_secs(60);
 /// The same for one that was refused: any name can be asked for, and each costs a question to Consul.
 const LINGER_REFUSED: Duration = Duration::from_secs(5);
 
+/// So many that were never offered anything stay watched at a time, whoever asks for how many names.
+const MOST_UNSERVED: usize = 1_000;
+
 /// The proxies that streams ask for. Clones share one set.
 #[derive(Clone, Debug)]
 pub(super) struct Interests(watch::Sender<Wanted>);
@@ -69,15 +72,23 @@ impl Interests {
 
     fn release(&self, proxy: &ProxyId) {
         self.0.send_modify(|wanted| {
-            if let Some(interest) = wanted.get_mut(proxy) {
-                interest.holds -= 1;
-                interest.released_at = (interest.holds == 0).then(lifecycle::now);
+            let Some(interest) = wanted.get_mut(proxy) else { return };
+            interest.holds -= 1;
+            interest.released_at = (interest.holds == 0).then(lifecycle::now);
+            if interest.lingers_unserved()
+                && wanted.values().filter(|interest| interest.lingers_unserved()).count() > MOST_UNSERVED
+            {
+                wanted.remove(proxy);
             }
         });
     }
 }
 
 impl Interest {
+    fn lingers_unserved(&self) -> bool {
+        self.released_at.is_some() && !matches!(*self.offers.borrow(), Offer::Ready(_))
+    }
+
     /// When it may be forgotten; none while a stream holds it.
     pub(super) fn expires_at(&self) -> Option<Instant> {
         let is_refused = matches!(*self.offers.borrow(), Offer::Refused { .. });
@@ -94,5 +105,27 @@ pub(super) struct Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.interests.release(&self.proxy);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn of_names_that_were_never_served_few_are_remembered() {
+        let interests = Interests::new();
+        for number in 0..5 * MOST_UNSERVED {
+            drop(interests.hold(&ProxyId::from(format!("nobody-{number}").as_str())));
+        }
+        let served = ProxyId::from("web");
+        let (offers, hold) = interests.hold(&served);
+        offers.send_replace(Offer::Ready(crate::xds::snapshot::Snapshot::empty().into()));
+        drop(hold);
+        let wanted = interests.subscribe();
+        assert_eq!(wanted.borrow().len(), MOST_UNSERVED + 1);
+        assert!(wanted.borrow().contains_key(&served));
+        interests.forget_released(lifecycle::now() + LINGER);
+        assert!(wanted.borrow().is_empty());
     }
 }

@@ -36,7 +36,7 @@ const REFUSAL_KEPT: Duration = Duration::from_secs(5);
 /// A gate, as the streams see it.
 pub(super) struct Gate {
     id: u64,
-    source: watch::Sender<Offer>,
+    source: watch::Receiver<Offer>,
     offers: watch::Sender<Offer>,
     subject: watch::Sender<Subject>,
     users: watch::Sender<usize>,
@@ -68,7 +68,8 @@ impl Gate {
             refused,
         };
         let _guard = lifecycle::spawn("access.guard", guard.stand(ways));
-        Self { id, source, offers, subject, users, refused_at, _guard }
+        // Not the sender: what nobody wants any more is closed here too.
+        Self { id, source: source.subscribe(), offers, subject, users, refused_at, _guard }
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -81,7 +82,7 @@ impl Gate {
 
     /// Whether this is where it leads; what was forgotten meanwhile and wanted again is another place.
     pub(super) fn leads_to(&self, source: &watch::Sender<Offer>) -> bool {
-        self.source.same_channel(source)
+        self.source.same_channel(&source.subscribe())
     }
 
     /// Whether it refused so long ago that it should be asked again.
@@ -157,7 +158,10 @@ impl Guard {
                         (exam, clock) = (None, clock.check_now());
                     }
                 }
-                changed = ways.source.changed() => if changed.is_err() { return },
+                changed = ways.source.changed() => if changed.is_err() {
+                    self.shared.close(&self.key, self.id);
+                    return;
+                },
                 changed = ways.users.changed() => {
                     if changed.is_err() { return }
                     let kept = if ways.is_refused() { REFUSAL_KEPT } else { KEPT };
