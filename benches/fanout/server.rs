@@ -281,7 +281,22 @@ impl ProxySource for Source {
         let latest = || watch::Sender::new(Offer::Ready(self.latest.lock().unwrap().clone()));
         let mut offers = self.offers.lock().unwrap();
         let offers = offers.entry(proxy.clone()).or_insert_with(latest).subscribe();
-        Attached { offers, hold: Box::new(()) }
+        Attached { offers, hold: Box::new(Hold { source: self.clone(), proxy: proxy.clone() }) }
+    }
+}
+
+/// Forgets a proxy with its last stream.
+struct Hold {
+    source: Source,
+    proxy: ProxyId,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut offers = self.source.offers.lock().unwrap();
+        if offers.get(&self.proxy).is_some_and(|offers| offers.receiver_count() == 0) {
+            offers.remove(&self.proxy);
+        }
     }
 }
 
