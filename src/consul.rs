@@ -15,6 +15,7 @@ pub mod kv;
 pub mod metrics;
 pub(crate) mod poller;
 pub mod shelf;
+mod sight;
 pub mod topic;
 pub mod watch;
 pub mod wire;

@@ -2,6 +2,7 @@
 
 mod expiry;
 mod outage;
+mod rights;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 

@@ -23,6 +23,7 @@ use crate::{
         guide::{Follower, Guides},
         index::{Ask, Cursor, Event, Fault, Poll},
         metrics::{ConsulMetrics, RequestLabels},
+        sight::{self, Doubt, Sights},
         topic::{self, Outcome, Question},
     },
     lifecycle,
@@ -76,6 +77,7 @@ pub(crate) struct Desk {
     pub(crate) turns: Turns,
     pub(crate) leaf_tokens: LeafTokens,
     pub(crate) guides: Guides,
+    pub(crate) sights: Sights,
     /// The agent's own datacenter, once it is known.
     pub(crate) local: Arc<OnceLock<Datacenter>>,
 }
@@ -147,8 +149,9 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
     let question = topic::question(&topic);
     let started = lifecycle::now();
     let mut poll = Poll::new(question.follow);
-    let mut last = Last { heard: None, lost: None, emptied: None };
+    let mut last = Last { heard: None, lost: None };
     let mut is_told = false;
+    let mut is_confirmed = false;
     let mut follower = Follower::new(&desk.guides, &topic);
     let mut ask = poll.first(question.wait);
     let mut key = desk.leaf_tokens.key(&topic);
@@ -174,7 +177,18 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
             ask = poll.again(question.wait);
             continue;
         }
-        let (event, news) = digest(&topic, &poll, answered, desk.local.get(), &mut last);
+        let answered = match desk.doubt(&topic, &answered.0, last.heard.as_ref()).await {
+            None => answered,
+            // What hid the list may have ended just before that look: it is asked for between two.
+            Some(Ok(())) if !std::mem::replace(&mut is_confirmed, true) => {
+                ask = poll.again(question.wait);
+                continue;
+            }
+            Some(Ok(())) => answered,
+            Some(Err((fault, reason))) => (Outcome::Lost(fault, reason), None, None),
+        };
+        is_confirmed = false;
+        let (event, news) = digest(&poll, answered, &mut last);
         desk.count(topic::kind(&topic), &event);
         follower.asked(mark, &event, fastrand::f64());
         if let Some(news) = news
@@ -207,24 +221,16 @@ fn is_denied((outcome, ..): &Answered) -> bool {
 struct Last {
     heard: Option<Heard>,
     lost: Option<Arc<str>>,
-    /// The note on an answer that became empty; it stays as long as the answer does.
-    emptied: Option<Note>,
 }
 
 /// The event for the state machine, and what is news to the catalog's owner.
-fn digest(
-    topic: &Topic,
-    poll: &Poll,
-    (outcome, index, hash): Answered,
-    local: Option<&Datacenter>,
-    last: &mut Last,
-) -> (Event, Option<News>) {
+fn digest(poll: &Poll, (outcome, index, hash): Answered, last: &mut Last) -> (Event, Option<News>) {
     match outcome {
         Outcome::Heard(answer, notes) => {
-            let (changed, news) = hear(topic, answer, notes, local, last);
+            let (changed, news) = hear(answer, notes, last);
             (Event::Reply { index, hash, changed }, news)
         }
-        Outcome::Absent(answer) => (Event::Absent, hear(topic, answer, Vec::new(), local, last).1),
+        Outcome::Absent(answer) => (Event::Absent, hear(answer, Vec::new(), last).1),
         Outcome::Lost(fault, reason) => {
             let is_harmless = matches!(fault, Fault::Cut(after) if poll.is_first_timeout_cut(after));
             let is_news = !is_harmless && last.lost.as_ref() != Some(&reason);
@@ -238,19 +244,8 @@ fn digest(
     }
 }
 
-fn hear(
-    topic: &Topic,
-    answer: Answer,
-    mut notes: Vec<Note>,
-    local: Option<&Datacenter>,
-    known: &mut Last,
-) -> (bool, Option<News>) {
+fn hear(answer: Answer, notes: Vec<Note>, known: &mut Last) -> (bool, Option<News>) {
     let is_same_answer = known.heard.as_ref().is_some_and(|heard| *heard.answer == answer);
-    if !is_same_answer {
-        let before = known.heard.as_ref().map(|heard| &*heard.answer);
-        known.emptied = before.and_then(|before| topic::emptied(topic, before, &answer, local));
-    }
-    notes.extend(known.emptied.clone());
     let was_lost = known.lost.take().is_some();
     let has_same_notes = known.heard.as_ref().is_some_and(|heard| *heard.notes == *notes);
     if is_same_answer && has_same_notes && !was_lost {
@@ -309,6 +304,34 @@ impl Desk {
             }
             Err((error, after)) => (topic::unanswered(topic, &error, after, self.local.get()), None, None),
         }
+    }
+
+    /// Whether an empty list is the truth, where there was none before; none for other answers.
+    async fn doubt(
+        &self,
+        topic: &Topic,
+        outcome: &Outcome,
+        before: Option<&Heard>,
+    ) -> Option<Result<(), Doubt>> {
+        let Outcome::Heard(answer, _) = outcome else { return None };
+        let before = before.map(|before| &*before.answer);
+        if !answer.is_empty_list() || before.is_some_and(Answer::is_empty_list) {
+            return None;
+        }
+        // All that is asked of a datacenter is asked after its name is known.
+        let dc = sight::datacenter(topic, self.local.get())?;
+        let since = lifecycle::now();
+        let _turn = self.turns.connections.acquire().await.ok();
+        let mut confirmed = self.sights.confirm(&self.client, dc, before, since).await;
+        if confirmed.is_ok() && sight::is_of_all(topic) {
+            confirmed = self.sights.confirm_everywhere(&self.client, since).await;
+        }
+        let told = |(fault, reason): Doubt| {
+            let right = topic::right(topic);
+            let told = format!("{topic}: the list is empty, which is not believed: {reason}; {right}");
+            (fault, Arc::from(told))
+        };
+        Some(confirmed.map_err(told))
     }
 
     /// One exchange within a turn, since connections are few. How long Consul may hold it is decided when the turn
@@ -405,6 +428,7 @@ mod tests {
             turns: Turns::new(4),
             leaf_tokens: LeafTokens::own(),
             guides: Guides::new(),
+            sights: Sights::default(),
             local: Arc::default(),
         };
         let question = topic::question(&Topic::Agent);

@@ -27,6 +27,7 @@ use crate::{
         metrics::ConsulMetrics,
         poller::{self, Desk, News, Report, Silence, Turns},
         shelf::Shelf,
+        sight::Sights,
     },
     lifecycle::{self, Stop, Task, pace::Pace},
     model::{
@@ -75,7 +76,8 @@ pub fn start_with(
     let (reports_in, reports) = mpsc::channel(REPORTS);
     let turns = Turns::of(client.settings());
     let (guides, local) = (Guides::new(), Arc::default());
-    let desk = Desk { client, metrics, reports: reports_in, turns, leaf_tokens, guides, local };
+    let sights = Sights::default();
+    let desk = Desk { client, metrics, reports: reports_in, turns, leaf_tokens, guides, sights, local };
     let owner = Owner::new(desk, kept);
     let (catalog, shelf) = (owner.published.subscribe(), owner.shelved.subscribe());
     let task = lifecycle::spawn("consul.watch", owner.run(wishes, reports, stop));

@@ -123,6 +123,20 @@ pub enum Answer {
     ExportedServices(BTreeSet<ServiceName>),
 }
 
+impl Answer {
+    /// Whether it is a list of what tokens may or may not read, and nothing is in it.
+    pub fn is_empty_list(&self) -> bool {
+        match self {
+            Self::Instances(instances) => instances.is_empty(),
+            Self::Services(services) => services.is_empty(),
+            Self::Query(result) => result.instances.is_empty(),
+            Self::Intentions(intentions) => intentions.is_empty(),
+            Self::FederationStates(states) => states.is_empty(),
+            _ => false,
+        }
+    }
+}
+
 /// What was last heard of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {

@@ -6,23 +6,20 @@ use anyhow::{Context, ensure};
 
 use crate::reliability::{
     faulty::{Faulty, Spoil},
-    watch::Spared,
     world::{CLIENT, Fault, Whole, World},
 };
 
 /// What each answer is, and how it is made.
-const ANSWERS: [(&str, Spoil); 7] = [
+const ANSWERS: [(&str, Spoil); 8] = [
     ("Consul answers 429", Spoil::Status(429, "Your IP is issuing too many concurrent connections")),
     ("Consul answers 500", Spoil::Status(500, "No cluster leader")),
     ("Consul answers 503", Spoil::Status(503, "")),
     ("Consul answers 403", Spoil::Status(403, "Permission denied")),
     ("Consul's lists are empty, and said to be filtered by ACLs (1.11 and later)", Spoil::Filtered),
+    ("Consul's lists are empty, and nothing says why (ACLs before 1.11)", Spoil::Emptied),
     ("Consul's answers are half an answer", Spoil::Truncated),
     ("Consul's connections end in the middle of an answer", Spoil::Broken),
 ];
-
-/// What Causeway says of such an answer.
-const BECAME_EMPTY: &str = "its answer became empty";
 
 pub(super) async fn all(world: &mut World) {
     let faulty = match between(world).await {
@@ -32,7 +29,6 @@ pub(super) async fn all(world: &mut World) {
     for (name, spoil) in ANSWERS {
         spoilt(world, &faulty, name, spoil).await;
     }
-    emptied(world, &faulty).await;
     silent(world, &faulty).await;
     indexes_go_back(world, &faulty).await;
 }
@@ -67,32 +63,6 @@ fn short(trouble: &str) -> String {
     const CHARS: usize = 90;
     let line: String = trouble.chars().take(CHARS).map(|it| if it == '\n' { ' ' } else { it }).collect();
     if trouble.chars().count() > CHARS { line + "…" } else { line }
-}
-
-/// What Consul before 1.11 answers to a token that may not read: nothing tells it from the truth, so Causeway believes it.
-/// That is seen, and what was lost comes back with the lists.
-async fn emptied(world: &mut World, faulty: &Faulty) {
-    let fault = Fault {
-        name: "Consul's lists are empty, and nothing says why (ACLs before 1.11)",
-        whole: Whole::Neither,
-        // An empty text is in every name.
-        spared: &[Spared { envoy: CLIENT, lists: "" }],
-    };
-    let begin = async |world: &World| -> anyhow::Result<String> {
-        faulty.set(Spoil::Emptied)?;
-        world.near_fails().await?;
-        world.far_fails().await?;
-        world
-            .until("Causeway notes that an answer became empty", async |world| {
-                let status = world.rig.status(CLIENT).await?;
-                let mut notes = status.proxies.iter().flat_map(|it| &it.notes);
-                Ok(notes.any(|note| note.contains(BECAME_EMPTY)).then_some(()))
-            })
-            .await?;
-        Ok("Causeway cannot tell them from the truth and believes them; it notes that an answer became empty"
-            .to_owned())
-    };
-    world.fault(fault, begin, async |_| faulty.set(Spoil::Not)).await;
 }
 
 /// Causeway lets Consul wait with a question, and gives it up when that time is over; what changes meanwhile arrives

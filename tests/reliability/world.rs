@@ -274,14 +274,6 @@ impl World {
         .await
     }
 
-    /// Waits until some request inside the datacenter has failed.
-    pub(super) async fn near_fails(&self) -> anyhow::Result<()> {
-        self.until("a request inside the datacenter fails", async |world| {
-            Ok((world.near.tally().failed > 0).then_some(()))
-        })
-        .await
-    }
-
     /// Waits until so many more requests of each kind are over.
     pub(super) async fn more(&self, count: usize) -> anyhow::Result<()> {
         let (near, far) = (self.near.tally().asked + count, self.far.tally().asked + count);

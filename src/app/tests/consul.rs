@@ -305,11 +305,21 @@ impl State {
     fn look(&mut self, question: &Question, key: &str, is_over: bool) -> Looked {
         let (number, datacenter) = (hash(key), question.datacenter());
         let covers = |(_, scope): &&(Trouble, Scope)| scope.covers(number, datacenter);
-        let trouble = self.troubles.values().filter(covers).map(|(trouble, _)| *trouble).next();
+        let hides = |(trouble, _): &&(Trouble, Scope)| *trouble == Trouble::Hidden;
+        let is_sight = question.is_sight();
+        let mut troubles = self.troubles.values();
+        let trouble = match self.planted {
+            Some(planted) if is_sight && planted.is_blind() => None,
+            // Who is not shown something of a list is not shown all there is.
+            _ if is_sight && troubles.any(|trouble| hides(&trouble)) => Some(Trouble::Hidden),
+            _ => self.troubles.values().find(covers).map(|(trouble, _)| *trouble),
+        };
         let pause = match trouble {
             Some(Trouble::Slow(ms)) => Duration::from_millis(ms),
             _ => Duration::ZERO,
         };
+        // Nothing is hidden of what is no list.
+        let trouble = trouble.filter(|trouble| *trouble != Trouble::Hidden || self.lists(question));
         let looked = match trouble {
             Some(Trouble::Unapplied) if !self.knows(question) => {
                 if question.query.contains_key("index") && !is_over {
@@ -339,9 +349,13 @@ impl State {
     /// Whether a leader that has not applied its log has an answer to this: if it is made to apply it first, or has
     /// nothing to list.
     fn knows(&self, question: &Question) -> bool {
-        let is_list = self.server.land.answer(question).is_some_and(|said| said.body.starts_with('['));
         let is_sure = question.is_consistent() && self.planted != Some(Planted::UnappliedIsTrue);
-        is_sure || !is_list
+        is_sure || !self.lists(question)
+    }
+
+    /// Whether the answer is a list.
+    fn lists(&self, question: &Question) -> bool {
+        self.server.land.answer(question).is_some_and(|said| said.body.starts_with('['))
     }
 
     /// The truthful answer, unless it is what is waited on.
@@ -408,6 +422,7 @@ impl State {
                 Reply::Full(response(200, &format!("{index}{told}"), "[]"))
             }
             Trouble::Filtered => Reply::Full(response(403, "", "Permission denied")),
+            Trouble::Hidden => Reply::Full(response(200, &index, "[]")),
             Trouble::Truncated => {
                 let whole = response(200, &index, &body);
                 Reply::Cut(whole[..whole.len() - body.len() / 2 - 1].to_vec())

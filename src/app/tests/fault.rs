@@ -20,6 +20,8 @@ pub(super) enum Planted {
     FailureIsNoService,
     /// A list that says that it is filtered counts as whole.
     FilteredIsEmpty,
+    /// A list that is not shown counts as empty.
+    HiddenIsEmpty,
     /// The answer of a leader that has not applied its log counts, whatever its index.
     UnappliedIsTrue,
     /// An index that went back is not noticed: the question goes on to wait for what was told before.
@@ -57,10 +59,11 @@ pub(super) struct Violation {
 }
 
 impl Planted {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::FailureIsEmpty,
         Self::FailureIsNoService,
         Self::FilteredIsEmpty,
+        Self::HiddenIsEmpty,
         Self::UnappliedIsTrue,
         Self::IndexNeverBack,
         Self::LostPush,
@@ -78,6 +81,7 @@ impl Planted {
             Self::FailureIsEmpty
             | Self::FailureIsNoService
             | Self::FilteredIsEmpty
+            | Self::HiddenIsEmpty
             | Self::UnappliedIsTrue => Invariant::NothingShrinks,
             Self::IndexNeverBack
             | Self::LostPush
@@ -88,6 +92,14 @@ impl Planted {
         }
     }
 
+    /// Whether what became empty is believed without a look at what else is shown.
+    pub(super) fn is_blind(self) -> bool {
+        matches!(
+            self,
+            Self::FailureIsEmpty | Self::FailureIsNoService | Self::FilteredIsEmpty | Self::HiddenIsEmpty
+        )
+    }
+
     /// Whether anything happens in a run that it can show in.
     pub(super) fn can_show(self, plan: &Plan) -> bool {
         let mut steps = plan.steps.iter().map(|step| step.what);
@@ -96,6 +108,7 @@ impl Planted {
                 steps.any(|what| matches!(what, What::Trouble(Trouble::Status(_), ..)))
             }
             Self::FilteredIsEmpty => steps.any(|what| matches!(what, What::Trouble(Trouble::Filtered, ..))),
+            Self::HiddenIsEmpty => steps.any(|what| matches!(what, What::Trouble(Trouble::Hidden, ..))),
             Self::UnappliedIsTrue => steps.any(|what| matches!(what, What::Trouble(Trouble::Unapplied, ..))),
             Self::IndexNeverBack => {
                 steps.any(|what| matches!(what, What::Save))

@@ -11,6 +11,8 @@ pub(super) enum Trouble {
     Status(u16),
     /// Lists come empty, since the token may not read what is in them, and say so.
     Filtered,
+    /// The same, without a word.
+    Hidden,
     /// The connection ends in the middle of an answer.
     Truncated,
     /// An answer that is no JSON.
@@ -47,6 +49,7 @@ impl Trouble {
             Self::Status(429) => "limited",
             Self::Status(_) => "failed",
             Self::Filtered => "filtered",
+            Self::Hidden => "hidden",
             Self::Truncated => "truncated",
             Self::Garbage => "garbage",
             Self::WrongShape => "wrong shape",
@@ -57,12 +60,13 @@ impl Trouble {
     }
 
     /// All names.
-    pub(super) const NAMES: [&'static str; 11] = [
+    pub(super) const NAMES: [&'static str; 12] = [
         "refused",
         "hung",
         "limited",
         "failed",
         "filtered",
+        "hidden",
         "truncated",
         "garbage",
         "wrong shape",

@@ -82,29 +82,6 @@ pub(super) fn fault(error: &ClientError, after: Duration, is_remote: bool) -> Fa
     }
 }
 
-/// A note on an answer that became empty, if it is one of intentions or of another datacenter than `local`: to a token
-/// that may not read them Consul answers with nothing, and before Consul 1.11 that cannot be told from the truth
-/// (hashicorp/consul#12623).
-pub(crate) fn emptied(
-    topic: &Topic,
-    before: &Answer,
-    now: &Answer,
-    local: Option<&Datacenter>,
-) -> Option<Note> {
-    let what = match topic {
-        Topic::Intentions | Topic::IntentionEntries => "there are intentions",
-        topic if is_remote(topic, local) => "instances are registered there",
-        _ => return None,
-    };
-    (!is_empty(before) && is_empty(now)).then(|| {
-        Note::new(
-            topic.to_string(),
-            "its answer became empty, which Consul also says to a token that may not read it",
-            format!("if {what}, {}", right(topic)),
-        )
-    })
-}
-
 fn answer(topic: &Topic, reply: &Reply) -> Result<Read<Answer>, WireError> {
     let body = &reply.body;
     Ok(match topic {
@@ -208,7 +185,7 @@ fn map<T>((value, notes): Read<T>, wrap: impl FnOnce(T) -> Answer) -> Read<Answe
 /// all intentions about it, which is what its sidecar is built from, and none about others, so its list is filtered at
 /// all times and may well be empty.
 fn is_useless_in_part(answer: &Answer) -> bool {
-    !matches!(answer, Answer::Intentions(_)) && is_empty(answer)
+    !matches!(answer, Answer::Intentions(_)) && answer.is_empty_list()
 }
 
 /// Whether another datacenter than `local` has to answer.
@@ -223,20 +200,9 @@ fn is_remote(topic: &Topic, local: Option<&Datacenter>) -> bool {
 }
 
 /// What mends a token that may not read the topic.
-fn right(topic: &Topic) -> &'static str {
+pub(crate) fn right(topic: &Topic) -> &'static str {
     match topic {
         Topic::Intentions | Topic::IntentionEntries => "give the token intention:read on every service",
         _ => "give the token node:read and service:read in every datacenter",
-    }
-}
-
-fn is_empty(answer: &Answer) -> bool {
-    match answer {
-        Answer::Instances(instances) => instances.is_empty(),
-        Answer::Services(services) => services.is_empty(),
-        Answer::Query(result) => result.instances.is_empty(),
-        Answer::Intentions(intentions) => intentions.is_empty(),
-        Answer::FederationStates(states) => states.is_empty(),
-        _ => false,
     }
 }

@@ -1,10 +1,6 @@
 use http::{HeaderMap, StatusCode};
 
 use super::*;
-use crate::model::{
-    catalog::Answer,
-    intention::{Action, Intention, Party},
-};
 
 const ONE: &str =
     r#"[{"Node":{"Node":"n","Address":"10.0.0.1"},"Service":{"ID":"a","Service":"a","Port":80}}]"#;
@@ -59,19 +55,6 @@ fn a_404_that_is_not_from_consul_is_no_answer() {
             assert!(denied(told(topic, None, body)).is_some(), "{topic}: {body}");
         }
     }
-}
-
-#[test]
-fn what_became_empty_is_noted() {
-    let intention = |source: &str| Intention {
-        source: Party::Service(source.into()),
-        destination: Party::AnyService,
-        action: Action::Deny,
-    };
-    let (some, none) = (Answer::Intentions(vec![intention("a")]), Answer::Intentions(Vec::new()));
-    let note = emptied(&Topic::Intentions, &some, &none, None).unwrap();
-    assert!(note.remedy.contains("intention:read"), "{note}");
-    assert_eq!(emptied(&Topic::Intentions, &none, &some, None), None);
 }
 
 #[test]

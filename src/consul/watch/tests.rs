@@ -2,7 +2,7 @@ mod foreign;
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use tokio::sync::Notify;
@@ -26,6 +26,8 @@ struct Store {
     body: Mutex<String>,
     changed: Notify,
     asked: AtomicUsize,
+    /// Shows nothing to the token.
+    is_hidden: AtomicBool,
 }
 
 impl Store {
@@ -33,6 +35,10 @@ impl Store {
         *self.body.lock().unwrap() = body.to_owned();
         self.index.store(index, Ordering::SeqCst);
         self.changed.notify_waiters();
+    }
+
+    fn hides(&self) -> bool {
+        self.is_hidden.load(Ordering::SeqCst)
     }
 
     async fn answer(
@@ -60,7 +66,16 @@ async fn fake(store: &Arc<Store>) -> Fake {
         200,
         handler(move |asked| {
             let store = store.clone();
-            async move { store.answer(asked.param("index"), 200).await }
+            async move {
+                match asked.path.as_str() {
+                    "/v1/catalog/nodes" => {
+                        reply(200, 0, if store.hides() { "[]" } else { r#"[{"Node":"n"}]"# })
+                    }
+                    "/v1/catalog/services" => reply(200, 0, r#"{"consul":[]}"#),
+                    "/v1/internal/acl/authorize" => reply(401, 0, "ACL support disabled"),
+                    _ => store.answer(asked.param("index"), 200).await,
+                }
+            }
         }),
     )
     .await
@@ -113,13 +128,29 @@ async fn a_change_is_published_and_owners_share_a_poller() {
     until(&watches, |catalog| count(catalog, "web") == Some(2)).await;
     // The index goes back: a restored snapshot.
     store.set(2, &body(&[]));
-    let emptied = until(&watches, |catalog| count(catalog, "web") == Some(0)).await;
-    assert_eq!(emptied.heard(&health("web")).unwrap().notes.len(), 1);
+    until(&watches, |catalog| count(catalog, "web") == Some(0)).await;
     store.set(3, &body(&["c"]));
     until(&watches, |catalog| count(catalog, "web") == Some(1)).await;
     assert!(store.asked.load(Ordering::SeqCst) < 12);
     stop.stop();
     task.join().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_empty_list_is_not_believed_of_a_consul_that_shows_nothing() {
+    let store = Arc::new(Store::default());
+    store.set(5, &body(&["a"]));
+    let fake = fake(&store).await;
+    let (watches, _task, _stop) = watch(fake.settings.clone());
+    watches.want("one", BTreeSet::from([health("web")])).await;
+    until(&watches, |catalog| count(catalog, "web") == Some(1)).await;
+    store.is_hidden.store(true, Ordering::SeqCst);
+    store.set(6, "[]");
+    let catalog = until(&watches, |catalog| stale(catalog, "web").is_some()).await;
+    assert_eq!(count(&catalog, "web"), Some(1));
+    assert!(stale(&catalog, "web").unwrap().contains("no node of dc1"), "{:?}", stale(&catalog, "web"));
+    store.is_hidden.store(false, Ordering::SeqCst);
+    until(&watches, |catalog| count(catalog, "web") == Some(0)).await;
 }
 
 /// A leader that was just elected answers before it has applied its log, but to who asks it to be sure.
@@ -425,6 +456,7 @@ fn owner(kept: Topics) -> Owner {
         turns: Turns::new(4),
         leaf_tokens: LeafTokens::of_proxies(),
         guides: Guides::new(),
+        sights: Sights::default(),
         local: Arc::default(),
     };
     Owner::new(desk, kept)
