@@ -34,6 +34,7 @@ const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 
 const ACK: u8 = 1;
+const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 
@@ -51,6 +52,7 @@ pub(crate) struct Call {
     data: Vec<u8>,
     /// Read so far.
     pub(crate) bytes: u64,
+    has_ended: bool,
 }
 
 /// Between two tries while the kernel's queue of the socket is full.
@@ -73,7 +75,7 @@ impl Call {
         frame(&mut out, WINDOW_UPDATE, 0, 0, &(MAX_WINDOW - FIRST_WINDOW).to_be_bytes());
         frame(&mut out, HEADERS, END_HEADERS, STREAM, &headers(path));
         unix.write_all(&out).await.unwrap();
-        Self { unix, input: Vec::new(), data: Vec::new(), bytes: 0 }
+        Self { unix, input: Vec::new(), data: Vec::new(), bytes: 0, has_ended: false }
     }
 
     pub(crate) async fn send(&mut self, message: &impl Message) {
@@ -102,9 +104,14 @@ impl Call {
         }
     }
 
-    /// Waits for the first bytes, whatever they say: who is not known is refused.
+    /// Waits for an answer, whatever it says: a part of a message or, for who is not known, the end of the stream.
     pub(crate) async fn hears(&mut self) {
-        let _ = self.unix.read_buf(&mut self.input).await;
+        while self.data.is_empty() && !self.has_ended {
+            self.input.reserve(READ_BYTES);
+            let read = self.unix.read_buf(&mut self.input).await.unwrap();
+            assert!(read > 0, "the stream ends before its connection");
+            self.take_frames().await.unwrap();
+        }
     }
 
     fn take_message(&mut self) -> Option<Vec<u8>> {
@@ -140,6 +147,7 @@ impl Call {
                     frame(&mut out, kind, ACK, 0, if kind == PING { payload } else { &[] });
                     self.unix.write_all(&out).await?;
                 }
+                HEADERS if flags & END_STREAM != 0 => self.has_ended = true,
                 RESET | GOAWAY => panic!("the server ends the stream: {payload:?}"),
                 _ => {}
             }

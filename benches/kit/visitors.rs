@@ -11,7 +11,7 @@ use crate::http2::{ADS, Call};
 /// Connections at once.
 const AT_ONCE: usize = 64;
 
-/// So many of them, in four manners by turns.
+/// So many of them, in five manners by turns.
 pub(crate) async fn come_and_go(socket: &Path, connects: usize) {
     let mut all = JoinSet::new();
     for number in 0..connects {
@@ -33,7 +33,7 @@ async fn one(socket: &Path, number: usize) {
         type_url: Kind::Cluster.type_url().to_owned(),
         ..DeltaDiscoveryRequest::default()
     };
-    match number % 4 {
+    match number % 5 {
         // Gone before it said anything.
         0 => drop(UnixStream::connect(socket).await.unwrap()),
         1 => {
@@ -43,11 +43,18 @@ async fn one(socket: &Path, number: usize) {
         }
         // Refused: it does not say who it is.
         2 => Call::open(socket, ADS).await.send(&asks("")).await,
-        // Gone while it is answered, under a name that nobody had before.
+        // Gone before it is answered.
+        3 => Call::open(socket, ADS).await.send(&asks(&new_name())).await,
+        // Gone once it is answered: refused, where nobody is known by that name.
         _ => {
             let mut call = Call::open(socket, ADS).await;
-            call.send(&asks(&format!("vanishing-{number}"))).await;
+            call.send(&asks(&new_name())).await;
             call.hears().await;
         }
     }
+}
+
+/// A name that nobody had before.
+fn new_name() -> String {
+    format!("vanishing-{:016x}", fastrand::u64(..))
 }

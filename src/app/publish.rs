@@ -119,24 +119,23 @@ impl Publisher {
         let catalog = self.catalog.borrow_and_update().clone();
         let options = *self.options.borrow_and_update();
         let wanted = self.wanted.borrow_and_update().clone();
-        let forget_at = wanted.values().filter_map(|interest| interest.expires_at()).min();
         let mut has_changed = self.forget_unwanted(&wanted).await;
         let (last_catalog, last_options) =
             std::mem::replace(&mut self.built_from, (catalog.clone(), options));
         // Found once for all proxies: most changes concern a few of them, and one topic.
         let changed = catalog.changed_since(&last_catalog);
-        for (proxy, interest) in wanted {
-            let offers = interest.offers;
+        for (proxy, interest) in &wanted {
+            let offers = interest.offers.clone();
             let serving = self.serving.entry(proxy.clone()).or_insert_with(|| Serving::new(offers.clone()));
             // Forgotten and wanted again between two looks: nobody listens to the old offers.
             if !serving.offers.same_channel(&offers) {
                 *serving = Serving::new(offers);
             }
             if options != last_options || !serving.is_current(&changed) {
-                let needs = serving.rebuild(&proxy, &catalog, options);
+                let needs = serving.rebuild(proxy, &catalog, options);
                 if needs != *serving.needs {
                     serving.needs = Arc::new(needs.clone());
-                    self.watches.want(&owner(&proxy), needs).await;
+                    self.watches.want(&owner(proxy), needs).await;
                 }
                 serving.report = Some(Arc::new(serving.report()));
                 has_changed = true;
@@ -147,7 +146,8 @@ impl Publisher {
                 self.serving.iter().filter_map(|(id, serving)| Some((id.clone(), serving.report.clone()?)));
             self.reports.send_replace(reports.collect());
         }
-        forget_at
+        // Only now: what was refused just now is forgotten sooner.
+        wanted.values().filter_map(|interest| interest.expires_at()).min()
     }
 
     async fn forget_unwanted(&mut self, wanted: &Wanted) -> bool {

@@ -121,11 +121,16 @@ async fn run<W: Wire>(
         return told(&leave, &responses, status).await;
     };
     let Ok(Some(mut first)) = first else { return };
-    if unless_leaving(&leave, shared.entrance.turn()).await.is_none() {
-        return;
-    }
-    let checked = opening.scope.check(&mut first);
-    let opened = checked.and_then(|()| Session::open(shared, opening, &first, responses.clone()));
+    let named = opening.scope.check(&mut first).and_then(|()| proxy_of(&first));
+    let opened = match named {
+        Ok(proxy) => {
+            if unless_leaving(&leave, shared.entrance.turn()).await.is_none() {
+                return;
+            }
+            Ok(Session::open(shared, opening, proxy, &first, responses.clone()))
+        }
+        Err(status) => Err(status),
+    };
     let ended = match opened {
         Ok(mut session) => {
             let envoy_version = session.shown.envoy_version.as_deref().unwrap_or("unknown");
@@ -141,6 +146,16 @@ async fn run<W: Wire>(
         shared.metrics.refused();
         told(&leave, &responses, status).await;
     }
+}
+
+/// Which proxy the client is. Only the first request is sure to say so (rule 3).
+fn proxy_of<W: Wire>(first: &W) -> Result<ProxyId, Status> {
+    let node = first.node().filter(|node| !node.id.is_empty()).ok_or_else(|| {
+        Status::invalid_argument(
+            "the first request has no node.id: set node.id in the bootstrap to the proxy's service id",
+        )
+    })?;
+    Ok(ProxyId::from(&node.id))
 }
 
 /// Tells a client why its stream ends. One that is gone, or does not read, needs no reason.
@@ -203,23 +218,18 @@ impl<W: Wire> Session<W> {
     fn open(
         shared: &Shared,
         opening: Opening,
+        proxy: ProxyId,
         first: &W,
         responses: mpsc::Sender<Result<W::Response, Status>>,
-    ) -> Result<Self, Status> {
-        // Only the first request is sure to carry the node (rule 3).
-        let node = first.node().filter(|node| !node.id.is_empty()).ok_or_else(|| {
-            Status::invalid_argument(
-                "the first request has no node.id: set node.id in the bootstrap to the proxy's service id",
-            )
-        })?;
+    ) -> Self {
         let Opening { stream, scope, token, leave } = opening;
-        let proxy = ProxyId::from(&node.id);
         tracing::Span::current().record("proxy", proxy.as_str());
         let Attached { offers, hold } = shared.source.attach(&proxy, token.clone());
         let source = scope.source(first, token.clone());
         let subscription = Subscription::new(stream, W::VARIANT).with_sources_of(source.extra_bytes());
-        let shown = Arc::new(Showing::new(stream, proxy, convert::envoy_version(node), subscription));
-        Ok(Self {
+        let envoy_version = first.node().and_then(convert::envoy_version);
+        let shown = Arc::new(Showing::new(stream, proxy, envoy_version, subscription));
+        Self {
             place: shared.board.place(stream, shown.clone()),
             shown,
             scope,
@@ -234,7 +244,7 @@ impl<W: Wire> Session<W> {
             has_snapshot: false,
             pushing: Pushing::WaitsForOffer,
             _gauge: shared.metrics.stream_open(),
-        })
+        }
     }
 
     async fn run(&mut self, first: W, mut requests: Streaming<W>) -> End {
