@@ -28,8 +28,8 @@ const NOT_FOUND: u8 = 127;
 #[derive(Debug)]
 pub(super) struct Child {
     process: Process,
-    /// It leads a process group of its own, which is signalled as one.
-    is_group: bool,
+    /// It leads a process group of its own with this number, which is signalled as one.
+    group: Option<Pid>,
 }
 
 impl Child {
@@ -43,7 +43,10 @@ impl Child {
         if is_group {
             start.process_group(0);
         }
-        Ok(Self { process: start.spawn()?, is_group })
+        let process = start.spawn()?;
+        let group =
+            process.id().filter(|_| is_group).and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+        Ok(Self { process, group })
     }
 
     /// Waits for its end. Cancel-safe.
@@ -51,19 +54,27 @@ impl Child {
         self.process.wait().await
     }
 
-    /// Signals it, and what it started.
+    /// Signals it and, but on a terminal, what it started.
     pub(super) fn signal(&self, signal: Signal) {
         let Some(pid) = self.process.id().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw) else {
             return;
         };
         // It may have ended just now.
-        let _ = if self.is_group { signal::killpg(pid, signal) } else { signal::kill(pid, signal) };
+        let _ = self.group.map_or_else(|| signal::kill(pid, signal), |group| signal::killpg(group, signal));
+    }
+
+    /// Kills what it started and left behind when it ended, a moment ago. Its number stays that of its group as long as
+    /// anything is left of that.
+    pub(super) fn kill_rest(&self) {
+        if let Some(group) = self.group {
+            let _ = signal::killpg(group, Signal::SIGKILL);
+        }
     }
 
     /// Passes on a signal that we got; the terminal has sent its own to both of us.
     pub(super) fn pass_on(&self, signal: Signal) {
         let is_of_terminal = matches!(signal, Signal::SIGINT | Signal::SIGQUIT);
-        if self.is_group || !is_of_terminal {
+        if self.group.is_some() || !is_of_terminal {
             self.signal(signal);
         }
     }

@@ -284,8 +284,13 @@ impl Guard {
     }
 
     fn ended(&mut self, status: ExitStatus) -> anyhow::Result<u8> {
-        self.child = None;
-        Ok(if self.lost.is_some() { EXIT_LOST } else { child::code(status) })
+        let child = self.child.take();
+        if self.lost.is_none() {
+            return Ok(child::code(status));
+        }
+        // What it started goes on in another's time otherwise.
+        child.as_ref().map(Child::kill_rest);
+        Ok(EXIT_LOST)
     }
 
     /// Whatever happened, what was granted is given back.

@@ -183,6 +183,20 @@ async fn a_command_whose_lock_is_lost_is_told_to_stop_and_then_killed() {
         let flags = ["--ttl", "10s", "--grace", "200ms"];
         assert_eq!(code(&deaf, &flags, script).await, ExitCode::from(EXIT_LOST));
     };
+    let bereft = Agent::start(&[GRANTED], &[KEPT, STALE]);
+    let folder = tempfile::tempdir().unwrap();
+    let left_behind = async {
+        let pid = folder.path().join("pid");
+        let script = "trap 'exit 0' TERM; (trap '' TERM; exec sleep 600) & echo $! > ";
+        let script = format!("{script}{}; wait", pid.display());
+        assert_eq!(code(&bereft, &["--ttl", "10s"], &script).await, ExitCode::from(EXIT_LOST));
+        let stat = format!("/proc/{}/stat", fs::read_to_string(pid).unwrap().trim());
+        // Nobody may have looked after it yet.
+        let is_gone = || fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+        while !is_gone() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
     let away = Agent::start(&[GRANTED], &[AWAY]);
     let fenced = async {
         let start = lifecycle::now();
@@ -200,8 +214,8 @@ async fn a_command_whose_lock_is_lost_is_told_to_stop_and_then_killed() {
         // Killed when the TTL and the lock-delay are over, long before the grace is.
         assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(300), "{took:?}");
     };
-    tokio::join!(polite, stubborn, fenced, in_anothers_time);
-    assert!(lost.released() && deaf.released() && away.released() && gone.released());
+    tokio::join!(polite, stubborn, left_behind, fenced, in_anothers_time);
+    assert!(lost.released() && deaf.released() && bereft.released() && away.released() && gone.released());
 }
 
 #[test]
