@@ -57,6 +57,10 @@ const MAX_WATCHES: usize = 96;
 /// Other requests at the local Consul at a time, out of the same 200 connections.
 const MAX_EXCHANGES: usize = 48;
 
+/// Requests that wait at other agents at a time: for a lock, or for a change. A connection between agents carries more calls
+/// than that, so that those which are answered at once, renewals of sessions among them, never wait behind these.
+pub const MAX_WAITING_AWAY: usize = 768;
+
 /// What an engine is told.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
@@ -159,6 +163,7 @@ struct Inner<S, P> {
     places: Mutex<Places>,
     accessors: Mutex<Accessors>,
     watches: Arc<Semaphore>,
+    waiting_away: Semaphore,
     exchanges: Arc<Semaphore>,
     /// The greatest `X-Consul-Index` that the local Consul gave.
     seen_index: AtomicU64,
@@ -232,6 +237,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             places: Mutex::default(),
             accessors: Mutex::default(),
             watches: Arc::new(Semaphore::new(MAX_WATCHES)),
+            waiting_away: Semaphore::new(MAX_WAITING_AWAY),
             exchanges: Arc::new(Semaphore::new(MAX_EXCHANGES)),
             seen_index: AtomicU64::new(0),
         };

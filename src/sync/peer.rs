@@ -217,6 +217,9 @@ pub struct FollowStart {
     pub at: Option<(Position, Hash)>,
     /// It has the data and wants only keys, indexes and hashes to compare, and then the journal.
     pub compare: bool,
+    /// The datacenter that follows, where an agent of the home's own passes its wish on to the active one. Believed of
+    /// nobody else.
+    pub origin: Option<Datacenter>,
 }
 
 /// What a follower is sent.

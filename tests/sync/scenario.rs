@@ -131,6 +131,7 @@ fn nothing_fails_while_nothing_is_wrong() {
 fn a_restored_home_is_noticed_and_never_guessed_about() {
     let covered = run_seeds(Kind::Restore);
     println!("{covered:?}");
+    assert!(covered.get("held").is_some_and(|count| *count > 0), "{covered:?}");
 }
 
 #[test]

@@ -296,6 +296,19 @@ impl World {
         replicas.map(|replica| (replica.stage, replica.reason)).collect()
     }
 
+    /// Homes that take their own datacenter for one that follows: whoever passes a follower on is none.
+    pub(crate) fn followers_at_home(&self) -> impl Iterator<Item = String> + use<> {
+        let agents = self.lock_agents();
+        let statuses = agents.iter().flat_map(|(node, running)| {
+            running.engine.status().prefixes.into_iter().map(move |status| (node.clone(), status))
+        });
+        let strange = statuses.filter_map(|(node, status)| {
+            let followers = status.as_home?.followers;
+            followers.contains_key(&status.home).then(|| format!("{node}: {}: {followers:?}", status.prefix))
+        });
+        strange.collect::<Vec<_>>().into_iter()
+    }
+
     /// A client's request to an agent.
     pub(crate) async fn ask(
         &self,

@@ -5,6 +5,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use causeway::{
     model::name::Datacenter,
     sync::{
+        engine::MAX_WAITING_AWAY,
         peer::{MAX_HOPS, PeerError, Peers, Target, intentions::Verdict},
         record::Doer,
     },
@@ -56,6 +57,25 @@ async fn many_calls_share_one_connection() {
         assert_eq!(answer.unwrap().status, 200);
     }
     assert_eq!((relay.count(), far.double.begun()), (1, 300));
+}
+
+#[tokio::test]
+async fn calls_that_wait_leave_room_for_others() {
+    let ca = Ca::new();
+    let (near, far) = pair(&ca).await;
+    let waiting = (0..MAX_WAITING_AWAY).map(|_| near.ask("primary", "/hang", PATIENCE));
+    let waiting = futures_util::future::join_all(waiting);
+    let others = async {
+        eventually("all of them wait", async || far.double.begun() == MAX_WAITING_AWAY).await;
+        let answers =
+            futures_util::future::join_all((0..100).map(|_| near.ask("primary", "/echo", SHORT))).await;
+        assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|it| it.status == 200)), "{answers:?}");
+        near.peers.hello(&Target::Datacenter("primary".into()), hello("secondary")).await.unwrap();
+    };
+    tokio::select! {
+        answers = waiting => panic!("nothing ended their wait: {answers:?}"),
+        () = others => {}
+    }
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ pub(super) type Items = mpsc::Receiver<Result<FollowItem, PeerError>>;
 
 pub(super) async fn follow(agent: &Agent, prefix: &str) -> (watch::Sender<Position>, Items) {
     let (acked, acks) = watch::channel(Position::default());
-    let start = FollowStart { prefix: prefix.into(), at: None, compare: false };
+    let start = FollowStart { prefix: prefix.into(), at: None, compare: false, origin: None };
     let to = Target::Datacenter("primary".into());
     (acked, agent.peers.follow(&to, start, acks).await.unwrap())
 }

@@ -96,7 +96,12 @@ impl Site {
 
     async fn follow(&self) -> Result<(watch::Sender<causeway::model::sync::Position>, Items), PeerError> {
         let (acked, acks) = watch::channel(Default::default());
-        let start = causeway::sync::peer::FollowStart { prefix: "config/".into(), at: None, compare: false };
+        let start = causeway::sync::peer::FollowStart {
+            prefix: "config/".into(),
+            at: None,
+            compare: false,
+            origin: None,
+        };
         let mut items = self.peers.follow(&Target::Datacenter(self.other.into()), start, acks).await?;
         next(&mut items).await?;
         next(&mut items).await?;

@@ -12,7 +12,7 @@ use crate::{
             Raw, Request, Response,
             ask::{Ask, LockAct},
         },
-        engine::{Engine, Role, serve::Asked},
+        engine::{Engine, MAX_WAITING_AWAY, Role, serve::Asked},
         peer::{Forward, Forwarded, PeerError, Peers, Target},
         refusal::Refusal,
         store::Store,
@@ -48,6 +48,11 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
 
     async fn sent(&self, asked: &Asked<'_>, target: &Target) -> Result<Response, Refusal> {
         let inner = &*self.0;
+        let _place = waiting(asked).map(|_| inner.waiting_away.try_acquire()).transpose().map_err(|_| {
+            Refusal::Busy(format!(
+                "{MAX_WAITING_AWAY} requests of this agent's clients wait at other agents already; end some, or ask another one"
+            ))
+        })?;
         // Certainty first: what was sent into a cut is neither done nor undone.
         Box::pin(self.reach(asked, target)).await.map_err(|error| self.unsent(target, error))?;
         match Box::pin(self.asked_of(asked, target)).await {
@@ -163,11 +168,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
     /// How long an answer may take.
     fn patience(&self, asked: &Asked<'_>) -> Duration {
         let times = &self.0.settings.times;
-        let at_once = times.forward + times.commit;
-        match &asked.ask {
-            Ask::Lock(lock) if lock.act == LockAct::Acquire => MAX_WAIT + WAY,
-            _ => blocking(asked.request).map_or(at_once, |wait| wait + wait / 16 + WAY),
-        }
+        waiting(asked).map_or(times.forward + times.commit, |wait| wait + WAY)
     }
 
     /// Read your writes: the answer to a write waits until the replica here has it, for a while.
@@ -202,6 +203,14 @@ fn first_key(ask: &Ask) -> Option<&str> {
 fn carried(request: &Request) -> Vec<(String, String)> {
     let is_carried = |(name, _): &&(String, String)| CARRIED.contains(&name.as_str());
     request.headers.iter().filter(is_carried).cloned().collect()
+}
+
+/// How long it waits for something to happen; none where it is carried out at once.
+fn waiting(asked: &Asked<'_>) -> Option<Duration> {
+    match &asked.ask {
+        Ask::Lock(lock) if lock.act == LockAct::Acquire => Some(MAX_WAIT),
+        _ => blocking(asked.request).map(|wait| wait + wait / 16),
+    }
 }
 
 /// How long a blocking query waits; none for other requests.

@@ -84,7 +84,8 @@ impl<S: Store + Raw, P: Peers> Served for Engine<S, P> {
             return;
         };
         if part.holding.borrow().session.is_some() {
-            return home.follow(from, start, acks, items).await;
+            let passed_on = start.origin.clone().filter(|_| *from == self.0.settings.datacenter);
+            return home.follow(passed_on.as_ref().unwrap_or(from), start, acks, items).await;
         }
         // What an agent of our own datacenter passes on is not passed on again.
         let doer =
@@ -95,6 +96,7 @@ impl<S: Store + Raw, P: Peers> Served for Engine<S, P> {
             let _ = items.send(Err(no(text))).await;
             return;
         };
+        let start = FollowStart { origin: Some(from.clone()), ..start };
         match self.0.peers.follow(&Target::Doer(doer), start, acks).await {
             Err(error) => {
                 let _ = items.send(Err(error)).await;

@@ -15,7 +15,7 @@ use crate::{
     sync::{
         home::{
             cost,
-            memory::{Fences, Locks, is_lock},
+            memory::{Fences, Locks, SEMAPHORE_FLAGS, is_lock},
             request::{Guard, Request},
         },
         layout::Layout,
@@ -117,7 +117,9 @@ pub fn wanted(request: &Request, ground: &Ground<'_>) -> BTreeSet<String> {
     let mut keys = BTreeSet::new();
     for op in &request.ops {
         match op {
-            Op::Lock { key, .. } if ground.fences.get(key).is_none() => {
+            Op::Lock { key, session, flags, .. }
+                if !is_contender(key, session, *flags) && ground.fences.get(key).is_none() =>
+            {
                 keys.insert(ground.layout.fence(key));
             }
             Op::Set { key, .. } | Op::Cas { key, .. } | Op::Delete { key } | Op::DeleteCas { key, .. }
@@ -158,7 +160,9 @@ pub fn prepare(request: &Request, facts: &Facts, ground: &Ground<'_>) -> Result<
     for op in &request.ops {
         let Some(change) = holders.change(op)? else { continue };
         prepared.writes.add(op);
-        if let Op::Lock { key, .. } = op {
+        if let Op::Lock { key, session, flags, .. } = op
+            && !is_contender(key, session, *flags)
+        {
             grant(key, facts, ground, &mut prepared)?;
         }
         let is_lock = matches!(change, Change::Held { .. } | Change::DelTree { .. });
@@ -354,12 +358,19 @@ impl Holders<'_> {
         }
     }
 
-    /// The key `<semaphore>/<session>` by which that session takes part in a semaphore: `consul lock -n` deletes its own.
+    /// A contender's key that its own session holds: `consul lock -n` deletes its own.
     fn is_own_contender(&self, key: &str) -> bool {
-        let Some(pair) = fact(self.facts, key) else { return false };
-        let name = key.rsplit('/').next();
-        pair.session.as_ref().is_some_and(|session| Some(session.as_str()) == name)
+        let pair = fact(self.facts, key);
+        pair.is_some_and(|pair| {
+            pair.session.as_ref().is_some_and(|session| is_contender(key, session, pair.flags))
+        })
     }
+}
+
+/// Whether the key is `<semaphore>/<session>`, by which that session takes part in a semaphore of `consul lock -n`. It
+/// excludes nobody, so that it has no token: each session has a key of its own, whose record would stay for ever.
+fn is_contender(key: &str, session: &SessionId, flags: u64) -> bool {
+    flags == SEMAPHORE_FLAGS && key.rsplit('/').next() == Some(session.as_str())
 }
 
 #[cfg(test)]

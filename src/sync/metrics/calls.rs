@@ -189,7 +189,7 @@ mod tests {
         };
         let doer = Target::Doer(Doer { node: "n".into(), address: "127.0.0.1:1".into() });
         assert!(peers.forward(&doer, forward, Duration::ZERO).await.is_ok());
-        let start = FollowStart { prefix: "a/".into(), at: None, compare: false };
+        let start = FollowStart { prefix: "a/".into(), at: None, compare: false, origin: None };
         let (_acks, acked) = watch::channel(Position::default());
         assert!(peers.follow(&Target::Datacenter("b".into()), start, acked).await.is_err());
         let text = registry.encode();

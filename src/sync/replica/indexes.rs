@@ -109,6 +109,8 @@ pub struct Memory {
     locks: BTreeMap<Box<str>, u64>,
     /// Keys that live at home only, with their `CreateIndex` there.
     held: BTreeMap<Box<str>, u64>,
+    /// Keys that a batch under way takes away from here, since they became locks: it may be in already.
+    leaving: BTreeMap<Box<str>, ()>,
 }
 
 impl Memory {
@@ -182,6 +184,21 @@ impl Memory {
         self.held.insert(key.into(), created.unwrap_or(UNKNOWN));
     }
 
+    /// Notes that these keys are about to live at home only, until the next batch is noted or begun.
+    pub fn begin_hold<'k>(&mut self, keys: impl IntoIterator<Item = &'k str>) {
+        self.leaving = keys.into_iter().map(|key| (key.into(), ())).collect();
+    }
+
+    /// Whether the key lives at home only, or may by now.
+    pub fn may_be_held(&self, key: &str) -> bool {
+        self.is_held(key) || self.leaving.contains_key(key)
+    }
+
+    /// Whether a key that begins so lives at home only, or may by now.
+    pub fn may_hold_below(&self, tree: &str) -> bool {
+        self.has_held_below(tree) || below(&self.leaving, tree).next().is_some()
+    }
+
     /// Whether the key lives at home only.
     pub fn is_held(&self, key: &str) -> bool {
         self.held.contains_key(key)
@@ -228,6 +245,7 @@ impl Memory {
         trees: &[String],
         fates: impl IntoIterator<Item = (&'k str, Fate, Option<u64>)>,
     ) {
+        self.leaving.clear();
         let after: Vec<_> =
             fates.into_iter().map(|(key, fate, local)| (key, self.outcome(key, fate, local))).collect();
         for tree in trees {

@@ -179,11 +179,11 @@ impl Shared {
     }
 
     pub(super) fn is_held(&self, key: &str) -> bool {
-        !self.is_whole() || self.memory().as_ref().is_none_or(|memory| memory.is_held(key))
+        !self.is_whole() || self.memory().as_ref().is_none_or(|memory| memory.may_be_held(key))
     }
 
     pub(super) fn has_held_below(&self, tree: &str) -> bool {
-        !self.is_whole() || self.memory().as_ref().is_none_or(|memory| memory.has_held_below(tree))
+        !self.is_whole() || self.memory().as_ref().is_none_or(|memory| memory.may_hold_below(tree))
     }
 
     pub(super) fn known(&self) -> Option<Known> {

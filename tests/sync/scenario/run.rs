@@ -28,12 +28,14 @@ const CALM_AFTER: Duration = Duration::from_secs(150);
 pub(crate) struct Report {
     pub(crate) calls: Vec<Call>,
     pub(crate) violations: Vec<Violation>,
+    /// Replicas that waited for a person's word at the end.
+    pub(crate) holds: u64,
 }
 
 impl Report {
     /// How many calls came out how.
     pub(crate) fn covered(&self) -> BTreeMap<&'static str, u64> {
-        let mut covered = BTreeMap::new();
+        let mut covered = BTreeMap::from([("held", self.holds)]);
         for call in &self.calls {
             let what = match (&call.act, call.outcome) {
                 (_, Outcome::Open) => "open",
@@ -68,7 +70,7 @@ async fn live(program: &Program) -> Report {
         clients.into_values().map(|tasks| client::run(&world, record.clone(), tasks, program.strategy));
     tokio::join!(join_all(work), schedule(&world, &program.faults));
     world.net.heal();
-    let mut violations = settle(&world, &record, program.kind).await;
+    let (holds, mut violations) = settle(&world, &record, program.kind).await;
     let calls = record.calls();
     let mut found = world.found();
     found.extend(history::judge_restored(&calls, &world.restored()));
@@ -76,15 +78,16 @@ async fn live(program: &Program) -> Report {
     found.extend(history::rights(&record.uses(), &world.net.turns_of_rights()));
     found.append(&mut violations);
     world.net.let_go();
-    Report { calls, violations: found }
+    Report { calls, violations: found, holds }
 }
 
-/// I9, and what was read at the end.
-async fn settle(world: &Arc<World>, record: &Record, kind: Kind) -> Vec<Violation> {
+/// I9, and what was read at the end. Besides, how many replicas waited for a person's word.
+async fn settle(world: &Arc<World>, record: &Record, kind: Kind) -> (u64, Vec<Violation>) {
     let mut found = Vec::new();
     until_equal(world).await;
-    for behind in world.behind() {
-        approve(world, kind, &behind, &mut found).await;
+    let held = world.behind();
+    for behind in &held {
+        approve(world, kind, behind, &mut found).await;
     }
     until_equal(world).await;
     for behind in world.behind() {
@@ -93,7 +96,8 @@ async fn settle(world: &Arc<World>, record: &Record, kind: Kind) -> Vec<Violatio
     if let Err(reason) = client::read_all(world, record, after(CALM_AFTER)).await {
         found.push(Violation(format!("I9: {reason}")));
     }
-    found
+    found.extend(world.followers_at_home().map(|text| Violation(format!("followers: {text}"))));
+    (held.len() as u64, found)
 }
 
 async fn until_equal(world: &World) {

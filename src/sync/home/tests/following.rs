@@ -16,7 +16,7 @@ impl Agent {
         let (items, received) = mpsc::channel(crate::sync::peer::FOLLOW_QUEUE);
         let (acks, acked) = watch::channel(Position::default());
         let home = self.home.clone();
-        let start = FollowStart { prefix: PREFIX.into(), at, compare };
+        let start = FollowStart { prefix: PREFIX.into(), at, compare, origin: None };
         let task = spawn("follower", async move {
             home.follow(&"secondary".into(), start, acked, items).await;
         });

@@ -77,6 +77,11 @@ async fn a_contender_deletes_its_own_key_of_a_semaphore() {
         let op = Op::Lock { key, value: Bytes::new(), flags: SEMAPHORE_FLAGS, session: session.into() };
         agent.write(vec![op]).await.unwrap();
     }
+    assert_eq!(
+        store.state().keys.keys().filter(|key| key.contains("/lock/")).count(),
+        0,
+        "nobody is excluded"
+    );
     assert!(is_committed(&agent.write(vec![delete("config/sem/l")]).await.unwrap()));
     assert_eq!(store.pair("config/sem/l"), None);
     assert_eq!(agent.home.status().locks, 1);

@@ -26,6 +26,7 @@ pub fn start_out(start: FollowStart) -> pb::FollowUp {
         position: position.map(position_out),
         hash,
         compare: start.compare,
+        origin: start.origin.map(|datacenter| datacenter.to_string()).unwrap_or_default(),
     };
     pb::FollowUp { message: Some(pb::follow_up::Message::Start(start)) }
 }
@@ -47,7 +48,8 @@ pub fn start_in(up: pb::FollowUp) -> Result<FollowStart, ConvertError> {
     };
     let hash = hash_in("start.hash", start.hash)?;
     let at = start.position.map(|position| Ok((position_in(Some(position))?, hash))).transpose()?;
-    Ok(FollowStart { prefix: named("start.prefix", start.prefix)?, at, compare: start.compare })
+    let origin = Some(start.origin).filter(|name| !name.is_empty()).map(|name| name.as_str().into());
+    Ok(FollowStart { prefix: named("start.prefix", start.prefix)?, at, compare: start.compare, origin })
 }
 
 /// All other messages of a follower.

@@ -95,7 +95,8 @@ fn everything_comes_out_as_it_went_in() {
     let anonymous = Forward { token: None, ..forward() };
     assert_eq!(forward_in(forward_out(anonymous.clone())), Ok(anonymous));
     for at in [None, Some((Position { epoch: 1, seq: 2 }, Hash::of(b"x")))] {
-        let start = FollowStart { prefix: "config/".into(), at, compare: true };
+        let start =
+            FollowStart { prefix: "config/".into(), at, compare: true, origin: Some("secondary".into()) };
         assert_eq!(start_in(start_out(start.clone())), Ok(start));
     }
     assert_eq!(ack_in(ack_out(Position { epoch: 1, seq: 2 })), Ok(Position { epoch: 1, seq: 2 }));

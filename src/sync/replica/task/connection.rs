@@ -45,7 +45,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
         let home = &self.settings.prefix.home;
         let position = at.as_ref().map(|(position, _)| *position).unwrap_or_default();
         let (acks, acked) = watch::channel(position);
-        let start = FollowStart { prefix: self.settings.prefix.text.clone(), at, compare };
+        let start = FollowStart { prefix: self.settings.prefix.text.clone(), at, compare, origin: None };
         let to = Target::Datacenter(home.clone());
         match timeout(self.settings.silence, self.peers.follow(&to, start, acked)).await {
             Ok(Ok(items)) => {

@@ -175,6 +175,11 @@ impl<S: Store, P: Peers> Worker<S, P> {
             Settling::At(tip) if batch.to >= tip => Phase::Stream,
             Settling::At(_) | Settling::Unheard => phase,
         };
+        let locks = batch.fates.iter().filter(|(_, fate)| matches!(fate, Fate::Held { .. }));
+        if let Some(memory) = self.shared.memory_mut().as_mut() {
+            // Before Consul has it: a reader that no longer finds the key must know where to ask.
+            memory.begin_hold(locks.map(|(key, _)| key.as_str()));
+        }
         let state = self.state(batch.to, &batch.hash, phase);
         let parts = Parts::of(&mut batch, work.terms.budget);
         let (ops, is_whole) = (parts.len(), parts.is_whole());

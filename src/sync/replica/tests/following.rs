@@ -136,6 +136,22 @@ async fn a_lost_answer_loses_no_index() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_that_may_have_become_a_lock_is_asked_for_at_home() {
+    let rig = Rig::new();
+    let at = rig.home.set("c/a", "1");
+    rig.applies(at).await;
+    rig.reaches(Stage::Stream).await;
+    *rig.consul.answering.lock().unwrap() = Answering::LosesAnswer;
+    let at = rig.home.write(&[lock("c/a")]);
+    while rig.consul.pair("c/a").is_some() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(rig.replica.is_held("c/a") && rig.replica.has_held_below("c/"), "it is not here, and not gone");
+    rig.applies(at).await;
+    assert!(rig.replica.is_held("c/a"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_key_that_was_a_lock_is_answered_from_here_once_the_home_has_told_of_it() {
     let rig = Rig::new();
     rig.home.write(&[lock("c/l")]);
