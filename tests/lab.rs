@@ -10,6 +10,7 @@ mod change;
 mod command;
 pub(crate) mod diff;
 mod features;
+mod kept;
 pub(crate) mod live;
 mod load;
 mod protocols;

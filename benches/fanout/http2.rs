@@ -148,6 +148,8 @@ impl Call {
                     self.unix.write_all(&out).await?;
                 }
                 HEADERS if flags & END_STREAM != 0 => self.has_ended = true,
+                // A server that has said all it will need not read on.
+                RESET if self.has_ended => {}
                 RESET | GOAWAY => panic!("the server ends the stream: {payload:?}"),
                 _ => {}
             }

@@ -72,6 +72,7 @@ pub fn inbound(wanted: Inbound<'_>) -> Vec<NetworkFilter> {
     let timeout_ms = wanted.timeout_ms.filter(|ms| *ms > 0);
     let routes =
         RouteConfig { idle_timeout_ms: wanted.idle_timeout_ms, ..route(stat_prefix, cluster, timeout_ms) };
+    let routes = Routes::Inline(routes);
     filters.push(NetworkFilter::Http(HttpManager {
         filters: grpc_filters(protocol).chain([HttpFilter::Rbac(rbac)]).collect(),
         forward_client_cert: wanted.tells_caller,
@@ -89,23 +90,37 @@ pub fn connection_limit(max_connections: u32) -> NetworkFilter {
 /// The filter that serves one path of the application and no other.
 pub fn exposed(protocol: Protocol, stat_prefix: &str, path: &str, cluster: &str) -> NetworkFilter {
     let routes = RouteConfig { path: Some(path.to_owned()), ..route(stat_prefix, cluster, None) };
-    NetworkFilter::Http(manager(protocol, stat_prefix, routes))
+    NetworkFilter::Http(manager(protocol, stat_prefix, Routes::Inline(routes)))
 }
 
-/// Filters that lead from the local application to an upstream's one cluster. `timeout_ms` is for a whole response.
-pub fn outbound(
-    protocol: Protocol,
-    stat_prefix: &str,
-    cluster: &str,
-    timeout_ms: Option<u64>,
-) -> NetworkFilter {
+/// The way from the local application to an upstream's one cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Outbound<'a> {
+    /// The name of its routes.
+    pub routes: &'a str,
+    /// What the upstream speaks.
+    pub protocol: Protocol,
+    /// Prefix of the statistics.
+    pub stat_prefix: &'a str,
+    /// The cluster.
+    pub cluster: &'a str,
+    /// For a whole response; `None` leaves that to the protocol.
+    pub timeout_ms: Option<u64>,
+}
+
+/// Its filter and, over HTTP, the routes that this names. Within the listener they would stay with its connections for as
+/// long as those are kept, and lead to a cluster that is gone: Envoy drains what it replaces in a listener, and requests
+/// over it go on, for ten minutes unless told otherwise. Routes of their own count from the next request on, also over the
+/// connections of a listener that another one on its address has replaced.
+pub fn outbound(way: Outbound<'_>) -> (NetworkFilter, Option<RouteConfig>) {
+    let Outbound { routes, protocol, stat_prefix, cluster, .. } = way;
     if protocol == Protocol::Tcp {
-        return tcp_proxy(stat_prefix, cluster);
+        return (tcp_proxy(stat_prefix, cluster), None);
     }
-    let timeout_ms = timeout_ms.or((protocol != Protocol::Grpc).then_some(RESPONSE_TIMEOUT_MS));
-    let routes = route(stat_prefix, cluster, timeout_ms);
+    let timeout_ms = way.timeout_ms.or((protocol != Protocol::Grpc).then_some(RESPONSE_TIMEOUT_MS));
     let filters = grpc_filters(protocol).collect();
-    NetworkFilter::Http(HttpManager { filters, ..manager(protocol, stat_prefix, routes) })
+    let manager = HttpManager { filters, ..manager(protocol, stat_prefix, Routes::Rds(routes.to_owned())) };
+    (NetworkFilter::Http(manager), Some(route(routes, cluster, timeout_ms)))
 }
 
 /// Passes bytes on to a cluster.
@@ -126,11 +141,11 @@ fn route(name: &str, cluster: &str, timeout_ms: Option<u64>) -> RouteConfig {
     RouteConfig { name, path: None, cluster, timeout_ms, idle_timeout_ms: None }
 }
 
-fn manager(protocol: Protocol, stat_prefix: &str, routes: RouteConfig) -> HttpManager {
+fn manager(protocol: Protocol, stat_prefix: &str, routes: Routes) -> HttpManager {
     HttpManager {
         stat_prefix: stat_prefix.to_owned(),
         http2: protocol.is_http2(),
-        routes: Routes::Inline(routes),
+        routes,
         filters: Vec::new(),
         forward_client_cert: false,
         tracing: None,

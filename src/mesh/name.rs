@@ -119,6 +119,12 @@ pub fn upstream_listener(id: &str, bind: &LocalAddress) -> String {
     format!("{id}:{bind}")
 }
 
+/// The routes of an upstream over HTTP: named by the address alone, so that another upstream there leads the connections
+/// that clients keep to the listener before it as well.
+pub fn upstream_routes(bind: &LocalAddress) -> String {
+    format!("upstream:{bind}")
+}
+
 /// The listener of an exposed path. Consul strips the path down to letters and digits.
 pub fn exposed_listener(path: &ExposedId, address: SocketAddr) -> String {
     format!("exposed_path_{}:{address}", stripped(path))

@@ -198,14 +198,14 @@ fn told(what: &str, load: Load) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn resolver(rig: &Rig, fields: Value) -> anyhow::Result<()> {
+pub(super) async fn resolver(rig: &Rig, fields: Value) -> anyhow::Result<()> {
     let mut entry = json!({ "Kind": "service-resolver", "Name": "api" });
     entry.as_object_mut().context("entry")?.extend(fields.as_object().context("fields")?.clone());
     rig.put("primary-server", "/v1/config", Some(entry)).await
 }
 
 /// The clusters of `api` at the dashboard's Envoy.
-async fn clusters(rig: &Rig) -> anyhow::Result<BTreeSet<String>> {
+pub(super) async fn clusters(rig: &Rig) -> anyhow::Result<BTreeSet<String>> {
     let all = rig.envoy(NODE)?.json("/clusters?format=json").await?;
     let names = all["cluster_statuses"].as_array().context("cluster_statuses")?.iter();
     let names = names.filter_map(|cluster| cluster["name"].as_str());

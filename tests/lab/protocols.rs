@@ -18,6 +18,7 @@ use tonic_health::{
 use crate::lab::{
     actors::Api,
     features::{config, settled, told},
+    kept,
     live::restore,
     rig::{Rig, eventually},
 };
@@ -39,6 +40,9 @@ pub(super) async fn all(rig: &Rig, api: &Api) -> anyhow::Result<()> {
         speaks(rig, api, protocol).await?;
         let load = settled(api, &["api-1", "api-2"]).await?;
         told(&format!("protocol {protocol}"), load)?;
+        if protocol == "http" {
+            kept::connections(rig, api).await.context("clients that keep their connections")?;
+        }
         if protocol == "grpc" {
             calls_get_through(rig, api, &sidecars).await.context("a call of gRPC")?;
         }

@@ -11,6 +11,8 @@ use crate::lab::rig::{ENVOYS, Rig};
 
 /// The limits that are printed, in seconds, as the agent's histogram has them.
 const LIMITS: [&str; 4] = ["0.01", "0.02", "0.05", "0.1"];
+/// The last of them: an ACK that is later was held up by something else than warming.
+const LATE_MS: u64 = 100;
 /// Beyond this, in seconds, something lacked.
 const LACK: &str = "5.0";
 
@@ -19,8 +21,14 @@ pub(crate) async fn no_cluster_lacked_anything(rig: &mut Rig) -> anyhow::Result<
     for node in ENVOYS {
         let now = Seen::now(rig, node).await?;
         let before = rig.seen.insert(node.to_owned(), now);
-        let (late, waited_ms) = now.since(before);
-        println!("  {node}: {late} ACKs took more than 100 ms, Envoy waited {waited_ms} ms for a processor");
+        let (late, waited_ms, faults) = now.since(before);
+        println!(
+            "  {node}: {late} ACKs took more than 100 ms, Envoy waited {waited_ms} ms for a processor and {faults} times for its disk"
+        );
+        ensure!(
+            late == 0 || waited_ms >= LATE_MS || faults > 0,
+            "{node}: {late} ACKs took more than {LATE_MS} ms, and Envoy was kept from nothing else"
+        );
         // What Envoy counts when it gives up waiting, after 15 s.
         let given_up = rig.envoy(node)?.stats(r"\.init_fetch_timeout$").await?;
         ensure!(!given_up.is_empty(), "{node}: Envoy has no such statistic");
@@ -38,6 +46,8 @@ pub(crate) struct Seen {
     envoy: u32,
     /// How long its main thread could run and did not, in its life.
     waited_ms: u64,
+    /// How often it waited for a page of its files, in its life.
+    faults: u64,
 }
 
 impl Seen {
@@ -45,6 +55,10 @@ impl Seen {
         let (agent, envoy) = (rig.lab.pid(node, "causeway")?, rig.lab.pid(node, "envoy")?);
         let schedstat = std::fs::read_to_string(format!("/proc/{envoy}/task/{envoy}/schedstat"))?;
         let waited_ns: u64 = schedstat.split(' ').nth(1).context("the second figure")?.parse()?;
+        let stat = std::fs::read_to_string(format!("/proc/{envoy}/task/{envoy}/stat"))?;
+        // Counted from behind the name, which may hold anything: state, and eight more before it.
+        let (_, fields) = stat.rsplit_once(") ").context("a name")?;
+        let faults = fields.split(' ').nth(9).context("major faults")?.parse()?;
         let metrics = String::from_utf8(rig.causeway(node, "/metrics").await?)?;
         let mut late = 0;
         for kind in ["CDS", "LDS"] {
@@ -61,14 +75,14 @@ impl Seen {
             ensure!(soon == all, "{node}: {} {kind} ACKs took more than {LACK} s", all - soon);
             late += all - upto(LIMITS[LIMITS.len() - 1])?;
         }
-        Ok(Self { agent, late, envoy, waited_ms: waited_ns / 1_000_000 })
+        Ok(Self { agent, late, envoy, waited_ms: waited_ns / 1_000_000, faults })
     }
 
     /// Late ACKs and waits since then; all of those of a process that has started since.
-    fn since(self, before: Option<Self>) -> (u64, u64) {
+    fn since(self, before: Option<Self>) -> (u64, u64, u64) {
         let late = before.filter(|before| before.agent == self.agent).map_or(0, |before| before.late);
-        let waited_ms =
-            before.filter(|before| before.envoy == self.envoy).map_or(0, |before| before.waited_ms);
-        (self.late - late, self.waited_ms - waited_ms)
+        let same_envoy = before.filter(|before| before.envoy == self.envoy);
+        let (waited_ms, faults) = same_envoy.map_or((0, 0), |before| (before.waited_ms, before.faults));
+        (self.late - late, self.waited_ms - waited_ms, self.faults - faults)
     }
 }

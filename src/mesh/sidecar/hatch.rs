@@ -132,6 +132,7 @@ fn replace_cluster(reading: &mut Reading<'_>, parts: &mut Parts) {
         match resource {
             Resource::Endpoints(of) => of.cluster = endpoints.clone().unwrap_or_default(),
             Resource::Listener(listener) => lead(listener, &was, &custom.name),
+            Resource::Route(routes) if routes.cluster == was => routes.cluster.clone_from(&custom.name),
             _ => {}
         }
     }
@@ -173,6 +174,8 @@ fn replace_listener(reading: &mut Reading<'_>, parts: &mut Parts, taken: &mut BT
         }
         taken.extend(places);
         *resource = Resource::CustomListener(Box::new(custom));
+        // The routes were those of the listener that went.
+        parts.resources.retain(|resource| !matches!(resource, Resource::Route(_)));
         return;
     }
 }

@@ -7,7 +7,14 @@ mod target;
 use std::collections::BTreeSet;
 
 use crate::{
-    mesh::{built::Parts, cluster, endpoints, listener, name, reader::Reader, sidecar::Sidecar},
+    mesh::{
+        built::Parts,
+        cluster, endpoints,
+        listener::{self, Outbound},
+        name,
+        reader::Reader,
+        sidecar::Sidecar,
+    },
     model::{
         chain::{GatewayMode, Protocol},
         name::Datacenter,
@@ -18,6 +25,7 @@ use crate::{
         Resource,
         address::Address,
         cluster::{Resolution, UpstreamTls},
+        filter::NetworkFilter,
         listener::{Direction, FilterChain, Listener},
     },
 };
@@ -153,12 +161,16 @@ impl<'a> Making<'a> {
 
     /// Everything that makes the upstream: what is behind it, and its listener.
     fn parts(&self, mut behind: Parts, front: &Front<'_>) -> Parts {
-        behind.resources.push(self.listener(front));
+        let Front { stat_prefix, protocol, cluster, timeout_ms } = *front;
+        let routes = name::upstream_routes(&self.wanted.bind);
+        let way = Outbound { routes: &routes, protocol, stat_prefix, cluster, timeout_ms };
+        let (filter, routes) = listener::outbound(way);
+        behind.resources.extend(routes.map(Resource::Route));
+        behind.resources.push(self.listener(stat_prefix, filter));
         behind
     }
 
-    fn listener(&self, front: &Front<'_>) -> Resource {
-        let Front { stat_prefix, protocol, cluster, timeout_ms } = *front;
+    fn listener(&self, stat_prefix: &str, filter: NetworkFilter) -> Resource {
         Resource::Listener(Listener {
             name: name::upstream_listener(self.id, &self.wanted.bind),
             stat_prefix: Some(stat_prefix.to_owned()),
@@ -170,7 +182,7 @@ impl<'a> Making<'a> {
                 name: self.id.to_owned(),
                 server_names: BTreeSet::new(),
                 tls: None,
-                filters: vec![listener::outbound(protocol, stat_prefix, cluster, timeout_ms)],
+                filters: vec![filter],
             }],
         })
     }
