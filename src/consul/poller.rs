@@ -9,7 +9,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc},
     time::Instant,
 };
 
@@ -23,7 +23,7 @@ use crate::{
         guide::{Follower, Guides},
         index::{Ask, Cursor, Event, Fault, Poll},
         metrics::{ConsulMetrics, RequestLabels},
-        sight::{self, Doubt, Sights},
+        sight::{About, Doubt, Sights},
         topic::{self, Outcome, Question},
     },
     lifecycle,
@@ -124,6 +124,11 @@ impl Turns {
         Some(Seat { _seat: seat, _connection: connection })
     }
 
+    /// A turn, in which one question is asked.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.connections.acquire().await.ok()
+    }
+
     /// Says how many polls want to wait on Consul, but for those that a census tells when to ask.
     pub(crate) fn set_polls(&self, polls: usize) {
         self.polls.store(polls, Ordering::Relaxed);
@@ -144,8 +149,8 @@ impl Turns {
     }
 }
 
-/// Follows `topic` until it is aborted or nobody takes its reports.
-pub(crate) async fn follow(desk: Desk, topic: Topic) {
+/// Follows `topic` until it is aborted or nobody takes its reports. `kept` is what is remembered of an earlier time.
+pub(crate) async fn follow(desk: Desk, topic: Topic, kept: Option<Arc<Answer>>) {
     let question = topic::question(&topic);
     let started = lifecycle::now();
     let mut poll = Poll::new(question.follow);
@@ -177,7 +182,7 @@ pub(crate) async fn follow(desk: Desk, topic: Topic) {
             ask = poll.again(question.wait);
             continue;
         }
-        let answered = match desk.doubt(&topic, &answered.0, last.heard.as_ref()).await {
+        let answered = match desk.doubt(&topic, &answered.0, last.answer().or(kept.as_deref())).await {
             None => answered,
             // What hid the list may have ended just before that look: it is asked for between two.
             Some(Ok(())) if !std::mem::replace(&mut is_confirmed, true) => {
@@ -221,6 +226,12 @@ fn is_denied((outcome, ..): &Answered) -> bool {
 struct Last {
     heard: Option<Heard>,
     lost: Option<Arc<str>>,
+}
+
+impl Last {
+    fn answer(&self) -> Option<&Answer> {
+        self.heard.as_ref().map(|heard| &*heard.answer)
+    }
 }
 
 /// The event for the state machine, and what is news to the catalog's owner.
@@ -311,25 +322,17 @@ impl Desk {
         &self,
         topic: &Topic,
         outcome: &Outcome,
-        before: Option<&Heard>,
+        before: Option<&Answer>,
     ) -> Option<Result<(), Doubt>> {
         let Outcome::Heard(answer, _) = outcome else { return None };
-        let before = before.map(|before| &*before.answer);
         if !answer.is_empty_list() || before.is_some_and(Answer::is_empty_list) {
             return None;
         }
-        // All that is asked of a datacenter is asked after its name is known.
-        let dc = sight::datacenter(topic, self.local.get())?;
-        let since = lifecycle::now();
-        let _turn = self.turns.connections.acquire().await.ok();
-        let mut confirmed = self.sights.confirm(&self.client, dc, before, since).await;
-        if confirmed.is_ok() && sight::is_of_all(topic) {
-            confirmed = self.sights.confirm_everywhere(&self.client, since).await;
-        }
+        let about =
+            About { client: &self.client, turns: &self.turns, topic, before, local: self.local.get() };
+        let confirmed = self.sights.confirm(&about, lifecycle::now()).await;
         let told = |(fault, reason): Doubt| {
-            let right = topic::right(topic);
-            let told = format!("{topic}: the list is empty, which is not believed: {reason}; {right}");
-            (fault, Arc::from(told))
+            (fault, Arc::from(format!("{topic}: the list is empty, which is not believed: {reason}")))
         };
         Some(confirmed.map_err(told))
     }
@@ -342,7 +345,7 @@ impl Desk {
         ask: &Ask,
         credential: &Credential,
     ) -> Result<Reply, (ClientError, Duration)> {
-        let _turn = self.turns.connections.acquire().await.ok();
+        let _turn = self.turns.turn().await;
         let wait = self.turns.wait(ask.wait, self.guides.unguided());
         self.exchange(question, &ask.clone().held_for(wait), credential).await
     }

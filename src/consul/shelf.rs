@@ -81,6 +81,11 @@ impl Shelf {
         }
     }
 
+    /// What is at hand of a topic.
+    pub(crate) fn kept(&self, topic: &Topic) -> Option<&Heard> {
+        self.kept.get(topic)
+    }
+
     /// Consul answered. Gives whether it is another agent than the one whose answers were kept: then none is left.
     pub(crate) fn answered(&mut self, topic: &Topic, answer: &Answer, now: Instant) -> bool {
         self.is_heard = true;

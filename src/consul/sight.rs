@@ -6,7 +6,7 @@
 //! for half a minute, which is why the first is looked at as well.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -23,22 +23,29 @@ use crate::{
     consul::{
         client::{Client, ClientError, Reply},
         index::Fault,
+        poller::Turns,
+        topic,
     },
     lifecycle,
     model::{
         catalog::{Answer, Topic},
         instance::Instance,
-        intention::Party,
+        intention::{Intention, Party},
         name::Datacenter,
     },
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
+/// A look that found nothing is not made again for so long.
+const STILL_BLIND: Duration = Duration::from_secs(1);
+/// Consul takes 64 questions at once.
+const MOST_OF_A_KIND: usize = 32;
+const READ_ALL: &str = "give the token node:read and service:read in every datacenter";
 const AUTHORIZE: &str = "/v1/internal/acl/authorize";
 
 /// What is seen of each datacenter. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Sights(Arc<Mutex<BTreeMap<Datacenter, Arc<tokio::sync::Mutex<Option<Sight>>>>>>);
+pub(crate) struct Sights(Arc<Mutex<BTreeMap<Option<Datacenter>, Arc<tokio::sync::Mutex<Option<Sight>>>>>>);
 
 /// One look.
 #[derive(Clone)]
@@ -64,8 +71,19 @@ enum Rights {
     Any(Vec<Value>),
 }
 
-/// The datacenter whose servers make the topic's list.
-pub(crate) fn datacenter<'a>(topic: &'a Topic, local: Option<&'a Datacenter>) -> Option<&'a Datacenter> {
+/// Whose list is empty, and how to ask about it.
+pub(crate) struct About<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) turns: &'a Turns,
+    pub(crate) topic: &'a Topic,
+    /// What it listed before.
+    pub(crate) before: Option<&'a Answer>,
+    /// The agent's own datacenter, once it is known.
+    pub(crate) local: Option<&'a Datacenter>,
+}
+
+/// The datacenter whose servers make the topic's list; the agent's own where none is named.
+fn datacenter<'a>(topic: &'a Topic, local: Option<&'a Datacenter>) -> Option<&'a Datacenter> {
     match topic {
         Topic::Connect { dc, .. }
         | Topic::Health { dc, .. }
@@ -75,75 +93,85 @@ pub(crate) fn datacenter<'a>(topic: &'a Topic, local: Option<&'a Datacenter>) ->
     }
 }
 
-/// Whether others may have a part in it: where a prepared query fails over to cannot be told from its result, and Consul
-/// counts a datacenter that does not answer as one that has nothing.
-pub(crate) fn is_of_all(topic: &Topic) -> bool {
-    matches!(topic, Topic::PreparedQuery { .. })
-}
-
 impl Sights {
-    /// Confirms that there is nothing where an empty list came from, and what was there `before`, if that is known, is
-    /// gone. The look into the datacenter began no earlier than `since`.
+    /// Confirms that an empty list of a topic is the truth, and that what was there `before`, if that is known, is gone.
+    /// Looks began no earlier than `since`.
     ///
     /// # Errors
     /// The reason why that is not known.
-    pub(crate) async fn confirm(
-        &self,
-        client: &Client,
-        dc: &Datacenter,
-        before: Option<&Answer>,
-        since: Instant,
-    ) -> Result<(), Doubt> {
-        self.look(client, dc, since).await?;
-        match before.and_then(rights_of) {
-            Some(rights) => may_read(client, dc, &rights).await,
+    pub(crate) async fn confirm(&self, about: &About<'_>, since: Instant) -> Result<(), Doubt> {
+        let dc = datacenter(about.topic, about.local);
+        self.look(about, dc, since).await?;
+        if about.before.is_some() && matches!(about.topic, Topic::PreparedQuery { .. }) {
+            self.everywhere(about, since).await?;
+        }
+        match rights_of(about.topic, about.before) {
+            Some(rights) => may_read(about, dc, &rights).await,
             None => Ok(()),
         }
     }
 
-    /// The same of all datacenters that Consul knows.
-    ///
-    /// # Errors
-    /// One of them does not answer, or does not show what it has.
-    pub(crate) async fn confirm_everywhere(&self, client: &Client, since: Instant) -> Result<(), Doubt> {
-        let all: Vec<String> = told(client.get("/v1/catalog/datacenters", &[], DEADLINE).await)?;
+    /// Where a prepared query fails over to cannot be told from its result, and Consul counts a datacenter that does not
+    /// answer as one that has nothing.
+    async fn everywhere(&self, about: &About<'_>, since: Instant) -> Result<(), Doubt> {
+        let all: Vec<String> = about.ask("/v1/catalog/datacenters", None).await?;
         for dc in all {
-            self.look(client, &Datacenter::from(dc.as_str()), since).await?;
+            self.look(about, Some(&Datacenter::from(dc.as_str())), since).await?;
         }
         Ok(())
     }
 
-    /// Many lists may become empty at once: they share a look.
-    async fn look(&self, client: &Client, dc: &Datacenter, since: Instant) -> Result<(), Doubt> {
-        let of_dc =
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(dc.clone()).or_default().clone();
+    /// Many lists may become empty at once: they share a look, and one that found nothing for a moment.
+    async fn look(&self, about: &About<'_>, dc: Option<&Datacenter>, since: Instant) -> Result<(), Doubt> {
+        let of_dc = {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry(dc.cloned()).or_default().clone()
+        };
         let mut last = of_dc.lock().await;
-        if let Some(sight) = last.as_ref().filter(|sight| sight.began >= since) {
+        let counts = |sight: &&Sight| {
+            sight.began >= since || (sight.seen.is_err() && sight.began.elapsed() < STILL_BLIND)
+        };
+        if let Some(sight) = last.as_ref().filter(counts) {
             return sight.seen.clone();
         }
         let began = lifecycle::now();
-        let seen = sees(client, dc).await;
+        let seen = sees(about, dc).await;
         *last = Some(Sight { began, seen: seen.clone() });
         seen
     }
 }
 
-async fn sees(client: &Client, dc: &Datacenter) -> Result<(), Doubt> {
-    let query = [("dc", dc.as_str())];
-    let nodes: Vec<IgnoredAny> = told(client.get("/v1/catalog/nodes", &query, DEADLINE).await)?;
-    let services: BTreeMap<String, IgnoredAny> =
-        told(client.get("/v1/catalog/services", &query, DEADLINE).await)?;
+impl About<'_> {
+    async fn ask<T: DeserializeOwned>(&self, path: &str, dc: Option<&Datacenter>) -> Result<T, Doubt> {
+        let _turn = self.turns.turn().await;
+        let dc = dc.map(|dc| ("dc", dc.as_str()));
+        told(self.client.get(path, dc.as_slice(), DEADLINE).await)
+    }
+}
+
+async fn sees(about: &About<'_>, dc: Option<&Datacenter>) -> Result<(), Doubt> {
+    let servers: Vec<IgnoredAny> = about.ask("/v1/health/service/consul", dc).await?;
+    if !servers.is_empty() {
+        return Ok(());
+    }
+    // The token may see others than those.
+    let nodes: Vec<IgnoredAny> = about.ask("/v1/catalog/nodes", dc).await?;
+    let services: BTreeMap<String, IgnoredAny> = about.ask("/v1/catalog/services", dc).await?;
+    let of = dc.map_or_else(String::new, |dc| format!(" of {dc}"));
     match (nodes.is_empty(), services.is_empty()) {
-        (true, _) => Err(denied(format!("the token is shown no node of {dc}"))),
-        (_, true) => Err(denied(format!("the token is shown no service of {dc}"))),
+        (true, _) => Err(denied(&format!("the token is shown no node{of}"), READ_ALL)),
+        (_, true) => Err(denied(&format!("the token is shown no service{of}"), READ_ALL)),
         _ => Ok(()),
     }
 }
 
-async fn may_read(client: &Client, dc: &Datacenter, rights: &Rights) -> Result<(), Doubt> {
+async fn may_read(about: &About<'_>, dc: Option<&Datacenter>, rights: &Rights) -> Result<(), Doubt> {
     let (Rights::All(questions) | Rights::Any(questions)) = rights;
-    let body = Some(json!(questions));
-    let asked = client.post(AUTHORIZE, &[("dc", dc.as_str())], body, DEADLINE).await;
+    let (body, dc) = (Some(json!(questions)), dc.map(|dc| ("dc", dc.as_str())));
+    let asked = {
+        let _turn = about.turns.turn().await;
+        about.client.post(AUTHORIZE, dc.as_slice(), body, DEADLINE).await
+    };
     let has_no_acls = |reply: &Reply| {
         reply.status == StatusCode::UNAUTHORIZED && reply.excerpt().contains("ACL support disabled")
     };
@@ -156,11 +184,11 @@ async fn may_read(client: &Client, dc: &Datacenter, rights: &Rights) -> Result<(
         Rights::All(_) => told.iter().all(|right| right.allow),
         Rights::Any(_) => told.iter().any(|right| right.allow),
     };
-    if is_allowed { Ok(()) } else { Err(denied("the token may not read what was in it".into())) }
+    if is_allowed { Ok(()) } else { Err(denied("the token may not read it", topic::right(about.topic))) }
 }
 
-fn denied(reason: String) -> Doubt {
-    (Fault::Denied, reason.into())
+fn denied(reason: &str, remedy: &str) -> Doubt {
+    (Fault::Denied, format!("{reason}; {remedy}").into())
 }
 
 /// What Consul said. Whatever else became of the question is no answer to it.
@@ -169,31 +197,49 @@ fn told<T: DeserializeOwned>(asked: Result<Reply, ClientError>) -> Result<T, Dou
     told.map_err(|error| (Fault::Busy, error.to_string().into()))
 }
 
-/// To see the first of what was listed; none where nothing can be said of that.
-fn rights_of(before: &Answer) -> Option<Rights> {
-    let read =
-        |resource: &str, segment: &str| json!({"Resource": resource, "Segment": segment, "Access": "read"});
-    let of = |instances: &[Instance]| {
-        let first = instances.first()?;
-        Some(Rights::All(vec![read("node", first.node.as_str()), read("service", first.service.as_str())]))
-    };
-    match before {
-        Answer::Instances(instances) => of(instances),
-        Answer::Query(result) => of(&result.instances),
-        Answer::Services(services) => {
-            services.keys().next().map(|name| Rights::All(vec![read("service", name.as_str())]))
-        }
-        Answer::Intentions(intentions) => intentions.first().map(|first| {
-            let name = |party: &Party| match party {
-                Party::Service(name) => name.to_string(),
-                Party::AnyService | Party::Anything => "*".to_owned(),
-            };
-            // Consul shows an intention to whoever may read those of either end.
-            let ends = [&first.source, &first.destination];
-            Rights::Any(ends.map(|party| read("intention", &name(party))).to_vec())
-        }),
-        _ => None,
+/// To see what the topic lists, and what it listed before; none where nothing can be said of that.
+fn rights_of(topic: &Topic, before: Option<&Answer>) -> Option<Rights> {
+    let (mut nodes, mut services) = (BTreeSet::new(), BTreeSet::new());
+    if let Topic::Connect { service, .. } | Topic::Health { service, .. } = topic {
+        services.insert(service.as_str());
     }
+    match before {
+        Some(Answer::Intentions(intentions)) => return intentions.first().map(of_intention),
+        Some(Answer::Services(listed)) => services.extend(listed.keys().map(|name| name.as_str())),
+        Some(before) => {
+            let all = instances(before);
+            nodes.extend(all.iter().map(|instance| instance.node.as_str()));
+            services.extend(all.iter().map(|instance| instance.service.as_str()));
+        }
+        None => {}
+    }
+    let nodes = nodes.into_iter().take(MOST_OF_A_KIND).map(|name| read("node", name));
+    let services = services.into_iter().take(MOST_OF_A_KIND).map(|name| read("service", name));
+    let questions: Vec<Value> = nodes.chain(services).collect();
+    (!questions.is_empty()).then_some(Rights::All(questions))
+}
+
+fn instances(answer: &Answer) -> Vec<&Instance> {
+    match answer {
+        Answer::Instances(instances) => instances.iter().collect(),
+        Answer::Query(result) => result.instances.iter().collect(),
+        Answer::FederationStates(states) => states.values().flatten().collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Consul shows an intention to whoever may read those of either end.
+fn of_intention(intention: &Intention) -> Rights {
+    let name = |party: &Party| match party {
+        Party::Service(name) => name.to_string(),
+        Party::AnyService | Party::Anything => "*".to_owned(),
+    };
+    let ends = [&intention.source, &intention.destination];
+    Rights::Any(ends.map(|party| read("intention", &name(party))).to_vec())
+}
+
+fn read(resource: &str, segment: &str) -> Value {
+    json!({"Resource": resource, "Segment": segment, "Access": "read"})
 }
 
 #[cfg(test)]

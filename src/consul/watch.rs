@@ -215,7 +215,8 @@ impl Owner {
         self.count_topics(&new);
         for topic in new {
             self.shelf.asked(&topic, lifecycle::now());
-            let poller = self.pollers.spawn(poller::follow(self.desk.clone(), topic.clone()));
+            let kept = self.shelf.kept(&topic).map(|heard| heard.answer.clone());
+            let poller = self.pollers.spawn(poller::follow(self.desk.clone(), topic.clone(), kept));
             self.followed.insert(topic, Followed { poller, until: None, silence: None, is_from_disk: false });
         }
     }

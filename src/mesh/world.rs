@@ -66,7 +66,7 @@ impl World {
             built.units.iter().filter(is_untold).map(|(unit, _)| unit.clone()).collect();
         let is_kept = |unit: &Unit, last: &Standing| {
             unit.lists().iter().any(|list| untold.contains(list))
-                || last.addresses().any(|at| awaited.contains(at))
+                || last.addresses().any(|at| awaited.contains(&at.place()))
         };
         let (mut ready, mut last_good) = (Vec::with_capacity(built.units.len()), Vec::new());
         // Both are sorted, and mostly of the same units: side by side is faster than looking each up.
@@ -106,9 +106,10 @@ impl World {
         if last_good.is_empty() {
             return;
         }
-        let taken: BTreeSet<Address> = self.units.values().flat_map(Standing::addresses).cloned().collect();
+        let taken: BTreeSet<Address> =
+            self.units.values().flat_map(Standing::addresses).map(Address::place).collect();
         for (unit, stays) in last_good {
-            let clash = stays.addresses().find(|address| taken.contains(*address)).cloned();
+            let clash = stays.addresses().find(|address| taken.contains(&address.place())).cloned();
             match clash {
                 None => drop(self.units.insert(unit, stays)),
                 Some(address) => drop(whole.notes.insert(Note::new(
@@ -175,7 +176,7 @@ fn awaited_addresses(
 ) -> BTreeSet<Address> {
     let is_new_and_held =
         |unit: &Unit| !previous.contains_key(unit) && matches!(units.get(unit), Some(Outcome::Held(_)));
-    claims.into_iter().filter(|(unit, _)| is_new_and_held(unit)).map(|(_, at)| at).collect()
+    claims.into_iter().filter(|(unit, _)| is_new_and_held(unit)).map(|(_, at)| at.place()).collect()
 }
 
 impl Standing {

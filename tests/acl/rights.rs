@@ -1,27 +1,41 @@
 //! A token that loses its rights while lists are followed with it.
 
-use std::collections::BTreeSet;
-
 use causeway::{
     consul::{metrics::ConsulMetrics, watch},
     lifecycle::Stop,
-    model::catalog::{Catalog, Topic},
+    model::{
+        catalog::{Answer, Catalog, Topic},
+        name::{Datacenter, ServiceName},
+    },
 };
 
 use super::*;
 
 const WEB: &str = "web";
 
-fn health() -> Topic {
-    Topic::Health { dc: "dc1".into(), service: WEB.into() }
+/// What gateways ask about a service, and what sidecars do.
+fn topics() -> [Topic; 2] {
+    let (dc, service) = (Datacenter::from("dc1"), ServiceName::from(WEB));
+    [Topic::Health { dc: dc.clone(), service: service.clone() }, Topic::Connect { dc, service }]
 }
 
+/// How long both lists are, where they are equally long.
 fn count(catalog: &Catalog) -> Option<usize> {
-    catalog.health(&"dc1".into(), &WEB.into()).known().map(Vec::len)
+    let lengths = topics().map(|topic| match &*catalog.heard(&topic)?.answer {
+        Answer::Instances(instances) => Some(instances.len()),
+        other => panic!("{other:?}"),
+    });
+    lengths[0].filter(|_| lengths[0] == lengths[1])
 }
 
-fn trouble(catalog: &Catalog) -> Option<String> {
-    catalog.heard(&health())?.stale.as_ref().map(ToString::to_string)
+/// What keeps both lists from being heard.
+fn troubles(catalog: &Catalog) -> Option<String> {
+    let all = topics().map(|topic| catalog.heard(&topic)?.stale.as_ref().map(ToString::to_string));
+    all.into_iter().collect::<Option<Vec<_>>>().map(|all| all.join("\n"))
+}
+
+fn is_heard(catalog: &Catalog) -> bool {
+    topics().iter().all(|topic| catalog.heard(topic).is_some_and(|heard| heard.stale.is_none()))
 }
 
 /// Gives the token these policies in place of what it had.
@@ -33,7 +47,8 @@ async fn allow(root: &Client, token: &Token, policies: Value) {
 
 /// Wakes whoever waits for a change of the service.
 async fn touch(root: &Client, tag: &str) {
-    let service = json!({ "Name": WEB, "ID": WEB, "Port": 8080, "Tags": [tag] });
+    let sidecar = json!({ "Port": 21000, "Checks": [], "Tags": [tag] });
+    let service = json!({ "Name": WEB, "ID": WEB, "Port": 8080, "Tags": [tag], "Connect": { "SidecarService": sidecar } });
     root.register_service(service).await.unwrap();
 }
 
@@ -53,32 +68,26 @@ async fn a_token_that_lost_its_rights_empties_no_list() {
     make(&root, "narrow", &narrow).await;
     let (_source, stop) = Stop::pair();
     let (watches, _task) = watch::start(client(&consul, &token.secret), ConsulMetrics::default(), stop);
-    watches.want("test", BTreeSet::from([Topic::Agent, health()])).await;
+    watches.want("test", topics().into_iter().chain([Topic::Agent]).collect()).await;
     let mut catalog = watches.catalog();
     let mut until = async |what: &str, seen: &dyn Fn(&Catalog) -> bool| {
         let found = tokio::time::timeout(PATIENCE, catalog.wait_for(|catalog| seen(catalog))).await;
         let found = found.unwrap_or_else(|_| panic!("never: {what}")).unwrap().clone();
-        (count(&found), trouble(&found))
+        (count(&found), troubles(&found).unwrap_or_default())
     };
-    until("the list is known", &|it| count(it) == Some(1)).await;
-    for (tag, less, reason) in [
-        ("b", json!([]), "no node of dc1"),
-        ("c", json!([{ "Name": "narrow" }]), "may not read what was in it"),
-    ] {
+    until("the lists are known", &|it| count(it) == Some(1)).await;
+    for (tag, less, reason) in
+        [("b", json!([]), "no node of dc1"), ("c", json!([{ "Name": "narrow" }]), "may not read it")]
+    {
         allow(&root, &token, less).await;
         touch(&root, tag).await;
-        let (count, trouble) = until(reason, &|it| trouble(it).is_some()).await;
+        let (count, troubles) = until(reason, &|it| troubles(it).is_some()).await;
         assert_eq!(count, Some(1), "what was known stays in use");
-        assert!(trouble.as_ref().is_some_and(|it| it.contains(reason)), "{trouble:?}");
+        assert!(troubles.lines().all(|it| it.contains(reason)), "{troubles}");
         allow(&root, &token, all.clone()).await;
-        let (count, _) = until("the list is heard again", &|it| trouble_is_over(it)).await;
+        let (count, _) = until("the lists are heard again", &is_heard).await;
         assert_eq!(count, Some(1));
     }
-    let gone = path(&["v1", "agent", "service", "deregister", WEB]);
-    root.put(&gone, &[], None, PATIENCE).await.unwrap().ok().unwrap();
+    root.deregister_service(WEB).await.unwrap();
     until("what is gone is believed to be", &|it| count(it) == Some(0)).await;
-}
-
-fn trouble_is_over(catalog: &Catalog) -> bool {
-    catalog.heard(&health()).is_some() && trouble(catalog).is_none()
 }

@@ -104,7 +104,7 @@ impl Question {
 
     /// Whether it only asks whether anything is shown at all.
     pub(super) fn is_sight(&self) -> bool {
-        self.path == "/v1/catalog/nodes"
+        ["/v1/health/service/consul", "/v1/catalog/nodes"].contains(&self.path.as_str())
     }
 
     /// The datacenter that has to answer.

@@ -50,7 +50,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
         let inner = &*self.0;
         let _place = waiting(asked).map(|_| inner.waiting_away.try_acquire()).transpose().map_err(|_| {
             Refusal::Busy(format!(
-                "{MAX_WAITING_AWAY} requests of this agent's clients wait at other agents already; end some, or ask another one"
+                "{MAX_WAITING_AWAY} requests wait at other agents for this one already; end some, or ask another agent"
             ))
         })?;
         // Certainty first: what was sent into a cut is neither done nor undone.

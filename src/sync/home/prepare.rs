@@ -253,7 +253,9 @@ fn guards(guard: &Guard, facts: &Facts, ground: &Ground<'_>) -> Result<Vec<Op>, 
     };
     let layout = layout_of(lock, ground).ok_or_else(elsewhere)?;
     let stale = |current| Refusal::StaleToken { lock: lock.clone(), given: *given, current };
-    let holder = fact(facts, lock).and_then(|pair| pair.session.clone());
+    // A contender excludes nobody, whatever was granted on its key before.
+    let holder =
+        fact(facts, lock).filter(|pair| !holds_as_contender(pair)).and_then(|pair| pair.session.clone());
     let granted = granted(&layout, lock, facts)?;
     let (Some(session), Some((current, index))) = (holder, granted) else { return Err(stale(None)) };
     let mut guards = vec![
@@ -360,10 +362,7 @@ impl Holders<'_> {
 
     /// A contender's key that its own session holds: `consul lock -n` deletes its own.
     fn is_own_contender(&self, key: &str) -> bool {
-        let pair = fact(self.facts, key);
-        pair.is_some_and(|pair| {
-            pair.session.as_ref().is_some_and(|session| is_contender(key, session, pair.flags))
-        })
+        fact(self.facts, key).is_some_and(holds_as_contender)
     }
 }
 
@@ -371,6 +370,10 @@ impl Holders<'_> {
 /// excludes nobody, so that it has no token: each session has a key of its own, whose record would stay for ever.
 fn is_contender(key: &str, session: &SessionId, flags: u64) -> bool {
     flags == SEMAPHORE_FLAGS && key.rsplit('/').next() == Some(session.as_str())
+}
+
+fn holds_as_contender(pair: &Pair) -> bool {
+    pair.session.as_ref().is_some_and(|session| is_contender(&pair.key, session, pair.flags))
 }
 
 #[cfg(test)]

@@ -184,9 +184,9 @@ impl Memory {
         self.held.insert(key.into(), created.unwrap_or(UNKNOWN));
     }
 
-    /// Notes that these keys are about to live at home only, until the next batch is noted or begun.
+    /// Notes that these keys are about to live at home only, until the next batch is noted.
     pub fn begin_hold<'k>(&mut self, keys: impl IntoIterator<Item = &'k str>) {
-        self.leaving = keys.into_iter().map(|key| (key.into(), ())).collect();
+        self.leaving.extend(keys.into_iter().map(|key| (key.into(), ())));
     }
 
     /// Whether the key lives at home only, or may by now.

@@ -92,7 +92,8 @@ impl Subscription {
         let gone: Vec<String> = self.gone(kind).filter(|name| !due.removed.contains(name)).collect();
         if any_gated && !gone.is_empty() {
             let state = self.state(kind);
-            due.resources.retain(|entry| state.may_hold(&entry.key.name));
+            // Routes have no address that could be taken.
+            due.resources.retain(|entry| kind == Kind::Route || state.may_hold(&entry.key.name));
         } else if !any_gated {
             due.removed.extend(gone);
         }
