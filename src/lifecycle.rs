@@ -4,6 +4,7 @@
 //! task. [`Stop`] is the one stop signal that everything long-lived listens to.
 
 pub(crate) mod clock;
+mod memory;
 pub mod notify;
 pub mod pace;
 pub mod process;

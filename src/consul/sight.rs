@@ -43,9 +43,12 @@ const MOST_OF_A_KIND: usize = 32;
 const READ_ALL: &str = "give the token node:read and service:read in every datacenter";
 const AUTHORIZE: &str = "/v1/internal/acl/authorize";
 
-/// What is seen of each datacenter. Clones share it.
+/// What is seen of each datacenter; of the own one also before its name is known. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Sights(Arc<Mutex<BTreeMap<Option<Datacenter>, Arc<tokio::sync::Mutex<Option<Sight>>>>>>);
+pub(crate) struct Sights(Arc<Mutex<BTreeMap<Option<Datacenter>, Last>>>);
+
+/// The last look. Whoever looks holds it.
+type Last = Arc<tokio::sync::Mutex<Option<Sight>>>;
 
 /// One look.
 #[derive(Clone)]
