@@ -193,9 +193,13 @@ async fn a_command_whose_lock_is_lost_is_told_to_stop_and_then_killed() {
         let stat = format!("/proc/{}/stat", fs::read_to_string(pid).unwrap().trim());
         // Nobody may have looked after it yet.
         let is_gone = || fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
-        while !is_gone() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let gone = async {
+            while !is_gone() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // Long before it would end by itself.
+        tokio::time::timeout(Duration::from_secs(30), gone).await.expect("it is killed");
     };
     let away = Agent::start(&[GRANTED], &[AWAY]);
     let fenced = async {
