@@ -40,7 +40,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const STILL_BLIND: Duration = Duration::from_secs(1);
 /// Consul takes 64 questions at once.
 const MOST_OF_A_KIND: usize = 32;
-const READ_ALL: &str = "give the token node:read and service:read in every datacenter";
 const AUTHORIZE: &str = "/v1/internal/acl/authorize";
 
 /// What is seen of each datacenter; of the own one also before its name is known. Clones share it.
@@ -85,17 +84,6 @@ pub(crate) struct About<'a> {
     pub(crate) local: Option<&'a Datacenter>,
 }
 
-/// The datacenter whose servers make the topic's list; the agent's own where none is named.
-fn datacenter<'a>(topic: &'a Topic, local: Option<&'a Datacenter>) -> Option<&'a Datacenter> {
-    match topic {
-        Topic::Connect { dc, .. }
-        | Topic::Health { dc, .. }
-        | Topic::Services { dc, .. }
-        | Topic::PreparedQuery { dc, .. } => Some(dc),
-        _ => local,
-    }
-}
-
 impl Sights {
     /// Confirms that an empty list of a topic is the truth, and that what was there `before`, if that is known, is gone.
     /// Looks began no earlier than `since`.
@@ -103,7 +91,8 @@ impl Sights {
     /// # Errors
     /// The reason why that is not known.
     pub(crate) async fn confirm(&self, about: &About<'_>, since: Instant) -> Result<(), Doubt> {
-        let dc = datacenter(about.topic, about.local);
+        // Where none is named the agent's own servers make the list.
+        let dc = about.topic.datacenter().or(about.local);
         self.look(about, dc, since).await?;
         if about.before.is_some() && matches!(about.topic, Topic::PreparedQuery { .. }) {
             self.everywhere(about, since).await?;
@@ -162,8 +151,8 @@ async fn sees(about: &About<'_>, dc: Option<&Datacenter>) -> Result<(), Doubt> {
     let services: BTreeMap<String, IgnoredAny> = about.ask("/v1/catalog/services", dc).await?;
     let of = dc.map_or_else(String::new, |dc| format!(" of {dc}"));
     match (nodes.is_empty(), services.is_empty()) {
-        (true, _) => Err(denied(&format!("the token is shown no node{of}"), READ_ALL)),
-        (_, true) => Err(denied(&format!("the token is shown no service{of}"), READ_ALL)),
+        (true, _) => Err(denied(&format!("the token is shown no node{of}"), topic::READ_ALL)),
+        (_, true) => Err(denied(&format!("the token is shown no service{of}"), topic::READ_ALL)),
         _ => Ok(()),
     }
 }

@@ -8,7 +8,7 @@ use http::Method;
 use serde_json::Value;
 
 pub use crate::consul::topic::meaning::{Outcome, outcome};
-pub(crate) use crate::consul::topic::meaning::{right, unanswered};
+pub(crate) use crate::consul::topic::meaning::{READ_ALL, right, unanswered};
 use crate::{
     consul::{
         census::Census,

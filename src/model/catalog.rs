@@ -123,6 +123,19 @@ pub enum Answer {
     ExportedServices(BTreeSet<ServiceName>),
 }
 
+impl Topic {
+    /// The datacenter that it names, which may be another than the agent's.
+    pub fn datacenter(&self) -> Option<&Datacenter> {
+        match self {
+            Self::Connect { dc, .. }
+            | Self::Health { dc, .. }
+            | Self::Services { dc, .. }
+            | Self::PreparedQuery { dc, .. } => Some(dc),
+            _ => None,
+        }
+    }
+}
+
 impl Answer {
     /// Whether it is a list of what tokens may or may not read, and nothing is in it.
     pub fn is_empty_list(&self) -> bool {

@@ -190,19 +190,16 @@ fn is_useless_in_part(answer: &Answer) -> bool {
 
 /// Whether another datacenter than `local` has to answer.
 fn is_remote(topic: &Topic, local: Option<&Datacenter>) -> bool {
-    match topic {
-        Topic::Connect { dc, .. }
-        | Topic::Health { dc, .. }
-        | Topic::Services { dc, .. }
-        | Topic::PreparedQuery { dc, .. } => local != Some(dc),
-        _ => false,
-    }
+    topic.datacenter().is_some_and(|dc| local != Some(dc))
 }
+
+/// What mends a token that is not shown what a datacenter has.
+pub(crate) const READ_ALL: &str = "give the token node:read and service:read in every datacenter";
 
 /// What mends a token that may not read the topic.
 pub(crate) fn right(topic: &Topic) -> &'static str {
     match topic {
         Topic::Intentions | Topic::IntentionEntries => "give the token intention:read on every service",
-        _ => "give the token node:read and service:read in every datacenter",
+        _ => READ_ALL,
     }
 }
