@@ -59,13 +59,15 @@ impl Reading {
 }
 
 impl Client {
-    /// Executes a transaction with this agent's own rights.
+    /// Executes a transaction with this agent's own rights. Of one that only reads, the leader first asks a majority
+    /// whether it still is one: a write finds that out by itself.
     ///
     /// # Errors
     /// [`KvError::Unknown`] leaves open whether it was executed. A right that this agent lacks is
     /// [`KvError::Refused`], although Consul says that the transaction was rolled back.
     pub async fn txn(&self, ops: &[Op], deadline: Duration) -> Result<TxnReply, KvError> {
-        let asked = self.write(Method::PUT, "/v1/txn".into(), wire::txn(ops), deadline);
+        let target = if ops.iter().any(Op::is_write) { "/v1/txn" } else { "/v1/txn?consistent" };
+        let asked = self.write(Method::PUT, target.into(), wire::txn(ops), deadline);
         let reply = asked.await.map_err(KvError::of_write)?;
         judge::txn(&reply, ops)
     }

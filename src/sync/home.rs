@@ -6,6 +6,7 @@
 //! `batch` and `settle` what goes into a transaction and what came of it, `prepare` what a request turns into and what must be known for that, `fence`
 //! whether the history found here is the one that others know, `history` whether a follower's is.
 
+mod absent;
 pub mod batch;
 mod commit;
 pub mod cost;
@@ -365,6 +366,14 @@ impl<S: Store> Home<S> {
         items: mpsc::Sender<Result<FollowItem, PeerError>>,
     ) {
         follow::follow(&self.0, from, start, acks, items).await;
+    }
+
+    /// Confirms that none of these keys was there at this position, whether this agent serves or not.
+    ///
+    /// # Errors
+    /// One of them was, or it is not known.
+    pub async fn absent(&self, keys: &[String], at: Position) -> Result<(), PeerError> {
+        absent::confirm(&self.0, keys, at).await
     }
 
     /// Where the journal ends; none while this agent does not serve.

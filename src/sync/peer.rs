@@ -79,6 +79,14 @@ pub trait Peers: Clone + Send + Sync + 'static {
         start: FollowStart,
         acks: watch::Receiver<Position>,
     ) -> impl Future<Output = Result<mpsc::Receiver<Result<FollowItem, PeerError>>, PeerError>> + Send;
+
+    /// Has the home confirm that it held none of these keys.
+    fn absent(
+        &self,
+        to: &Target,
+        absent: Absent,
+        deadline: Duration,
+    ) -> impl Future<Output = Result<(), PeerError>> + Send;
 }
 
 /// What an agent answers to others: the other end of [`Peers`].
@@ -105,6 +113,10 @@ pub trait Served: Clone + Send + Sync + 'static {
         acks: watch::Receiver<Position>,
         items: mpsc::Sender<Result<FollowItem, PeerError>>,
     ) -> impl Future<Output = ()> + Send;
+
+    /// To [`Peers::absent`].
+    fn absent(&self, from: &Datacenter, absent: Absent)
+    -> impl Future<Output = Result<(), PeerError>> + Send;
 }
 
 /// Who asks.
@@ -220,6 +232,20 @@ pub struct FollowStart {
     /// The datacenter that follows, where an agent of the home's own passes its wish on to the active one. Believed of
     /// nobody else.
     pub origin: Option<Datacenter>,
+}
+
+/// The most keys that are asked about at once.
+pub const ABSENT_KEYS: usize = 1024;
+
+/// Keys that a follower has and the home's list lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Absent {
+    /// The prefix's text.
+    pub prefix: String,
+    /// [`ABSENT_KEYS`] of them at most, all below the prefix.
+    pub keys: Vec<String>,
+    /// Where the list ended. What was made after it does not count: its entries follow.
+    pub at: Position,
 }
 
 /// What a follower is sent.

@@ -4,7 +4,7 @@
 //!
 //! While it lasts the replica says that something is wrong, or needs nothing of it; after that it has what the home has. An
 //! answer that is a lie in Consul's own form, such as an empty list, is told from the truth by nothing in it: at home it is
-//! believed only when a transaction says so too.
+//! believed only when a transaction says so too, and what a list lacks is deleted only when one confirms that it is gone.
 
 mod asking;
 mod duty;
@@ -85,6 +85,8 @@ const DUTY: Spot = |asked: &Asked<'_>| asked.is_read && asked.path.contains("/du
 const ENTRY: Spot = |asked: &Asked<'_>| asked.is_read && !asked.is_list && asked.path.contains("/log/");
 const BLOB: Spot = |asked: &Asked<'_>| asked.is_read && !asked.is_list && asked.path.contains("/blob/");
 const RIGHTS: Spot = |asked: &Asked<'_>| asked.path == "internal/acl/authorize";
+/// What confirms that keys are gone.
+const CONFIRMATION: Spot = |asked: &Asked<'_>| asked.is_txn_with(&["check-not-exists"]);
 const TXN: Spot = |asked: &Asked<'_>| asked.path == "txn";
 
 /// What may come instead of a list.
@@ -243,6 +245,30 @@ async fn no_bad_answer_to_a_home_that_sends_a_snapshot_deletes_anything() {
     }
     let entries = at_home("the entries behind a follower", LOG, Way::Reconnect, &["/log/"]).each();
     world.column(&entries, OF_LISTS, |_| Then::Retries).await;
+    world.assert_nothing_was_edited();
+}
+
+/// So few that no guard keeps them, and the rights tell nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_key_that_the_homes_list_lacks_is_deleted_before_the_home_confirms_that_it_is_gone() {
+    let world = World::start(Plan::default()).await;
+    let answers = std::iter::once(None).chain(OF_CALLS.iter().copied().map(Some));
+    for confirmation in answers {
+        let row = format!("a list without some keys, and their confirmation: {confirmation:?}");
+        world.at_home.spoil(LIST, Bad::Narrowed, None);
+        if let Some(bad) = confirmation {
+            world.at_home.spoil_too(CONFIRMATION, bad, None);
+        }
+        world.resync().await;
+        let says = |world: &World| world.status().reason.filter(|reason| reason.contains("cannot confirm"));
+        world.until(|world| world.status().stage == Stage::Retry && says(world).is_some()).await;
+        println!("{row}: {}", says(&world).unwrap_or_default());
+        world.assert_intact(&row);
+        assert!(world.at_home.all_met(), "{row}");
+        world.at_home.mend();
+        world.is_level().await;
+        world.assert_intact(&row);
+    }
     world.assert_nothing_was_edited();
 }
 

@@ -18,8 +18,8 @@ use causeway::{
         lock::wire::LockDefaults,
         metrics::LockWaits,
         peer::{
-            FOLLOW_QUEUE, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError, Peers,
-            Served, Target,
+            Absent, FOLLOW_QUEUE, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError,
+            Peers, Served, Target,
         },
         positions::Positions,
         status::SyncStatus,
@@ -47,6 +47,7 @@ type Host = Engine<ConsulStore, Direct>;
 enum Call {
     Hello(Datacenter, Hello, oneshot::Sender<Result<HelloReply, PeerError>>),
     Forward(Datacenter, Forward, oneshot::Sender<Result<Forwarded, PeerError>>),
+    Absent(Datacenter, Absent, oneshot::Sender<Result<(), PeerError>>),
     Follow(Datacenter, FollowStart, watch::Receiver<Position>, mpsc::Sender<Result<FollowItem, PeerError>>),
 }
 
@@ -111,6 +112,12 @@ impl Peers for Direct {
         self.call(to, Call::Follow(self.own.clone(), start, acks, items)).await?;
         Ok(coming)
     }
+
+    async fn absent(&self, to: &Target, absent: Absent, deadline: Duration) -> Result<(), PeerError> {
+        let (told, answer) = oneshot::channel();
+        self.call(to, Call::Absent(self.own.clone(), absent, told)).await?;
+        tokio::time::timeout(deadline, answer).await.map_err(lost)?.map_err(lost)?
+    }
 }
 
 /// The other end of the calls. A cut ends what is under way.
@@ -131,6 +138,9 @@ async fn answer(
                     }
                     Call::Forward(from, request, told) => {
                         let _ = told.send(engine.forward(&from, request).await);
+                    }
+                    Call::Absent(from, absent, told) => {
+                        let _ = told.send(engine.absent(&from, absent).await);
                     }
                     Call::Follow(from, start, acks, items) => {
                         tokio::select! {

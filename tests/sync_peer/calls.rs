@@ -3,10 +3,10 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use causeway::{
-    model::name::Datacenter,
+    model::{name::Datacenter, sync::Position},
     sync::{
         engine::MAX_WAITING_AWAY,
-        peer::{MAX_HOPS, PeerError, Peers, Target, intentions::Verdict},
+        peer::{Absent, MAX_HOPS, PeerError, Peers, Target, intentions::Verdict},
         record::Doer,
     },
 };
@@ -32,6 +32,21 @@ async fn a_call_is_carried_out_for_the_datacenter_of_the_certificate() {
     assert_eq!(header(&back, "x-from"), "primary");
     let big = near.ask("primary", "/big", PATIENCE).await.unwrap();
     assert_eq!(big.body.len(), 9_000_000);
+}
+
+#[tokio::test]
+async fn that_keys_are_absent_is_confirmed_or_refused_with_the_homes_word() {
+    let ca = Ca::new();
+    let (near, _far) = pair(&ca).await;
+    let to = Target::Datacenter("primary".into());
+    let ask = async |prefix: &str| {
+        let absent =
+            Absent { prefix: prefix.into(), keys: vec![format!("{prefix}a")], at: Position::default() };
+        near.peers.absent(&to, absent, PATIENCE).await
+    };
+    ask("gone/").await.unwrap();
+    let error = ask("there/").await.unwrap_err();
+    assert!(matches!(&error, PeerError::Refused(text) if text.contains("a key is there")), "{error:?}");
 }
 
 #[tokio::test]

@@ -12,7 +12,10 @@ use std::{
 use causeway::{
     model::{name::Datacenter, sync::Position},
     sync::{
-        peer::{FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError, Served, VERSION},
+        peer::{
+            Absent, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError, Served,
+            VERSION,
+        },
         record::Hash,
     },
 };
@@ -94,6 +97,14 @@ impl Served for Double {
             ("x-token".to_owned(), token),
         ]);
         Ok(Forwarded { status: 200, headers: headers.into_iter().collect(), body })
+    }
+
+    /// `gone/` is empty, and of all else something is there.
+    async fn absent(&self, _: &Datacenter, absent: Absent) -> Result<(), PeerError> {
+        match absent.prefix.as_str() {
+            "gone/" => Ok(()),
+            _ => Err(PeerError::Refused("a key is there".into())),
+        }
     }
 
     /// `flood` sends as fast as it is taken; all others get a snapshot, and then each of their acks as a tip.

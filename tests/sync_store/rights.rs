@@ -129,6 +129,12 @@ async fn a_list_of_which_something_is_left_out_is_unusable() {
             );
         }
     }
+    // Nor does it say of a key that is hidden that it is gone.
+    let absent = |key: &str| vec![Op::CheckNotExists { key: key.into() }];
+    let hole = bench.store("absent", rules[4].1).await;
+    let error = hole.txn(absent("config/b")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Refused { status: 403, .. }), "{error}");
+    committed(&hole, absent("config/c")).await;
     let unknown = store(&bench.consul, Some("5b6ad8a2-0a8c-4b8e-9a55-6d2cbbd8affe"));
     let error = unknown.list("config/", Read::Consistent).await.unwrap_err();
     assert!(matches!(error, StoreError::Refused { status: 403, .. }), "{error}");

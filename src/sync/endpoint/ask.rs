@@ -145,6 +145,14 @@ pub struct Wishes {
     pub request_id: Option<String>,
 }
 
+impl Wishes {
+    /// The request as Consul may see it: a server that answers `?stale` may be behind the leader, and so behind
+    /// [`Wishes::min_seq`].
+    pub fn recent(&self, request: Request) -> Request {
+        if self.min_seq.is_some() { request.without_param("stale") } else { request }
+    }
+}
+
 /// The longest request id that is taken: it stands in the journal.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
     use crate::{
         model::sync::Position,
-        sync::peer::{FollowItem, FollowStart, Forward, Forwarded, HelloReply},
+        sync::peer::{Absent, FollowItem, FollowStart, Forward, Forwarded, HelloReply},
     };
 
     /// Answers no greeting but the first so many, and counts them.
@@ -166,6 +166,10 @@ mod tests {
             _: FollowStart,
             _: watch::Receiver<Position>,
         ) -> Result<mpsc::Receiver<Result<FollowItem, PeerError>>, PeerError> {
+            std::future::pending().await
+        }
+
+        async fn absent(&self, _: &Target, _: Absent, _: Duration) -> Result<(), PeerError> {
             std::future::pending().await
         }
     }

@@ -87,6 +87,7 @@ impl<S: Store + Raw, P: Peers> Engine<S, P> {
             Ok(read) => read,
             Err(response) => return Passed::Whole(response),
         };
+        let request = wishes.recent(request);
         let given = request.origin.as_ref().map(|origin| origin.request_id.clone());
         let request_id =
             given.or_else(|| wishes.request_id.clone()).unwrap_or_else(|| self.0.new_request_id());

@@ -11,10 +11,11 @@ use crate::{
     sync::{
         endpoint::{Origin, Raw, Request},
         engine::{Engine, Part, Role},
+        home::Home,
         layout::Layout,
         peer::{
-            FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, Known, MIN_VERSION, PeerError,
-            Peers, Served, Target, VERSION,
+            Absent, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, Known, MIN_VERSION,
+            PeerError, Peers, Served, Target, VERSION,
         },
         record::{self, Head, State},
         store::{Read, Store},
@@ -74,14 +75,12 @@ impl<S: Store + Raw, P: Peers> Served for Engine<S, P> {
         items: mpsc::Sender<Result<FollowItem, PeerError>>,
     ) {
         let no = |text: String| PeerError::Refused(text);
-        let part = self.0.parts.get(&start.prefix);
-        let Some((part, Role::Home(home, _))) = part.map(|part| (part, &part.role)) else {
-            let text = format!(
-                "{} is not the home of `{}`; give all sync agents the same prefixes",
-                self.0.settings.datacenter, start.prefix
-            );
-            let _ = items.send(Err(PeerError::Misfit(text))).await;
-            return;
+        let (part, home) = match self.home_of(&start.prefix) {
+            Ok(found) => found,
+            Err(error) => {
+                let _ = items.send(Err(error)).await;
+                return;
+            }
         };
         if part.holding.borrow().session.is_some() {
             let passed_on = start.origin.clone().filter(|_| *from == self.0.settings.datacenter);
@@ -116,9 +115,25 @@ impl<S: Store + Raw, P: Peers> Served for Engine<S, P> {
             }
         }
     }
+
+    /// Any agent of the home's datacenter can tell: it takes its Consul, and no duty.
+    async fn absent(&self, _from: &Datacenter, absent: Absent) -> Result<(), PeerError> {
+        let (_, home) = self.home_of(&absent.prefix)?;
+        home.absent(&absent.keys, absent.at).await
+    }
 }
 
 impl<S: Store + Raw, P: Peers> Engine<S, P> {
+    fn home_of(&self, prefix: &str) -> Result<(&Part<S, P>, &Home<S>), PeerError> {
+        match self.0.parts.get(prefix).map(|part| (part, &part.role)) {
+            Some((part, Role::Home(home, _))) => Ok((part, home)),
+            _ => Err(PeerError::Misfit(format!(
+                "{} is not the home of `{prefix}`; give all sync agents the same prefixes",
+                self.0.settings.datacenter
+            ))),
+        }
+    }
+
     /// How far our datacenter knows a prefix: where this agent does not do the work, its Consul tells.
     pub(super) async fn known(&self, part: &Part<S, P>) -> Option<Known> {
         if let Some(known) = part.known() {

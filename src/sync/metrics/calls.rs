@@ -12,14 +12,16 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     lifecycle,
     model::{name::Datacenter, sync::Position},
-    sync::peer::{FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError, Peers, Target},
+    sync::peer::{
+        Absent, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError, Peers, Target,
+    },
 };
 
 /// From a turn inside a datacenter to the 10 minutes that a request may wait for a lock.
 const FORWARD_BUCKETS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 2.0, 10.0, 600.0];
 
 /// What agents ask each other.
-const CALLS: [&str; 3] = ["follow", "forward", "hello"];
+const CALLS: [&str; 4] = ["absent", "follow", "forward", "hello"];
 /// What comes of it.
 const OUTCOMES: [&str; 5] = ["ok", "misfit", "refused", "unknown", "unreached"];
 
@@ -51,7 +53,7 @@ impl Default for CallMetrics {
 
 impl CallMetrics {
     pub(super) fn register(&self, registry: &mut Registry) {
-        let help = "Calls of other sync agents by datacenter, call (follow, forward, hello) and outcome (ok, misfit, refused, \
+        let help = "Calls of other sync agents by datacenter, call (absent, follow, forward, hello) and outcome (ok, misfit, refused, \
                     unknown, unreached)";
         registry.register("causeway_sync_peer_calls", help, self.calls.clone());
         let help =
@@ -137,6 +139,12 @@ impl<P: Peers> Peers for Metered<P> {
         self.metrics.count(self.datacenter(to), "follow", &answer);
         answer
     }
+
+    async fn absent(&self, to: &Target, absent: Absent, deadline: Duration) -> Result<(), PeerError> {
+        let answer = self.inner.absent(to, absent, deadline).await;
+        self.metrics.count(self.datacenter(to), "absent", &answer);
+        answer
+    }
 }
 
 #[cfg(test)]
@@ -166,6 +174,10 @@ mod tests {
             _: watch::Receiver<Position>,
         ) -> Result<mpsc::Receiver<Result<FollowItem, PeerError>>, PeerError> {
             Err(PeerError::Misfit("of another release".into()))
+        }
+
+        async fn absent(&self, _: &Target, _: Absent, _: Duration) -> Result<(), PeerError> {
+            Err(PeerError::Refused("a key is there".into()))
         }
     }
 

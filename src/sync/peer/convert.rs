@@ -10,7 +10,7 @@ use crate::{
         sync::{Mode, Position, Prefix},
     },
     sync::{
-        peer::{Forward, Forwarded, Hello, HelloReply, Known, wire as pb},
+        peer::{ABSENT_KEYS, Absent, Forward, Forwarded, Hello, HelloReply, Known, wire as pb},
         record::Hash,
     },
 };
@@ -269,6 +269,27 @@ pub fn body_in(body: &mut Vec<u8>, part: &[u8]) -> Result<(), ConvertError> {
     }
     body.extend_from_slice(part);
     Ok(())
+}
+
+/// Keys to be confirmed as absent, to be sent.
+pub fn absent_out(absent: Absent) -> pb::AbsentRequest {
+    let Absent { prefix, keys, at } = absent;
+    pb::AbsentRequest { prefix, keys, position: Some(position_out(at)) }
+}
+
+/// Keys that came in to be confirmed as absent.
+///
+/// # Errors
+/// There are too many, or one is not below the prefix.
+pub fn absent_in(absent: pb::AbsentRequest) -> Result<Absent, ConvertError> {
+    let pb::AbsentRequest { prefix, keys, position } = absent;
+    if keys.len() > ABSENT_KEYS {
+        return Err(bad("keys", format!("are {}, and the limit is {ABSENT_KEYS}", keys.len())));
+    }
+    if !keys.iter().all(|key| key.starts_with(&prefix)) {
+        return Err(bad("keys", "are not all below the prefix"));
+    }
+    Ok(Absent { prefix: named("prefix", prefix)?, keys, at: position_in(position)? })
 }
 
 #[cfg(test)]

@@ -34,7 +34,8 @@ use crate::{
         sync::Position,
     },
     sync::peer::{
-        FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError, Peers, Target, convert,
+        Absent, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError, Peers, Target,
+        convert,
         facts::Facts,
         grpc::{link::Link, pool::Slot},
     },
@@ -212,6 +213,12 @@ impl<C: Connect> Peers for GrpcPeers<C> {
         while followers.try_join_next().is_some() {}
         followers.spawn(pump);
         Ok(items)
+    }
+
+    async fn absent(&self, to: &Target, absent: Absent, deadline: Duration) -> Result<(), PeerError> {
+        let until = lifecycle::now() + deadline;
+        let link = self.link_until(to, until).await?;
+        link.absent(convert::absent_out(absent), until).await
     }
 }
 

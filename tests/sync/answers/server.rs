@@ -48,6 +48,8 @@ pub(super) enum Bad {
     Filtered,
     /// The same without a word, as before; only the rights tell.
     Hidden,
+    /// The same of few keys, while the rights are still told as they were: Consul's agents remember them for 30 s.
+    Narrowed,
     /// 403
     Denied,
     /// 500
@@ -59,6 +61,9 @@ pub(super) enum Bad {
     /// The session that is asked about is gone.
     Gone,
 }
+
+/// Of which a list that is narrowed lacks one.
+const NARROWED: usize = 4096;
 
 /// What is asked.
 pub(super) struct Asked<'a> {
@@ -98,6 +103,9 @@ struct Armed {
     met: usize,
 }
 
+/// By index, length and what they lack.
+type Lists = BTreeMap<(u64, usize, Option<usize>), Bytes>;
+
 struct Inner {
     consul: Shared,
     armed: Mutex<Vec<Armed>>,
@@ -105,8 +113,8 @@ struct Inner {
     spoiled: watch::Sender<usize>,
     /// Whether lists of all keys wait before they are sent, and how many do.
     held: watch::Sender<(bool, usize)>,
-    /// Lists of all keys, and of half of them, by their index and length: they rarely change.
-    lists: Mutex<BTreeMap<(u64, usize, bool), Bytes>>,
+    /// Lists of all keys, and without each so many-th: they rarely change.
+    lists: Mutex<Lists>,
 }
 
 /// A Consul. Dropping it ends it.
@@ -235,7 +243,7 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request) -> Response {
     let ask = Ask { method: parts.method.to_string(), path: path.to_owned(), query: names, body };
     match bad {
         None => {
-            let told = inner.answer(&asked, &ask, false);
+            let told = inner.answer(&asked, &ask, None);
             if asked.is_list_of_all() {
                 inner.let_through().await;
             }
@@ -277,23 +285,24 @@ impl Inner {
         let _ = held.wait_for(|(is_held, _)| !is_held).await;
     }
 
-    fn answer(&self, asked: &Asked<'_>, ask: &Ask, is_half: bool) -> Told {
+    fn answer(&self, asked: &Asked<'_>, ask: &Ask, without: Option<usize>) -> Told {
         if asked.is_list_of_all() {
-            return self.list(is_half);
+            return self.list(without);
         }
         self.consul.with(|model| model.answer(ask))
     }
 
-    /// All keys of the prefix, or every other one.
-    fn list(&self, is_half: bool) -> Told {
+    /// All keys of the prefix, or all without each so many-th.
+    fn list(&self, without: Option<usize>) -> Told {
         let (index, body) = self.consul.look(|model| {
             let pairs = || under(model.pairs(), PREFIX).map(|(_, pair)| pair);
             let index = pairs().map(|pair| pair.modify_index).max().unwrap_or(1);
-            let place = (index, pairs().count(), is_half);
+            let place = (index, pairs().count(), without);
             let mut lists = self.lists.lock().unwrap();
             let body = lists.entry(place).or_insert_with(|| {
                 let mut text = String::from("[");
-                for pair in pairs().step_by(if is_half { 2 } else { 1 }) {
+                let is_shown = |at: usize| without.is_none_or(|nth| !(at + 1).is_multiple_of(nth));
+                for (_, pair) in pairs().enumerate().filter(|(at, _)| is_shown(*at)) {
                     let comma = if text.len() > 1 { "," } else { "" };
                     let (value, session) = (BASE64_STANDARD.encode(&pair.value), &pair.session);
                     let session = session.as_ref().map(|id| format!(r#","Session":"{id}""#)).unwrap_or_default();
@@ -325,8 +334,12 @@ impl Inner {
     }
 
     fn bad_read(&self, bad: Bad, asked: &Asked<'_>, ask: &Ask) -> Response {
-        let is_partial = matches!(bad, Bad::Filtered | Bad::Hidden | Bad::Stale);
-        let truth = self.answer(asked, ask, is_partial);
+        let without = match bad {
+            Bad::Filtered | Bad::Hidden | Bad::Stale => Some(2),
+            Bad::Narrowed => Some(NARROWED),
+            _ => None,
+        };
+        let truth = self.answer(asked, ask, without);
         let index = truth.index.unwrap_or(1);
         match bad {
             Bad::Empty => good(Told { status: 200, index: Some(index), body: "[]".into() }),
@@ -339,7 +352,7 @@ impl Inner {
                 };
                 with(good(shown), "x-consul-results-filtered-by-acls", "true")
             }
-            Bad::Hidden => good(truth),
+            Bad::Hidden | Bad::Narrowed => good(truth),
             Bad::Cut => cut(good(Told { body: Bytes::new(), ..truth.clone() }), &truth.body),
             Bad::Stale => {
                 let old = with(good(truth), "x-consul-knownleader", "false");
@@ -364,7 +377,7 @@ impl Inner {
                 let truth = execute();
                 cut(plain(truth.status, ""), &truth.body)
             }
-            Bad::Filtered | Bad::Hidden => {
+            Bad::Filtered | Bad::Hidden | Bad::Narrowed => {
                 let error = json!({"Errors": [{"OpIndex": 0, "What": "Permission denied"}], "Results": null});
                 plain(409, error.to_string())
             }

@@ -19,8 +19,8 @@ use causeway::{
         home::{Home, HomeSettings, Others, Write, Written, trim::Keep},
         layout::{Duty, Layout},
         peer::{
-            FOLLOW_QUEUE, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, Known, PeerError,
-            Peers, Target,
+            Absent, FOLLOW_QUEUE, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, Known,
+            PeerError, Peers, Target,
         },
         refusal::Refusal,
         replica::{Replica, ReplicaSettings, ReplicaStatus, machine::Stage},
@@ -132,6 +132,13 @@ impl Peers for Way {
         });
         self.streams.lock().unwrap().push(stream);
         Ok(coming)
+    }
+
+    async fn absent(&self, _: &Target, absent: Absent, _: Duration) -> Result<(), PeerError> {
+        if *self.is_cut.borrow() {
+            return Err(PeerError::Unreached("the way is cut".into()));
+        }
+        self.home.absent(&absent.keys, absent.at).await
     }
 }
 

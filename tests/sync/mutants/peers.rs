@@ -12,8 +12,8 @@ use std::{
 use causeway::{
     model::sync::Position,
     sync::peer::{
-        FOLLOW_QUEUE, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError, Peers,
-        SnapshotPair, Target,
+        Absent, FOLLOW_QUEUE, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError,
+        Peers, SnapshotPair, Target,
     },
 };
 use tokio::sync::{mpsc, watch};
@@ -49,6 +49,10 @@ impl<P: Peers> Peers for MutantPeers<P> {
         deadline: Duration,
     ) -> Result<Forwarded, PeerError> {
         self.inner.forward(to, request, deadline).await
+    }
+
+    async fn absent(&self, to: &Target, absent: Absent, deadline: Duration) -> Result<(), PeerError> {
+        self.inner.absent(to, absent, deadline).await
     }
 
     #[expect(clippy::disallowed_methods, reason = "it ends with the stream that it reads")]

@@ -9,8 +9,8 @@ use causeway::{
         sync::Position,
     },
     sync::peer::{
-        FOLLOW_QUEUE, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError, Peers,
-        Served, Target,
+        Absent, FOLLOW_QUEUE, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError,
+        Peers, Served, Target,
     },
 };
 use futures_util::future::BoxFuture;
@@ -46,6 +46,8 @@ pub(crate) trait Door: Send + Sync {
         acks: watch::Receiver<Position>,
         items: Items,
     ) -> BoxFuture<'static, ()>;
+    fn absent(self: Arc<Self>, from: Datacenter, absent: Absent)
+    -> BoxFuture<'static, Result<(), PeerError>>;
 }
 
 type Items = mpsc::Sender<Result<FollowItem, PeerError>>;
@@ -75,6 +77,14 @@ impl<S: Served> Door for S {
         items: Items,
     ) -> BoxFuture<'static, ()> {
         Box::pin(async move { Served::follow(&*self, &from, start, acks, items).await })
+    }
+
+    fn absent(
+        self: Arc<Self>,
+        from: Datacenter,
+        absent: Absent,
+    ) -> BoxFuture<'static, Result<(), PeerError>> {
+        Box::pin(async move { Served::absent(&*self, &from, absent).await })
     }
 }
 
@@ -302,5 +312,9 @@ impl Peers for SimPeers {
         });
         self.unless_dead().await;
         Ok(ours)
+    }
+
+    async fn absent(&self, to: &Target, absent: Absent, deadline: Duration) -> Result<(), PeerError> {
+        self.call(to, deadline, move |door, from| door.absent(from, absent.clone())).await.map(drop)
     }
 }

@@ -329,3 +329,11 @@ fn a_namespace_is_refused_as_consul_without_them_does() {
     assert_eq!(asked(Method::POST, "/v1/kv/a?ns=default", ""), Ask::Other);
     assert_eq!(asked(Method::GET, "/v1/session/create?ns=default", ""), Ask::Other);
 }
+
+#[test]
+fn who_wishes_for_a_position_is_not_answered_by_a_server_that_may_be_behind() {
+    let read = || Request::new(Method::GET, "/v1/kv/a/b?raw&stale", Vec::new(), Bytes::new());
+    let wished = Wishes { min_seq: Some(Position { epoch: 1, seq: 2 }), ..Wishes::default() };
+    assert!(!wished.recent(read()).has("stale") && wished.recent(read()).has("raw"));
+    assert!(Wishes::default().recent(read()).has("stale"));
+}

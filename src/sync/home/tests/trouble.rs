@@ -1,6 +1,7 @@
 //! Outcomes that are not known, a duty that is lost, a Consul that was restored.
 
 use super::{fake::Fault, *};
+use crate::sync::store::StoreError;
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_answer_is_looked_up() {
@@ -172,4 +173,28 @@ async fn damaged_records_are_never_written_over() {
         assert_eq!(store.state().keys, keys, "{harm:?}");
         assert_eq!(next.home.status().state, "taking_over", "{harm:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_confirmed_as_absent_only_where_none_was_there_at_the_position() {
+    let store = Fake::new(&["s"]);
+    let agent = Agent::serving(&store, "s").await;
+    let at = agent.write(vec![set("config/old", "1")]).await.unwrap().at;
+    agent.write(vec![set("config/new", "1")]).await.unwrap();
+    let many: Vec<String> = (0..150).map(|n| format!("config/gone/{n}")).collect();
+    agent.home.absent(&many, at).await.unwrap();
+    let said = async |key: &str, at: Position| match agent.home.absent(&[key.to_owned()], at).await {
+        Err(PeerError::Refused(text)) => text,
+        other => panic!("{key}: {other:?}"),
+    };
+    assert!(said("config/old", at).await.contains("config/old is gone: it is there"));
+    // Its entry follows the list.
+    agent.home.absent(&["config/new".to_owned()], at).await.unwrap();
+    let trimmed = Position { seq: at.seq + 7, ..at };
+    assert!(said("config/new", trimmed).await.contains("the entry of the list is gone"));
+    // Consul refuses to tell where the token may not write.
+    store.state().unreadable = Some(StoreError::Refused { status: 403, reason: "Permission denied".into() });
+    assert!(said("config/new", at).await.contains("Permission denied"));
+    store.state().faults.push_back(Fault::AnswerLost);
+    assert!(said("config/gone", at).await.contains("cannot confirm"));
 }

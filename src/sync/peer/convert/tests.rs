@@ -194,6 +194,13 @@ fn what_makes_no_sense_is_told_by_field_and_shows_no_secret() {
     };
     assert!(start("").is_ok() && start("xyz").is_err() && start(&"A".repeat(64)).is_err());
     assert_eq!(item_in(pb::FollowDown { message: None }, false), Err(ConvertError::Unknown));
+    let absent = |keys: Vec<String>| Absent { prefix: "a/".into(), keys, at: Position { epoch: 1, seq: 2 } };
+    let known = absent(vec!["a/".into(), "a/b".into()]);
+    assert_eq!(absent_in(absent_out(known.clone())), Ok(known.clone()));
+    for bad in [vec!["b".to_owned()], vec!["a/b".to_owned(); ABSENT_KEYS + 1]] {
+        assert!(told(absent_in(absent_out(absent(bad))).unwrap_err()).contains("keys"));
+    }
+    assert!(absent_in(pb::AbsentRequest { position: None, ..absent_out(known) }).is_err());
     let unhashed = pb::SnapshotPairs { pairs: vec![pb::Pair { key: "a".into(), ..Default::default() }] };
     let unhashed = pb::FollowDown { message: Some(pb::follow_down::Message::SnapshotPairs(unhashed)) };
     assert!(item_in(unhashed.clone(), true).is_err() && item_in(unhashed, false).is_ok());
@@ -206,6 +213,7 @@ proptest! {
         if let Ok(message) = pb::HelloReply::decode(&*bytes) { let _ = hello_reply_in(message); }
         if let Ok(message) = pb::ForwardRequest::decode(&*bytes) { let _ = forward_in(message); }
         if let Ok(message) = pb::ForwardReply::decode(&*bytes) { let _ = forwarded_in(message); }
+        if let Ok(message) = pb::AbsentRequest::decode(&*bytes) { let _ = absent_in(message); }
         if let Ok(message) = pb::FollowUp::decode(&*bytes) {
             let _ = start_in(message.clone());
             let _ = ack_in(message);

@@ -186,6 +186,11 @@ impl Link {
         .await
     }
 
+    /// Has keys confirmed as absent.
+    pub(super) async fn absent(&self, request: pb::AbsentRequest, until: Instant) -> Result<(), PeerError> {
+        self.call(until, async |mut client| client.absent(request).await).await.map(drop)
+    }
+
     /// One call within its time. A connection on which one had no answer takes no new ones: it may be cut.
     async fn call<T>(
         &self,

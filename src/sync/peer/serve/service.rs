@@ -77,6 +77,14 @@ impl<S: Served> sync_server::Sync for SyncService<S> {
         let caller = greeted(&request)?;
         follow::begin(self.0.clone(), caller.dc, request.into_inner()).await.map(Response::new)
     }
+
+    async fn absent(&self, request: Request<pb::AbsentRequest>) -> Result<Response<pb::AbsentReply>, Status> {
+        let caller = greeted(&request)?;
+        let absent = convert::absent_in(request.into_inner());
+        let absent = absent.map_err(|error| status::not_understood(&error))?;
+        self.0.absent(&caller.dc, absent).await.map_err(status::status)?;
+        Ok(Response::new(pb::AbsentReply {}))
+    }
 }
 
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {

@@ -16,8 +16,8 @@ use crate::{
     },
     sync::{
         peer::{
-            FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError, Peers, SnapshotPair,
-            Target,
+            Absent, FollowItem, FollowStart, Forward, Forwarded, Hello, HelloReply, PeerError, Peers,
+            SnapshotPair, Target,
         },
         record::{self, Change, Entry, Hash, Value},
         replica::double::{Kv, MOMENT, set},
@@ -177,6 +177,13 @@ impl Peers for FakeHome {
         });
         self.tasks.lock().unwrap().push(task);
         Ok(items)
+    }
+
+    async fn absent(&self, _: &Target, absent: Absent, _: Duration) -> Result<(), PeerError> {
+        tokio::time::sleep(MOMENT).await;
+        let history = self.history.borrow();
+        let here = history.kv.list(&absent.prefix).into_iter().find(|pair| absent.keys.contains(&pair.key));
+        here.map_or(Ok(()), |pair| Err(PeerError::Refused(format!("{} is there", pair.key))))
     }
 }
 

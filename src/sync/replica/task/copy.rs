@@ -16,7 +16,7 @@ use crate::{
     },
     sync::{
         layout::Layout,
-        peer::{FollowItem, Peers, SnapshotPair},
+        peer::{ABSENT_KEYS, Absent, FollowItem, Peers, SnapshotPair, Target},
         record::{Hash, Phase},
         replica::{
             apply::{self, Budget, Guarded},
@@ -121,6 +121,7 @@ impl<S: Store, P: Peers> Worker<S, P> {
             memory.forget_between(last.as_deref(), None);
         }
         self.judge(&ended, &rest)?;
+        self.confirm(&ended, &rest).await?;
         self.finish(&terms, ended, rest).await?;
         let took = since(start);
         self.audit_rest = took * REST;
@@ -252,6 +253,20 @@ impl<S: Store, P: Peers> Worker<S, P> {
         let objection =
             machine::objection(self.progress()?.position, ended.position, rest, self.settings.guard);
         objection.filter(|_| !self.machine.is_approved()).map_or(Ok(()), |reason| Err(End::Held(reason)))
+    }
+
+    /// Asks the home of each key that its list lacks: a list shows what there is, and proves nothing of the rest.
+    async fn confirm(&self, ended: &Ended, rest: &Rest) -> Result<(), End> {
+        let home = Target::Datacenter(self.settings.prefix.home.clone());
+        let alone = rest.deletes.iter().map(|alone| &alone.key);
+        let keys: Vec<String> = alone.chain(&rest.unmarks).cloned().collect();
+        for keys in keys.chunks(ABSENT_KEYS) {
+            let prefix = self.settings.prefix.text.clone();
+            let absent = Absent { prefix, keys: keys.to_vec(), at: ended.position };
+            let confirmed = self.peers.absent(&home, absent, self.settings.silence).await;
+            confirmed.map_err(|error| End::Failed(error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Deletes what the home does not have, and moves the progress with the last of it.

@@ -110,6 +110,10 @@ async fn no_read_that_fails_deletes_anything() {
         ),
         ("an empty home list", Box::new(|rig| rig.home.trouble(|trouble| trouble.list_ends_after = Some(0)))),
         (
+            "a home list without some keys that claims to be whole",
+            Box::new(|rig| rig.home.trouble(|trouble| trouble.list_lies_after = Some(45))),
+        ),
+        (
             "an empty home list that claims to be whole",
             Box::new(|rig| rig.home.trouble(|trouble| trouble.list_lies_after = Some(0))),
         ),
