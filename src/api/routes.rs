@@ -194,3 +194,20 @@ fn weight(accepted: &str, offer: &str) -> f32 {
     }
     best.1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_accepted_one_of_the_offers_is_made(
+            accepted in "[ -~]{0,40}|((text|application|\\*)/(html|json|\\*)(;q=[0-9.naif+-]{0,5})?,?){0,4}",
+        ) {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accepted.parse().unwrap());
+            let offers = ["application/json", "text/html"];
+            proptest::prop_assert!(offers.contains(&preferred(&headers, &offers)));
+        }
+    }
+}

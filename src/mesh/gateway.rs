@@ -37,9 +37,12 @@ const WAN_FEDERATION: &str = "consul-wan-federation";
 
 /// Builds all units of a mesh gateway.
 pub(super) fn build(catalog: &Catalog, agent: &AgentFacts, registration: &Registration) -> Built {
+    let mut central = Reader::new(catalog);
+    let registration = &with_defaults(registration, &mut central);
     let mut notes = Vec::new();
     let settings = GatewaySettings::read(registration, &mut notes);
     let mut gateway = Gateway { catalog, agent, settings, built: Built::default() };
+    gateway.built.needs.extend(central.into_needs());
     let reader = Reader::new(catalog);
     let made = bind::listeners(registration, &mut notes);
     gateway.built.add(Unit::Listeners, reader, Some(made));
@@ -55,12 +58,16 @@ pub(super) fn build(catalog: &Catalog, agent: &AgentFacts, registration: &Regist
     let mut reader = Reader::new(catalog);
     reader.mesh();
     reader.exported_services();
-    let central = reader.proxy_defaults().map(|defaults| &defaults.settings);
-    let settings = central.map(|central| registration.settings.over(central));
-    let settings = settings.as_ref().unwrap_or(&registration.settings);
-    gateway.built.notes.extend(Extras::notes(registration.id.as_str(), settings));
+    gateway.built.notes.extend(Extras::notes(registration.id.as_str(), &registration.settings));
     gateway.built.needs.extend(reader.into_needs());
     gateway.built
+}
+
+/// With the settings of `proxy-defaults` under its own, as Consul's agents merge them. What is not heard of yet holds
+/// nothing up: in a new secondary the gateway is the way to it.
+fn with_defaults(registration: &Registration, reader: &mut Reader<'_>) -> Registration {
+    let Some(global) = reader.proxy_defaults() else { return registration.clone() };
+    Registration { settings: registration.settings.over(&global.settings), ..registration.clone() }
 }
 
 struct Gateway<'a> {

@@ -91,7 +91,10 @@ async fn out_of_descriptors(world: &mut World) {
             })
             .await?;
         world.more(20).await?;
-        Ok("nobody new is answered; what is connected stays so".to_owned())
+        // The questions that are open are answered, and their connections ask the next ones.
+        world.turn_second("fail").await?;
+        world.turn_second("pass").await?;
+        Ok("nobody new is answered; what is connected stays so, and changes arrive".to_owned())
     };
     let end = async |world: &World| -> anyhow::Result<()> {
         let pid = world.rig.lab.pid(CLIENT, "causeway")?;

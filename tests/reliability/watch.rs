@@ -1,5 +1,6 @@
 //! Looks at the endpoints of every Envoy without pause: a list that was there must lose no address, and no endpoint of it
-//! may turn unhealthy that the catalog does not call so.
+//! may turn unhealthy that the catalog does not call so. What an Envoy lost and got back between two looks shows in its
+//! own count of changed members.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,6 +24,9 @@ const HEALTHY: &str = "HEALTHY";
 
 /// The addresses of each cluster, with the health that EDS gave them.
 type Lists = BTreeMap<String, BTreeMap<String, String>>;
+
+/// How often the members of each cluster changed, as its Envoy counts.
+type Changes = BTreeMap<String, u64>;
 
 /// Lists of one Envoy that a fault changes by right: those whose name has this in it.
 #[derive(Clone, Copy)]
@@ -60,6 +64,8 @@ struct Seen {
     turn: u64,
     /// What each Envoy had when the fault began.
     wanted: BTreeMap<&'static str, BTreeMap<String, Wanted>>,
+    /// Of each Envoy that has run since the fault began.
+    changes: BTreeMap<&'static str, Changes>,
     /// How often each Envoy answered.
     looks: BTreeMap<&'static str, usize>,
     lost: BTreeSet<String>,
@@ -95,10 +101,14 @@ impl Watch {
 
     /// From now on the present lists must stay as they are, but those that the fault itself changes.
     pub(super) async fn begin(&self, spared: &[Spared]) -> anyhow::Result<()> {
-        let mut wanted = BTreeMap::new();
+        let (mut wanted, mut counted) = (BTreeMap::new(), BTreeMap::new());
         for (node, admin) in &self.envoys {
+            let changes = changes(admin).await.with_context(|| format!("the counters of {node}"))?;
             let lists = lists(admin).await.with_context(|| format!("the endpoints at {node}"))?;
             ensure!(lists.values().any(|list| !list.is_empty()), "{node} has no endpoints");
+            let uncounted: Vec<_> = lists.keys().filter(|list| count(&changes, list).is_none()).collect();
+            ensure!(uncounted.is_empty(), "{node} does not count the changes of {uncounted:?}");
+            counted.insert(*node, changes);
             let is_spared =
                 |list: &String| spared.iter().any(|it| it.envoy == *node && list.contains(it.lists));
             let judged = lists.into_iter().filter(|(list, _)| !is_spared(list));
@@ -109,7 +119,7 @@ impl Watch {
             ensure!(wanted.contains_key(it.envoy), "there is no Envoy of {}", it.envoy);
         }
         let mut seen = self.seen.lock().unwrap();
-        *seen = Seen { turn: seen.turn + 1, wanted, ..Seen::default() };
+        *seen = Seen { turn: seen.turn + 1, wanted, changes: counted, ..Seen::default() };
         Ok(())
     }
 
@@ -117,6 +127,7 @@ impl Watch {
     pub(super) fn ended(&self, node: &str) {
         let mut seen = self.seen.lock().unwrap();
         seen.turn += 1;
+        seen.changes.remove(node);
         for list in seen.wanted.get_mut(node).into_iter().flat_map(BTreeMap::values_mut) {
             list.is_awaited = true;
         }
@@ -133,7 +144,10 @@ impl Watch {
         let turn = self.seen.lock().unwrap().turn;
         for (&node, admin) in &self.envoys {
             let lists = lists(admin).await.with_context(|| format!("the endpoints at {node}"))?;
-            self.seen.lock().unwrap().take(node, &lists, turn);
+            let changes = changes(admin).await.with_context(|| format!("the counters of {node}"))?;
+            let mut seen = self.seen.lock().unwrap();
+            seen.take(node, &lists, turn);
+            seen.compare(node, &lists, &changes);
         }
         let seen = self.seen.lock().unwrap();
         let awaited = |(node, lists): (&&str, &BTreeMap<String, Wanted>)| {
@@ -167,6 +181,33 @@ impl Seen {
             }));
         }
     }
+}
+
+impl Seen {
+    /// A list that is as it was, and whose members changed meanwhile, was another one in between.
+    fn compare(&mut self, node: &'static str, now: &Lists, changes: &Changes) {
+        let (Some(before), Some(wanted)) = (self.changes.get(node), self.wanted.get(node)) else { return };
+        for (name, list) in wanted {
+            let is_same = now.get(name).is_some_and(|now| now.keys().eq(list.endpoints.keys()));
+            let (before, now) = (count(before, name), count(changes, name));
+            if is_same && now != before {
+                let times = now.unwrap_or_default().saturating_sub(before.unwrap_or_default());
+                self.lost.insert(format!("{node}: {name} changed {times} times, between two looks"));
+            }
+        }
+    }
+}
+
+/// Envoy writes names into those of its counters without colons.
+fn count(changes: &Changes, list: &str) -> Option<u64> {
+    changes.get(&list.replace(':', "_")).copied()
+}
+
+async fn changes(admin: &Admin) -> anyhow::Result<Changes> {
+    let stats = admin.stats("^cluster\\..*\\.membership_change$").await?;
+    let of =
+        |name: String| Some(name.strip_prefix("cluster.")?.strip_suffix(".membership_change")?.to_owned());
+    Ok(stats.into_iter().filter_map(|(name, count)| Some((of(name)?, count))).collect())
 }
 
 async fn lists(admin: &Admin) -> anyhow::Result<Lists> {
@@ -206,6 +247,14 @@ fn a_list_may_neither_shrink_nor_turn() {
     assert_eq!((seen.lost.len(), seen.turned.first().unwrap().endpoint.as_str()), (0, "a:1"));
     seen.take(NODE, &Lists::new(), 2);
     assert_eq!(seen.lost.first().unwrap(), r#"gateway: api lost ["a:1", "b:1"]"#);
+
+    let changed = |count: u64| Changes::from([("api".to_owned(), count)]);
+    let mut seen = Seen { changes: BTreeMap::from([(NODE, changed(3))]), ..began() };
+    seen.compare(NODE, &lists(&whole), &changed(3));
+    seen.compare(NODE, &lists(&[("a:1", HEALTHY)]), &changed(4));
+    assert!(seen.lost.is_empty(), "a list that differs is judged by its looks");
+    seen.compare(NODE, &lists(&whole), &changed(5));
+    assert_eq!(seen.lost.first().unwrap(), "gateway: api changed 2 times, between two looks");
 
     let mut seen = began();
     seen.wanted.get_mut(NODE).unwrap().get_mut("api").unwrap().is_awaited = true;

@@ -223,4 +223,17 @@ mod tests {
             assert!(read(bad.as_bytes(), "").is_err(), "{bad}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_damaged_export_is_read_or_refused(at in 0_usize..120, put in proptest::collection::vec(0_u8.., 1..8)) {
+            let mut text = json(2, 30).into_bytes();
+            let from = at.min(text.len());
+            text.splice(from..(from + put.len()).min(text.len()), put);
+            if let Ok(ops) = read(&text, "p/") {
+                proptest::prop_assert!(ops.keys().all(|key| key.starts_with("p/")));
+                proptest::prop_assert_eq!(batches(ops.clone()).iter().map(Vec::len).sum::<usize>(), ops.len());
+            }
+        }
+    }
 }

@@ -120,12 +120,15 @@ mod tests {
     use super::*;
 
     fn told(status: u16, body: &'static str) -> Result<Vec<bool>, KvError> {
+        told_of(status, Bytes::from_static(body.as_bytes()))
+    }
+
+    fn told_of(status: u16, body: Bytes) -> Result<Vec<bool>, KvError> {
         let questions = [
             Question { resource: "key", segment: "a/".into(), access: "read" },
             Question { resource: "operator", segment: String::new(), access: "write" },
         ];
         let status = StatusCode::from_u16(status).unwrap();
-        let body = Bytes::from_static(body.as_bytes());
         said(&Reply::recorded("POST".into(), status, &HeaderMap::new(), body), &questions)
     }
 
@@ -145,6 +148,18 @@ mod tests {
             [(200, short), (200, turned), (200, "[]"), (200, "<html>"), (401, "who"), (500, ""), (204, "")]
         {
             assert!(told(status, body).is_err(), "{status} {body}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_damaged_answer_grants_nothing_that_consul_did_not(at in 0_usize..240, put in "[\\x00-\\x7f]{1,8}") {
+            let both = r#"[{"Resource":"key","Segment":"a/","Access":"read","Allow":false},{"Resource":"operator","Access":"write","Allow":false}]"#;
+            let mut body = both.to_owned();
+            body.insert_str(at.min(both.len()), &put);
+            if let Ok(rights) = told_of(200, body.into()) {
+                proptest::prop_assert_eq!(rights, [false, false]);
+            }
         }
     }
 }

@@ -279,4 +279,21 @@ mod tests {
         assert_eq!((1..=MAX_PLACES).filter(|n| get(*n).is_some()).count(), MAX_PLACES);
         assert_eq!(get(0), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn a_damaged_session_is_refused_or_depends_on_no_check(
+            at in 0_usize..70,
+            put in proptest::collection::vec(0_u8.., 1..8),
+        ) {
+            let mut body = br#"{"name":"n","ttl":"15s","NodeChecks":["serfHealth"],"LockDelay":"1s"}"#.to_vec();
+            let from = at.min(body.len());
+            body.splice(from..(from + put.len()).min(body.len()), put);
+            if let Ok(made) = for_elsewhere(&body, &"primary".into()) {
+                let made: Value = serde_json::from_slice(&made).unwrap();
+                proptest::prop_assert_eq!(&made["NodeChecks"], &json!([]));
+                proptest::prop_assert!(made.get("TTL").is_some() && made.get("Checks").is_none());
+            }
+        }
+    }
 }

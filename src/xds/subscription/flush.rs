@@ -156,9 +156,10 @@ impl Subscription {
     fn due_removals(&mut self, kind: Kind, now: Instant, gated: &mut BTreeSet<Key>) -> Due {
         let mut due = Due::default();
         let gone: Vec<String> = self.gone(kind).collect();
-        for name in gone {
-            if !self.keeps(kind, &name, now, gated) {
-                due.removed.push(name);
+        let unnamed = self.unnamed(kind, &gone);
+        for name in &gone {
+            if unnamed.contains(&**name) || !self.keeps(kind, name, now, gated) {
+                due.removed.push(name.clone());
             }
         }
         if !self.state(kind).outstanding.is_empty() {

@@ -21,6 +21,14 @@ enum Use {
     Firm,
 }
 
+/// What is known of something that the client holds.
+enum Known<'a> {
+    Nothing,
+    As(&'a Entry),
+    /// Its content is not known.
+    Anything,
+}
+
 /// How deep aggregate clusters may name each other before they are no longer followed: Consul's failover is one deep,
 /// and a circle must end.
 const AGGREGATES_DEEP: u8 = 4;
@@ -94,6 +102,35 @@ impl Subscription {
         }
     }
 
+    /// Those of these clusters that nothing at the client names or may name. One look at all that it has tells that for
+    /// all of them: thousands may go at once.
+    pub(super) fn unnamed<'n>(&self, kind: Kind, gone: &'n [String]) -> BTreeSet<&'n str> {
+        if kind != Kind::Cluster || gone.is_empty() {
+            return BTreeSet::new();
+        }
+        let (knows_users, clusters) = (self.knows_users(), self.state(Kind::Cluster));
+        let names = gone.iter().map(String::as_str);
+        let mut left: BTreeSet<&str> =
+            names.filter(|name| knows_users || !clusters.is_inherited(name)).collect();
+        for kind in [Kind::Cluster, Kind::Listener, Kind::Route] {
+            let state = self.state(kind);
+            let under_way = state.outstanding.iter().flat_map(|o| &o.resources);
+            let held = state.records.iter().map(|(name, record)| self.known(kind, name, record));
+            for known in under_way.map(|entry| Known::As(entry)).chain(held) {
+                match known {
+                    Known::Nothing => {}
+                    Known::As(entry) => {
+                        for key in entry.refers_to.iter().filter(|key| key.kind == Kind::Cluster) {
+                            left.remove(&*key.name);
+                        }
+                    }
+                    Known::Anything => return BTreeSet::new(),
+                }
+            }
+        }
+        left
+    }
+
     fn keeps_cluster(&mut self, name: &str, now: Instant, gated: &mut BTreeSet<Key>) -> bool {
         match self.usage(name, AGGREGATES_DEEP) {
             Use::No => false,
@@ -146,15 +183,24 @@ impl Subscription {
 
     /// Whether what the client holds names something, or may name it.
     fn may_use(&self, kind: Kind, name: &str, record: &Record, used: &Key) -> bool {
+        match self.known(kind, name, record) {
+            Known::Nothing => false,
+            Known::As(entry) => entry.refers_to.contains(used),
+            Known::Anything => true,
+        }
+    }
+
+    /// What the client holds under a name, as far as it can name clusters.
+    fn known<'a>(&'a self, kind: Kind, name: &str, record: &'a Record) -> Known<'a> {
         match &record.held {
-            Held::Nothing => false,
-            Held::Entry(entry) => entry.refers_to.contains(used),
+            Held::Nothing => Known::Nothing,
+            Held::Entry(entry) => Known::As(entry),
             // Only aggregates name clusters; they are few, and what they name comes and goes with them.
-            Held::Inherited(_) if kind == Kind::Cluster => false,
+            Held::Inherited(_) if kind == Kind::Cluster => Known::Nothing,
             // The content of another version is not known: it may name anything.
             Held::Inherited(version) => match self.snapshot.get(&Key::new(kind, name)) {
-                Some(entry) if entry.version == *version => entry.refers_to.contains(used),
-                _ => true,
+                Some(entry) if entry.version == *version => Known::As(entry),
+                _ => Known::Anything,
             },
         }
     }

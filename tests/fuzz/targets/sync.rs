@@ -89,7 +89,7 @@ pub(super) fn http_answer(bytes: &[u8]) {
 /// By the first byte, one message of another agent's: read, written, and read again the same.
 pub(super) fn peer_message(bytes: &[u8]) {
     let Some((kind, rest)) = kind_and_rest(bytes) else { return };
-    match kind % 6 {
+    match kind % 7 {
         0 => trip(rest, convert::hello_in, convert::hello_out),
         1 => trip(rest, convert::hello_reply_in, convert::hello_reply_out),
         2 => trip(rest, convert::forward_in, convert::forward_out),
@@ -108,7 +108,7 @@ pub(super) fn peer_message(bytes: &[u8]) {
                 assert_eq!(convert::ack_in(convert::ack_out(position)), Ok(position));
             }
         }
-        _ => {
+        5 => {
             let Ok(message) = pb::FollowDown::decode(rest) else { return };
             for compare in [false, true] {
                 let Ok(item) = convert::item_in(message.clone(), compare) else { continue };
@@ -118,6 +118,7 @@ pub(super) fn peer_message(bytes: &[u8]) {
                 assert_eq!(convert::item_in(part.clone(), compare), Ok(item));
             }
         }
+        _ => trip(rest, convert::absent_in, convert::absent_out),
     }
 }
 
