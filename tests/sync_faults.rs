@@ -113,18 +113,18 @@ fn play_all(work: &Work, counts: bool) {
     let world = World::start_as(|options| (options.servers, options.links) = (SERVERS, true));
     let watcher = Watcher::new(&world);
     watcher.settle();
-    let mut left = Vec::new();
-    if counts {
-        let of_all = PAUSES.map(Vec::from);
-        let fenced = counted(&world, "locks/fenced", INCREMENTS, of_all);
-        work.done.lock().unwrap().fenced = Some(fenced);
-        left.push("locks/fenced/".to_owned());
-        round::sweep(&world, &watcher, &mut left);
-    }
-    let mut has_broken = false;
+    let (mut left, mut has_broken) = (Vec::new(), false);
     std::thread::scope(|scope| {
         let watching = Watching(&watcher);
+        // Whoever looks only afterwards may find that the journal was trimmed.
         scope.spawn(|| watcher.run());
+        if counts {
+            let of_all = PAUSES.map(Vec::from);
+            let fenced = counted(&world, "locks/fenced", INCREMENTS, of_all);
+            work.done.lock().unwrap().fenced = Some(fenced);
+            left.push("locks/fenced/".to_owned());
+            round::sweep(&world, &watcher, &mut left);
+        }
         loop {
             let Some((plan, mut rng)) = work.left.lock().unwrap().pop_front() else { break };
             let row = || round::play(&world, &watcher, &plan, &mut rng);

@@ -140,6 +140,9 @@ impl<'w> Watcher<'w> {
         let head: Head = record::decode(&key, &pairs.get(&key)?.value).ok()?;
         let (mut seq, mut hash) = (head.position.seq, head.hash);
         while seq > 0 && !one.witness.knows(seq, &hash) {
+            if seq < head.first {
+                return None;
+            }
             let from = seq.saturating_sub(AT_ONCE - 1).max(head.first).max(1);
             let keys = (from..=seq).map(|seq| op("get", &one.layout.entry(seq)));
             let entries = self.txn(one.home, keys.collect()).ok()?;
