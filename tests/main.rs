@@ -33,4 +33,5 @@ mod tls;
 mod xds_envoy;
 mod xds_failover;
 mod xds_rig;
+mod xds_sockets;
 mod xds_stream;

@@ -22,12 +22,12 @@ use causeway::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::{TcpListener, TcpStream},
 };
 
 use crate::{
     xds_envoy::Rig,
-    xds_rig::{PATIENCE, chain, listener, route, tcp},
+    xds_rig::{FreeAddress, PATIENCE, chain, listener, route, tcp},
 };
 
 /// What every HTTP/2 connection begins with.
@@ -59,25 +59,9 @@ impl Backend {
     }
 }
 
-/// An address of loopback on which nothing listens, kept from everybody but an Envoy: that shares the port, as it does
-/// by default, and this socket takes no connection.
-struct FreeAddress {
-    at: SocketAddr,
-    held: TcpSocket,
-}
-
-impl FreeAddress {
-    fn take() -> Self {
-        let held = TcpSocket::new_v4().unwrap();
-        held.set_reuseport(true).unwrap();
-        held.bind("127.52.0.2:0".parse().unwrap()).unwrap();
-        Self { at: held.local_addr().unwrap(), held }
-    }
-
-    /// From now on somebody answers there.
-    fn answers(self, says: &'static str) -> Backend {
-        Backend::on(self.held.listen(64).unwrap(), says)
-    }
+/// An address on which nothing listens.
+fn free() -> FreeAddress {
+    FreeAddress::take([127, 52, 0, 2].into()).unwrap()
 }
 
 fn target(name: &str, members: &[(SocketAddr, EndpointHealth)], http2: bool, is_last: bool) -> Vec<Resource> {
@@ -136,7 +120,7 @@ async fn all_go_to(who: &str, at: SocketAddr) -> usize {
 #[tokio::test]
 async fn the_next_target_takes_over_when_no_endpoint_is_healthy_and_not_before() {
     let (first, second) = (Backend::start("first").await, Backend::start("second").await);
-    let (front, dead) = (FreeAddress::take(), FreeAddress::take());
+    let (front, dead) = (free(), free());
     let (at, dead) = (front.at, dead.at);
     let with =
         |health| upstream(at, tcp("both"), &[(first.at, health), (dead, Unhealthy)], &[(second.at, Healthy)]);
@@ -153,7 +137,7 @@ async fn the_next_target_takes_over_when_no_endpoint_is_healthy_and_not_before()
 #[tokio::test]
 async fn one_address_that_nobody_answers_on_is_given_up_for_the_next_target() {
     let second = Backend::start("second").await;
-    let (front, dead) = (FreeAddress::take(), FreeAddress::take());
+    let (front, dead) = (free(), free());
     let (at, dead) = (front.at, dead.at);
     let _rig = Rig::start(upstream(at, tcp("both"), &[(dead, Healthy)], &[(second.at, Healthy)])).await;
     let failed = all_go_to("second", at).await;
@@ -163,8 +147,8 @@ async fn one_address_that_nobody_answers_on_is_given_up_for_the_next_target() {
 
 #[tokio::test]
 async fn the_last_address_is_tried_on_however_often_nobody_answered() {
-    let (front, first, second) = (FreeAddress::take(), FreeAddress::take(), FreeAddress::take());
-    let (at, unhealthy) = (front.at, FreeAddress::take());
+    let (front, first, second) = (free(), free(), free());
+    let (at, unhealthy) = (front.at, free());
     // One that is known to be unhealthy is nothing to fall back to, and none that counts.
     let last = [(second.at, Healthy), (unhealthy.at, Unhealthy)];
     let rig = Rig::start(upstream(at, tcp("both"), &[(first.at, Healthy)], &last)).await;
@@ -178,13 +162,13 @@ async fn the_last_address_is_tried_on_however_often_nobody_answered() {
         }
     };
     tokio::time::timeout(PATIENCE, tried).await.unwrap();
-    let _second = second.answers("second");
+    let _second = Backend::on(second.held.listen(64).unwrap(), "second");
     assert_eq!(all_go_to("second", at).await, 0);
 }
 
 #[tokio::test]
 async fn an_address_of_the_last_target_that_nobody_answers_on_is_given_up_for_another_one_of_it() {
-    let (front, first, dead) = (FreeAddress::take(), FreeAddress::take(), FreeAddress::take());
+    let (front, first, dead) = (free(), free(), free());
     let (at, alive) = (front.at, Backend::start("alive").await);
     let last = [(dead.at, Healthy), (alive.at, Healthy)];
     let _rig = Rig::start(upstream(at, tcp("both"), &[(first.at, Healthy)], &last)).await;
@@ -201,7 +185,7 @@ async fn an_address_of_the_last_target_that_nobody_answers_on_is_given_up_for_an
 #[tokio::test]
 async fn the_protocol_behind_an_aggregate_is_that_of_its_targets() {
     let sockets = TcpListener::bind("127.52.0.1:0").await.unwrap();
-    let (front, second) = (FreeAddress::take(), Backend::start("second").await);
+    let (front, second) = (free(), Backend::start("second").await);
     let at = front.at;
     let filter = NetworkFilter::Http(HttpManager {
         stat_prefix: "both".into(),

@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    io,
+    net::{IpAddr, SocketAddr},
     path::Path,
     sync::{
         Arc, Mutex,
@@ -34,8 +35,8 @@ use causeway::{
     },
 };
 use prometheus_client::registry::Registry;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
-use tokio::sync::watch;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use tokio::{net::TcpSocket, sync::watch};
 
 /// Far beyond what anything here takes, on a busy machine too.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -155,6 +156,23 @@ impl Server {
     }
 }
 
+/// An address on which nothing listens, kept from everybody but an Envoy: that shares the port, as it does by default,
+/// and this socket takes no connection.
+pub(crate) struct FreeAddress {
+    pub(crate) at: SocketAddr,
+    pub(crate) held: TcpSocket,
+}
+
+impl FreeAddress {
+    /// One of this machine's with a port of its own.
+    pub(crate) fn take(ip: IpAddr) -> io::Result<Self> {
+        let held = if ip.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        held.set_reuseport(true)?;
+        held.bind((ip, 0).into())?;
+        Ok(Self { at: held.local_addr()?, held })
+    }
+}
+
 pub(crate) fn draft(resources: impl IntoIterator<Item = Resource>) -> Draft {
     Draft {
         resources: resources.into_iter().map(|r| (r.key(), r.into())).collect(),
@@ -179,6 +197,8 @@ pub(crate) fn certificates(id: &str) -> [SecretContent; 2] {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Were it of the leaf's own name, the leaf would pass for one that signed itself.
+    ca.distinguished_name.push(DnType::CommonName, "roots");
     let root = ca.clone().self_signed(&ca_key).unwrap();
     let issuer = Issuer::from_params(&ca, &ca_key);
     let leaf_key = KeyPair::generate().unwrap();
