@@ -6,16 +6,21 @@
 
 mod acl;
 pub(crate) mod actors;
+mod addresses;
 mod change;
 mod command;
 pub(crate) mod diff;
 mod features;
+mod hatches;
+mod health;
 mod kept;
+mod limits;
 pub(crate) mod live;
 mod load;
 mod protocols;
 mod recovery;
 pub(crate) mod rig;
+mod settings;
 mod traffic;
 mod warming;
 
@@ -72,6 +77,7 @@ fn all_scenarios(has_acls: bool) {
             recovery::an_agent_restarted_without_its_consul_sends_nothing_again,
             recovery::a_second_agent_sends_nothing_again,
             change::no_request_fails,
+            settings::traffic_shows_each,
             warming::no_cluster_lacked_anything,
             diff::every_envoy_has_what_is_intended,
         ];

@@ -75,7 +75,7 @@ pub(super) async fn disallow(rig: &Rig, intention: Option<String>) -> anyhow::Re
     }
 }
 
-/// A token for one more sidecar's Envoy, in a file; none without ACLs.
+/// A token for one more sidecar's Envoy, in a file, made once; none without ACLs.
 pub(super) async fn token_of(
     rig: &Rig,
     service: &str,
@@ -84,6 +84,10 @@ pub(super) async fn token_of(
 ) -> anyhow::Result<Option<PathBuf>> {
     if !rig.has_acls() {
         return Ok(None);
+    }
+    let file = rig.lab.plan().dir.join("tokens").join(name);
+    if file.exists() {
+        return Ok(Some(file));
     }
     const ASK: Duration = Duration::from_secs(10);
     let rules = include_str!("../../policies/sidecar.hcl");
@@ -105,7 +109,6 @@ pub(super) async fn token_of(
         Ok(Some(()))
     })
     .await?;
-    let file = rig.lab.plan().dir.join("tokens").join(name);
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(0o600).open(&file)?.write_all(secret.as_bytes())?;
     Ok(Some(file))

@@ -1,7 +1,7 @@
 //! A service of the tests' own, `api`, with three instances, each behind a sidecar and an Envoy of its own: `api-1` and
 //! `api-2` in the primary, `api-3` in the secondary. The dashboard's sidecar reaches it.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context;
 use causeway::{
@@ -88,6 +88,12 @@ impl Api {
         restore(rig, sidecar).await
     }
 
+    /// Where the dashboard's sidecar listens for it.
+    pub(crate) fn address(&self) -> anyhow::Result<SocketAddr> {
+        let address = self.url.strip_prefix("http://").context("a URL")?.trim_end_matches('/');
+        Ok(address.parse()?)
+    }
+
     /// Turns an instance's check.
     pub(crate) async fn turn(&self, rig: &Rig, id: &str, to: &str) -> anyhow::Result<()> {
         let (_, node, ..) = INSTANCES.into_iter().find(|(known, ..)| *known == id).context("instance")?;
@@ -113,6 +119,20 @@ impl Api {
         }
         Ok(())
     }
+}
+
+/// Registers the sidecar of an instance in the primary changed, and gives it as it was.
+pub(crate) async fn change_sidecar(
+    rig: &Rig,
+    id: &str,
+    change: impl FnOnce(&mut Value),
+) -> anyhow::Result<Value> {
+    let sidecar = format!("{id}-sidecar-proxy");
+    let plain = rig.consul("primary-services")?.agent_service(&sidecar).await?.context(sidecar)?;
+    let mut changed = plain.clone();
+    change(&mut changed);
+    restore(rig, changed).await?;
+    Ok(plain)
 }
 
 async fn start(

@@ -24,6 +24,7 @@ const EXPOSED: u16 = 21_500;
 pub(super) async fn all(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     ways_to_the_other_datacenter(rig, api).await.context("gateway modes")?;
     redirects(rig, api).await.context("redirects")?;
+    subset_of_the_other_datacenter(rig, api).await.context("a subset of the other datacenter")?;
     failover_to_a_service(rig, api).await.context("failover to a service")?;
     failover_to_a_subset(rig, api).await.context("failover to a subset")?;
     prepared_query(rig, api).await.context("a prepared query")?;
@@ -44,21 +45,25 @@ async fn ways_to_the_other_datacenter(rig: &Rig, api: &Api) -> anyhow::Result<()
             }
             _ => format!("{}:21103", rig.lab.node("secondary-services")?.address),
         };
-        eventually(&format!("mode {mode} leads to {wanted}"), async || {
-            let text = rig.envoy(NODE)?.get("/clusters").await?;
-            let text = String::from_utf8_lossy(&text).into_owned();
-            let is_wanted = |line: &str| {
-                line.contains("api.default.secondary") && line.contains(&format!("::{wanted}::cx_total::"))
-            };
-            let used = text.lines().filter(|line| is_wanted(line)).any(|line| !line.ends_with("::0"));
-            Ok(used.then_some(()))
-        })
-        .await?;
+        leads_to(rig, "api.default.secondary", &wanted).await.with_context(|| format!("mode {mode}"))?;
         load.answered_by(&["api-3"]).await?;
     }
     api.reach(rig, json!({})).await?;
     load.answered_by(&["api-1", "api-2"]).await?;
     told("through the local gateway, the other one alone, and neither", load)
+}
+
+/// Waits until connections of a cluster of the dashboard's Envoy went to an address.
+pub(super) async fn leads_to(rig: &Rig, cluster: &str, address: &str) -> anyhow::Result<()> {
+    eventually(&format!("{cluster} leads to {address}"), async || {
+        let text = rig.envoy(NODE)?.get("/clusters").await?;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let is_wanted =
+            |line: &str| line.contains(cluster) && line.contains(&format!("::{address}::cx_total::"));
+        let used = text.lines().filter(|line| is_wanted(line)).any(|line| !line.ends_with("::0"));
+        Ok(used.then_some(()))
+    })
+    .await
 }
 
 /// Another name for the service, for one of its subsets, and for the one in the other datacenter.
@@ -80,6 +85,58 @@ async fn redirects(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     api.reach(rig, json!({})).await?;
     rig.delete(SERVER, "/v1/config/service-resolver/alias").await?;
     rig.delete(SERVER, "/v1/config/service-resolver/api").await
+}
+
+/// Through the gateways, which tell subsets apart by their server names. One that selects nothing is answered by nobody.
+async fn subset_of_the_other_datacenter(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    let subset = |version: &str| json!({ "Filter": format!("Service.Meta.version == {version}") });
+    let subsets = json!({ "v1": subset("1"), "v2": subset("2") });
+    let resolver = json!({ "Kind": "service-resolver", "Name": "api", "Subsets": subsets });
+    config_everywhere(rig, &resolver).await?;
+    let lead = async |subset: &str| {
+        let there = json!({ "Service": "api", "ServiceSubset": subset, "Datacenter": "secondary" });
+        config(rig, json!({ "Kind": "service-resolver", "Name": "alias", "Redirect": there })).await
+    };
+    lead("v1").await?;
+    api.reach(rig, json!({ "DestinationName": "alias" })).await?;
+    let load = settled(api, &["api-3"]).await?;
+    let gateway = format!("{}:8443", rig.lab.node("primary-gateway")?.address);
+    leads_to(rig, "v1.api.default.secondary", &gateway).await?;
+    told("a subset of the other datacenter", load)?;
+    lead("v2").await?;
+    let load = Load::start(&api.url);
+    load.fails().await?;
+    lead("v1").await?;
+    load.answered_by(&["api-3"]).await?;
+    println!("  the same after one that selects nothing: {}", load.tally());
+    api.reach(rig, json!({})).await?;
+    rig.delete(SERVER, "/v1/config/service-resolver/alias").await?;
+    rig.delete(SERVER, "/v1/config/service-resolver/api").await
+}
+
+/// Writes an entry until the other datacenter has it, whose gateways read it there: Consul's replication can pass over a
+/// change until the next one (1.8.7).
+async fn config_everywhere(rig: &Rig, entry: &Value) -> anyhow::Result<()> {
+    const ASK: Duration = Duration::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let path = format!("/v1/config/{}/{}", text(entry, "Kind")?, text(entry, "Name")?);
+    let is_there = async || {
+        let answer = rig.consul("secondary-server")?.get(&path, &[], ASK).await?;
+        let there: Value = answer.ok()?.json()?;
+        let subsets = there["Subsets"].as_object().map(|it| it.keys().collect::<Vec<_>>());
+        let wanted = entry["Subsets"].as_object().map(|it| it.keys().collect());
+        Ok((subsets == wanted).then_some(()))
+    };
+    eventually(&format!("the secondary has {path}"), async || {
+        config(rig, entry.clone()).await?;
+        let seen = tokio::time::timeout(PATIENCE, eventually(&path, is_there)).await;
+        seen.ok().transpose()
+    })
+    .await
+}
+
+fn text<'a>(entry: &'a Value, field: &str) -> anyhow::Result<&'a str> {
+    entry[field].as_str().with_context(|| format!("an entry without {field}"))
 }
 
 /// A service without any instance.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use causeway::lifecycle::{self, Task};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::{Request, body::Bytes, client::conn::http1, header};
@@ -95,7 +95,7 @@ async fn converse(address: SocketAddr, seen: &Mutex<Seen>) -> anyhow::Result<()>
 
 /// `api` speaks HTTP: its clusters are renamed, its listener becomes another, and its resolver changes.
 pub(super) async fn connections(rig: &Rig, api: &Api) -> anyhow::Result<()> {
-    let address = api.url.strip_prefix("http://").context("a URL")?.trim_end_matches('/').parse()?;
+    let address = api.address()?;
     let kept = Kept::start(address);
     kept.goes_on().await?;
     for timeout_ms in [1000, 2000, 3000] {

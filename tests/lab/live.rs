@@ -259,7 +259,7 @@ pub(crate) async fn change_upstreams(rig: &Rig, change: impl FnOnce(&mut Vec<Val
 pub(crate) async fn restore(rig: &Rig, service: Value) -> anyhow::Result<()> {
     let definition = json!({
         "Kind": service["Kind"], "ID": service["ID"], "Name": service["Service"], "Address": service["Address"],
-        "Port": service["Port"], "Meta": service["Meta"], "Proxy": service["Proxy"],
+        "Port": service["Port"], "Meta": service["Meta"], "Proxy": service["Proxy"], "Weights": service["Weights"],
     });
     rig.put("primary-services", "/v1/agent/service/register", Some(definition)).await
 }

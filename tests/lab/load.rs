@@ -68,6 +68,19 @@ impl Load {
         .await
     }
 
+    /// How many of the next hundred answers or a few more an instance gives, in percent.
+    pub(super) async fn share_of(&self, instance: &str) -> anyhow::Result<usize> {
+        const COUNTED: usize = 100;
+        self.seen.lock().unwrap().recent.clear();
+        eventually(&format!("{COUNTED} answers"), async || {
+            let recent = &self.seen.lock().unwrap().recent;
+            let all: usize = recent.values().sum();
+            let share = 100 * recent.get(instance).copied().unwrap_or_default() / all.max(1);
+            Ok((all >= COUNTED).then_some(share))
+        })
+        .await
+    }
+
     /// Waits until many requests have failed: more than Envoy needs for a verdict.
     pub(super) async fn fails(&self) -> anyhow::Result<()> {
         let before = self.seen.lock().unwrap().failures.len();
