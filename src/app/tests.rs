@@ -113,6 +113,10 @@ fn every_client_has_what_it_should_whatever_went_wrong() {
             .map(|(seed, it)| format!("  MESH_SEED={seed} {:?}: {}\n", it.invariant, it.told))
             .collect();
         let (plan, shortest) = shrink(Plan::of(*seed), None, violation.clone());
+        // Whoever looks at one seed wants to see what happened.
+        if first == last {
+            run(&plan, None).trace.iter().for_each(|line| say(line));
+        }
         panic!("\n{lines}of the first of them:\n{}\nin short:\n{}", shortest.told, plan.shown());
     }
     let (received, met) = (received.into_inner(), met.into_inner().unwrap());

@@ -146,8 +146,8 @@ impl Stream {
         let is_whole = WHOLE.contains(&kind);
         let said = self.of(kind);
         said.is_known = true;
-        // What it has it names with its version; what it lacks it asks for.
-        said.causes = names.iter().filter(|name| !versions.contains_key(*name)).cloned().collect();
+        // What it has it names with its version; what it lacks it asks for. What was sent already may be a cause too.
+        said.causes.extend(names.iter().filter(|name| !versions.contains_key(*name)).cloned());
         said.sent.clone_from(&versions);
         if self.is_delta() {
             let is_heard = self.planted != Some(Planted::ForgottenVersions);
@@ -163,7 +163,7 @@ impl Stream {
         }
         let said = self.of(kind);
         said.sent.clear();
-        said.causes.clone_from(&names);
+        said.causes.extend(names);
         self.say(kind, version, None);
     }
 
