@@ -37,13 +37,11 @@ const WAN_FEDERATION: &str = "consul-wan-federation";
 
 /// Builds all units of a mesh gateway.
 pub(super) fn build(catalog: &Catalog, agent: &AgentFacts, registration: &Registration) -> Built {
-    let mut central = Reader::new(catalog);
-    let registration = &with_defaults(registration, &mut central);
+    let mut reader = Reader::new(catalog);
+    let registration = &with_defaults(registration, &mut reader);
     let mut notes = Vec::new();
     let settings = GatewaySettings::read(registration, &mut notes);
     let mut gateway = Gateway { catalog, agent, settings, built: Built::default() };
-    gateway.built.needs.extend(central.into_needs());
-    let reader = Reader::new(catalog);
     let made = bind::listeners(registration, &mut notes);
     gateway.built.add(Unit::Listeners, reader, Some(made));
     gateway.built.notes.extend(notes);
@@ -63,8 +61,9 @@ pub(super) fn build(catalog: &Catalog, agent: &AgentFacts, registration: &Regist
     gateway.built
 }
 
-/// With the settings of `proxy-defaults` under its own, as Consul's agents merge them. What is not heard of yet holds
-/// nothing up: in a new secondary the gateway is the way to it.
+/// With the settings of `proxy-defaults` under its own, as Consul's agents merge them. While those are not heard of, what
+/// is made is partial: a new secondary's gateway, which is the way to them, has it at once, and one that serves already
+/// keeps what it has.
 fn with_defaults(registration: &Registration, reader: &mut Reader<'_>) -> Registration {
     let Some(global) = reader.proxy_defaults() else { return registration.clone() };
     Registration { settings: registration.settings.over(&global.settings), ..registration.clone() }
@@ -81,6 +80,8 @@ impl<'a> Gateway<'a> {
     /// Adds a unit.
     fn unit(&mut self, unit: Unit, make: impl FnOnce(&Self, &mut Reader<'a>, &mut Vec<Note>) -> Made) {
         let (mut reader, mut notes) = (Reader::new(self.catalog), Vec::new());
+        // They are in the settings, which every cluster has.
+        reader.proxy_defaults();
         let made = make(self, &mut reader, &mut notes);
         self.built.add(unit, reader, made);
         self.built.notes.extend(notes);

@@ -181,6 +181,8 @@ pub(crate) struct Shared<S> {
     pub(crate) evidence: mpsc::Sender<Known>,
     /// One list of all data in memory at a time.
     pub(crate) snapshots: Semaphore,
+    /// One follower's keys are confirmed at a time.
+    confirmations: Semaphore,
     pub(crate) counts: Counts,
 }
 
@@ -301,6 +303,7 @@ impl<S: Store> Home<S> {
             acks: watch::channel(BTreeMap::new()).0,
             evidence,
             snapshots: Semaphore::new(1),
+            confirmations: Semaphore::new(1),
             counts: Counts::default(),
         });
         let commit = Commit::new(shared.clone(), others, duty, incoming, doubts, rng, stop);
@@ -373,7 +376,13 @@ impl<S: Store> Home<S> {
     /// # Errors
     /// One of them was, or it is not known.
     pub async fn absent(&self, keys: &[String], at: Position) -> Result<(), PeerError> {
-        absent::confirm(&self.0, keys, at).await
+        let turn = self.0.confirmations.acquire().await;
+        let _turn = turn.expect("this semaphore is never closed");
+        let confirmed = absent::confirm(&self.0, keys, at).await;
+        if let Err(error) = &confirmed {
+            tracing::warn!(prefix = self.0.settings.prefix.text, %error, "a replica may not delete what a list lacks");
+        }
+        confirmed
     }
 
     /// Where the journal ends; none while this agent does not serve.

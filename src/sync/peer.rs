@@ -235,7 +235,7 @@ pub struct FollowStart {
 }
 
 /// The most keys that are asked about at once.
-pub const ABSENT_KEYS: usize = 1024;
+pub const ABSENT_KEYS: usize = 256;
 
 /// Keys that a follower has and the home's list lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]

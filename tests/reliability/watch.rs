@@ -181,9 +181,7 @@ impl Seen {
             }));
         }
     }
-}
 
-impl Seen {
     /// A list that is as it was, and whose members changed meanwhile, was another one in between.
     fn compare(&mut self, node: &'static str, now: &Lists, changes: &Changes) {
         let (Some(before), Some(wanted)) = (self.changes.get(node), self.wanted.get(node)) else { return };

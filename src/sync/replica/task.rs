@@ -63,6 +63,8 @@ pub(super) enum Command {
 #[derive(Debug)]
 enum End {
     Failed(String),
+    /// The home answers, and says no.
+    Refused(String),
     Held(Reason),
     Anew(&'static str),
 }
@@ -191,7 +193,11 @@ impl<S: Store, P: Peers> Worker<S, P> {
                 End::Anew(why) => self.step(Event::Anew(why)),
                 End::Failed(why) => {
                     self.step(Event::Failed(why));
-                    self.pause(orders).await;
+                    self.pause(orders, true).await;
+                }
+                End::Refused(why) => {
+                    self.step(Event::Failed(why));
+                    self.pause(orders, false).await;
                 }
                 End::Held(reason) => {
                     self.step(Event::Held(reason));
@@ -204,13 +210,14 @@ impl<S: Store, P: Peers> Worker<S, P> {
         }
     }
 
-    /// Waits before another attempt: less when the home answers others meanwhile, or when somebody orders something.
-    async fn pause(&mut self, orders: &mut mpsc::Receiver<Command>) {
+    /// Waits before another attempt: less when somebody orders something, or, if that `is_cut` off so far, when the home
+    /// answers others meanwhile.
+    async fn pause(&mut self, orders: &mut mpsc::Receiver<Command>, is_cut: bool) {
         let pause = self.machine.pause(self.rng.f64());
         let answers = &mut self.settings.home_answers;
         answers.mark_unchanged();
         let answered = async {
-            if answers.changed().await.is_err() {
+            if !is_cut || answers.changed().await.is_err() {
                 std::future::pending().await
             }
         };

@@ -136,11 +136,12 @@ impl Subscription {
         let gone: Vec<String> = self.gone(kind).collect();
         let has_gone = !gone.is_empty();
         let all_stay = world.any_gated || (kind == Kind::Cluster && pass == Pass::Add);
-        let unnamed = self.unnamed(kind, &gone);
+        let unnamed = if all_stay { BTreeSet::new() } else { self.unnamed(kind, &gone) };
         for name in &gone {
             let last = self.last_good(kind, name);
             if last.is_none() && self.state(kind).has_more {
-                let waits = world.any_gated || self.waits(kind, name, now, gated);
+                let waits =
+                    world.any_gated || !unnamed.contains(&**name) && self.waits(kind, name, now, gated);
                 world.lacks_awaited |= waits;
                 world.has_removals |= !waits;
             } else if all_stay || !unnamed.contains(&**name) && self.keeps(kind, name, now, gated) {

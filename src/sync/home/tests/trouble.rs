@@ -191,7 +191,7 @@ async fn keys_are_confirmed_as_absent_only_where_none_was_there_at_the_position(
     // Its entry follows the list.
     agent.home.absent(&["config/new".to_owned()], at).await.unwrap();
     let trimmed = Position { seq: at.seq + 7, ..at };
-    assert!(said("config/new", trimmed).await.contains("the entry of the list is gone"));
+    assert!(said("config/new", trimmed).await.contains("the entry where the list ended is gone"));
     // Consul refuses to tell where the token may not write.
     store.state().unreadable = Some(StoreError::Refused { status: 403, reason: "Permission denied".into() });
     assert!(said("config/new", at).await.contains("Permission denied"));

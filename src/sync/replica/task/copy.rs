@@ -16,7 +16,7 @@ use crate::{
     },
     sync::{
         layout::Layout,
-        peer::{ABSENT_KEYS, Absent, FollowItem, Peers, SnapshotPair, Target},
+        peer::{ABSENT_KEYS, Absent, FollowItem, PeerError, Peers, SnapshotPair, Target},
         record::{Hash, Phase},
         replica::{
             apply::{self, Budget, Guarded},
@@ -264,7 +264,14 @@ impl<S: Store, P: Peers> Worker<S, P> {
             let prefix = self.settings.prefix.text.clone();
             let absent = Absent { prefix, keys: keys.to_vec(), at: ended.position };
             let confirmed = self.peers.absent(&home, absent, self.settings.silence).await;
-            confirmed.map_err(|error| End::Failed(error.to_string()))?;
+            confirmed.map_err(|error| match error {
+                PeerError::Misfit(why) => End::Failed(format!(
+                    "{} cannot confirm that keys are gone: {why}; update its sync agents first",
+                    self.settings.prefix.home
+                )),
+                PeerError::Refused(why) => End::Refused(why),
+                error => End::Failed(error.to_string()),
+            })?;
         }
         Ok(())
     }
