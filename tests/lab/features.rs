@@ -114,8 +114,8 @@ async fn subset_of_the_other_datacenter(rig: &Rig, api: &Api) -> anyhow::Result<
     rig.delete(SERVER, "/v1/config/service-resolver/api").await
 }
 
-/// Writes an entry until the other datacenter has it, whose gateways read it there: Consul's replication can pass over a
-/// change until the next one (1.8.7).
+/// Writes an entry until the other datacenter has it, whose gateways read it there. What names its subsets is written after
+/// that: Consul's replication goes by names, and fails again and again when one such entry comes before it (1.8.7).
 async fn config_everywhere(rig: &Rig, entry: &Value) -> anyhow::Result<()> {
     const ASK: Duration = Duration::from_secs(10);
     const PATIENCE: Duration = Duration::from_secs(2);
