@@ -8,10 +8,10 @@ use causeway::{
         cluster::{self, Manner},
         endpoints::Members,
     },
-    model::mesh::TlsParams,
+    model::{chain::Protocol, mesh::TlsParams},
     xds::resource::{
         Resource,
-        cluster::{Cluster, Discovery, UpstreamTls},
+        cluster::{Cluster, Discovery, HttpVersion, UpstreamTls},
         endpoints::{
             Endpoint,
             EndpointHealth::{self, Healthy, Unhealthy},
@@ -64,10 +64,15 @@ fn free() -> FreeAddress {
     FreeAddress::take([127, 52, 0, 2].into()).unwrap()
 }
 
-fn target(name: &str, members: &[(SocketAddr, EndpointHealth)], http2: bool, is_last: bool) -> Vec<Resource> {
+fn target(
+    name: &str,
+    members: &[(SocketAddr, EndpointHealth)],
+    http: HttpVersion,
+    is_last: bool,
+) -> Vec<Resource> {
     let members: BTreeMap<_, _> =
         members.iter().map(|(at, health)| ((*at).into(), Endpoint { weight: 1, health: *health })).collect();
-    let manner = Manner { connect_timeout_ms: 1_000, http2, balance: None };
+    let manner = Manner { connect_timeout_ms: 1_000, http, balance: None };
     let secrets = TlsSecrets { leaf: "leaf".into(), roots: "roots".into() };
     let params = TlsParams::default();
     let tls = UpstreamTls { sni: name.into(), sans: [name.to_owned()].into(), secrets, params };
@@ -82,10 +87,11 @@ fn upstream(
     first: &[(SocketAddr, EndpointHealth)],
     second: &[(SocketAddr, EndpointHealth)],
 ) -> Vec<Resource> {
-    let http2 = matches!(filter, NetworkFilter::Http(_));
+    let is_http = matches!(filter, NetworkFilter::Http(_));
+    let http = HttpVersion::of(if is_http { Protocol::Http2 } else { Protocol::Tcp });
     let children = vec!["first".to_owned(), "second".to_owned()];
-    let mut resources = target("first", first, http2, false);
-    resources.extend(target("second", second, http2, true));
+    let mut resources = target("first", first, http, false);
+    resources.extend(target("second", second, http, true));
     resources.push(cluster::aggregate("both", children, 1_000));
     resources.push(Resource::Listener(listener(
         "both",

@@ -19,7 +19,7 @@ use causeway::{
         metrics::XdsMetrics,
         resource::{
             Resource,
-            cluster::{Cluster, Discovery, Limits, Outlier, UpstreamTls},
+            cluster::{Cluster, Discovery, HttpVersion, Limits, Outlier, UpstreamTls},
             endpoints::{Endpoint, EndpointHealth, Endpoints},
             filter::{HttpFilter, HttpManager, NetworkFilter, Principal, Rbac, RbacAction, Routes, TcpProxy},
             listener::{Direction, DownstreamTls, FilterChain, Listener},
@@ -230,7 +230,7 @@ pub(crate) fn upstream(name: &str, http2: bool, connect_timeout_ms: u64) -> Reso
             secrets: tls_secrets(),
             params: TlsParams::default(),
         }),
-        http2,
+        http: if http2 { HttpVersion::Two } else { HttpVersion::One },
         outlier: Some(Outlier { consecutive_5xx: Some(3), ..Outlier::default() }),
         limits: Limits { max_connections: Some(100), ..Limits::default() },
     })
@@ -245,7 +245,7 @@ pub(crate) fn local_app() -> Resource {
         discovery: Discovery::Static(vec![SocketAddr::from(([127, 51, 0, 9], 9)).into()]),
         balance: None,
         tls: None,
-        http2: false,
+        http: HttpVersion::One,
         outlier: None,
         limits: Limits::default(),
     })

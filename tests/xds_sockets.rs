@@ -23,7 +23,7 @@ use causeway::{
     xds::resource::{
         Resource,
         address::Address,
-        cluster::Discovery,
+        cluster::{Discovery, HttpVersion},
         endpoints::{Endpoint, EndpointHealth::Healthy},
         listener::{Direction, DownstreamTls, Listener},
         secret::{Secret, TlsSecrets},
@@ -55,14 +55,14 @@ fn both_sidecars(front: Address, public: SocketAddr, application: Address) -> Ve
     let endpoint = Endpoint { weight: 1, health: Healthy };
     let members = Members::Addresses(BTreeMap::from([(public.into(), endpoint)]));
     let tls = cluster::upstream_tls("db", BTreeSet::from([SPIFFE_DB.to_owned()]), secrets());
-    let manner = Manner { connect_timeout_ms: 1_000, http2: false, balance: None };
+    let manner = Manner { connect_timeout_ms: 1_000, http: HttpVersion::One, balance: None };
     let [leaf, roots] = certificates(SPIFFE_DB);
     let secret = |name: &str, content| Resource::Secret(Secret { name: name.into(), content });
     let mut resources = vec![
         secret("leaf", leaf),
         secret("roots", roots),
         Resource::Cluster(cluster::upstream("db", Discovery::Eds, manner, tls)),
-        cluster::application("local_app", cluster::at(application), 1_000, false, None),
+        cluster::application("local_app", cluster::at(application), 1_000, HttpVersion::One, None),
         Resource::Listener(listening("front", front, Direction::Outbound, "db", None)),
     ];
     resources.extend(members.into_resource("db"));

@@ -8,7 +8,10 @@ use crate::{
     xds::resource::{
         Resource,
         address::Address,
-        cluster::{Cluster, Discovery, Dns, DnsHost, Keepalive, Limits, Outlier, Resolution, UpstreamTls},
+        cluster::{
+            Cluster, Discovery, Dns, DnsHost, HttpVersion, Keepalive, Limits, Outlier, Resolution,
+            UpstreamTls,
+        },
         endpoints::{Endpoint, EndpointHealth},
         secret::TlsSecrets,
     },
@@ -45,11 +48,11 @@ pub fn application(
     name: &str,
     discovery: Discovery,
     connect_timeout_ms: u64,
-    http2: bool,
+    http: HttpVersion,
     max_connections: Option<u32>,
 ) -> Resource {
     let limits = Limits { max_connections, ..Limits::default() };
-    Resource::Cluster(Cluster { discovery, outlier: None, http2, limits, ..eds(name, connect_timeout_ms) })
+    Resource::Cluster(Cluster { discovery, outlier: None, http, limits, ..eds(name, connect_timeout_ms) })
 }
 
 /// An application at one address.
@@ -74,16 +77,16 @@ pub fn at_name(name: &str, port: u16) -> Discovery {
 pub struct Manner {
     /// How long a connection may take to establish.
     pub connect_timeout_ms: u64,
-    /// HTTP/2 with prior knowledge.
-    pub http2: bool,
+    /// In which version requests go out.
+    pub http: HttpVersion,
     /// How requests spread over the endpoints.
     pub balance: Option<Balance>,
 }
 
 /// An upstream over mTLS.
 pub fn upstream(name: &str, discovery: Discovery, manner: Manner, tls: UpstreamTls) -> Cluster {
-    let Manner { connect_timeout_ms, http2, balance } = manner;
-    Cluster { discovery, tls: Some(tls), http2, balance, ..eds(name, connect_timeout_ms) }
+    let Manner { connect_timeout_ms, http, balance } = manner;
+    Cluster { discovery, tls: Some(tls), http, balance, ..eds(name, connect_timeout_ms) }
 }
 
 /// One of an upstream's targets, of which each takes over from the one before when that has no healthy endpoint. Behind
@@ -122,7 +125,7 @@ fn eds(name: &str, connect_timeout_ms: u64) -> Cluster {
         discovery: Discovery::Eds,
         balance: None,
         tls: None,
-        http2: false,
+        http: HttpVersion::default(),
         // Present with Envoy's defaults, as Consul has it.
         outlier: Some(Outlier::default()),
         limits: Limits::default(),

@@ -104,23 +104,26 @@ pub struct Outbound<'a> {
     pub stat_prefix: &'a str,
     /// The cluster.
     pub cluster: &'a str,
-    /// For a whole response; `None` leaves that to the protocol.
+    /// For a whole response over HTTP; `None` leaves that to the protocol.
     pub timeout_ms: Option<u64>,
 }
 
-/// Its filter and, over HTTP, the routes that this names. Within the listener they would stay with its connections for as
-/// long as those are kept, and lead to a cluster that is gone: Envoy drains what it replaces in a listener, and requests
-/// over it go on, for ten minutes unless told otherwise. Routes of their own count from the next request on, also over the
-/// connections of a listener that another one on its address has replaced.
-pub fn outbound(way: Outbound<'_>) -> (NetworkFilter, Option<RouteConfig>) {
-    let Outbound { routes, protocol, stat_prefix, cluster, .. } = way;
-    if protocol == Protocol::Tcp {
-        return (tcp_proxy(stat_prefix, cluster), None);
+/// Its filter and its routes. Within the listener these would stay with its connections for as long as those are kept,
+/// and lead to a cluster that is gone: Envoy drains what it replaces in a listener, and requests over it go on, for ten
+/// minutes unless told otherwise. Routes of their own count from the next request on, also over the connections of a
+/// listener that another one on its address has replaced. This may be one over TCP: it has routes for just those.
+pub fn outbound(way: Outbound<'_>) -> (NetworkFilter, RouteConfig) {
+    let Outbound { routes, protocol, stat_prefix, cluster, timeout_ms } = way;
+    match protocol {
+        Protocol::Tcp => (tcp_proxy(stat_prefix, cluster), route(routes, cluster, None)),
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
+            let limit = (protocol != Protocol::Grpc).then_some(RESPONSE_TIMEOUT_MS);
+            let filters = grpc_filters(protocol).collect();
+            let named = Routes::Rds(routes.to_owned());
+            let manager = HttpManager { filters, ..manager(protocol, stat_prefix, named) };
+            (NetworkFilter::Http(manager), route(routes, cluster, timeout_ms.or(limit)))
+        }
     }
-    let timeout_ms = way.timeout_ms.or((protocol != Protocol::Grpc).then_some(RESPONSE_TIMEOUT_MS));
-    let filters = grpc_filters(protocol).collect();
-    let manager = HttpManager { filters, ..manager(protocol, stat_prefix, Routes::Rds(routes.to_owned())) };
-    (NetworkFilter::Http(manager), Some(route(routes, cluster, timeout_ms)))
 }
 
 /// Passes bytes on to a cluster.

@@ -119,7 +119,7 @@ pub fn upstream_listener(id: &str, bind: &LocalAddress) -> String {
     format!("{id}:{bind}")
 }
 
-/// The routes of an upstream over HTTP: named by the address alone, so that another upstream there leads the connections
+/// The routes of an upstream: named by the address alone, so that another upstream there leads the connections
 /// that clients keep to the listener before it as well.
 pub fn upstream_routes(bind: &LocalAddress) -> String {
     format!("upstream:{bind}")

@@ -21,7 +21,7 @@ use crate::lab::{
 };
 
 /// Requests over one connection for as long as the other side keeps it.
-struct Kept {
+pub(super) struct Kept {
     seen: Arc<Mutex<Seen>>,
     _client: Task<()>,
 }
@@ -37,7 +37,7 @@ struct Seen {
 const SOME: usize = 100;
 
 impl Kept {
-    fn start(address: SocketAddr) -> Self {
+    pub(super) fn start(address: SocketAddr) -> Self {
         let seen = Arc::new(Mutex::new(Seen::default()));
         let shared = seen.clone();
         let client = lifecycle::spawn("test.kept", async move {
@@ -51,7 +51,8 @@ impl Kept {
         Self { seen, _client: client }
     }
 
-    async fn goes_on(&self) -> anyhow::Result<()> {
+    /// Waits for more answers.
+    pub(super) async fn goes_on(&self) -> anyhow::Result<()> {
         let before = self.seen.lock().unwrap().answers;
         eventually("answers over kept connections", async || {
             Ok((self.seen.lock().unwrap().answers >= before + SOME).then_some(()))
@@ -60,7 +61,7 @@ impl Kept {
     }
 
     /// Requires that no request failed, and that some connection outlived one of so many changes.
-    fn none_failed(self, what: &str, changes: usize) -> anyhow::Result<()> {
+    pub(super) fn none_failed(self, what: &str, changes: usize) -> anyhow::Result<()> {
         let seen = self.seen.lock().unwrap();
         let Seen { connections, answers, failures } = &*seen;
         let first: Vec<_> = failures.iter().take(3).collect();

@@ -1,6 +1,9 @@
 //! Upstreams of each protocol: both Envoys follow `service-defaults`, each by itself, and a call of gRPC gets through.
 
-use std::net::Ipv4Addr;
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+};
 
 use anyhow::{Context, ensure};
 use causeway::lifecycle::{self, Task};
@@ -23,6 +26,9 @@ use crate::lab::{
     rig::{Rig, eventually},
 };
 
+/// How the clusters of what speaks HTTP/2 differ from others.
+const EXPLICIT: &str = r#""explicit_http_config":{"http2_protocol_options""#;
+
 const NODE: &str = "primary-services";
 
 /// Calls of gRPC in a row.
@@ -44,7 +50,7 @@ pub(super) async fn all(rig: &Rig, api: &Api) -> anyhow::Result<()> {
             kept::connections(rig, api).await.context("clients that keep their connections")?;
         }
         if protocol == "grpc" {
-            calls_get_through(rig, api, &sidecars).await.context("a call of gRPC")?;
+            calls_get_through(rig, api, &sidecars).await.context("calls of gRPC")?;
         }
     }
     rig.delete("primary-server", "/v1/config/service-defaults/api").await
@@ -69,7 +75,7 @@ async fn speaks(rig: &Rig, api: &Api, protocol: &str) -> anyhow::Result<()> {
                 "tcp"
             };
             let clusters = envoy.json("/config_dump?resource=dynamic_active_clusters").await?;
-            let is_http2 = clusters.to_string().contains("http2_protocol_options");
+            let is_http2 = clusters.to_string().contains(EXPLICIT);
             let wanted = if protocol == "http2" { "http" } else { protocol };
             speaking += usize::from((spoken, is_http2) == (wanted, is_over_http2(protocol)));
         }
@@ -101,10 +107,39 @@ async fn calls_get_through(rig: &Rig, api: &Api, sidecars: &[Value]) -> anyhow::
     let code = unknown.as_ref().err().map(tonic::Status::code);
     ensure!(code == Some(Code::NotFound), "the server's own status comes through: {unknown:?}");
     println!("  {CALLS} calls of gRPC in a row answered, one with a status of the server's own");
+    calls_go_on_over_tcp(rig, api, channel).await.context("over TCP")?;
     for sidecar in sidecars {
         restore(rig, sidecar.clone()).await?;
     }
     settled(api, &["api-1", "api-2"]).await.map(drop)
+}
+
+/// What is between caller and server no longer knows of gRPC. The caller keeps its connection, and calls over it.
+async fn calls_go_on_over_tcp(rig: &Rig, api: &Api, channel: Channel) -> anyhow::Result<()> {
+    let seen = Arc::new(Mutex::new((0, Vec::new())));
+    let shared = seen.clone();
+    let _calls = lifecycle::spawn("test.grpc.calls", async move {
+        loop {
+            let status = health_of(&channel, "").await;
+            let (answered, failures) = &mut *shared.lock().unwrap();
+            match status {
+                Ok(ServingStatus::Serving) => *answered += 1,
+                other => failures.push(format!("{other:?}")),
+            }
+        }
+    });
+    let over_http2 = r"^http\.upstream\.api\..*\.downstream_cx_http2_active$";
+    let kept = async || anyhow::Ok(rig.envoy(NODE)?.stats(over_http2).await?.into_values().sum::<u64>());
+    ensure!(kept().await? > 0, "no connection is counted");
+    speaks(rig, api, "tcp").await?;
+    let before = seen.lock().unwrap().0;
+    eventually("more calls", async || Ok((seen.lock().unwrap().0 >= before + CALLS).then_some(()))).await?;
+    let is_kept = kept().await? > 0;
+    let (answered, failures) = &*seen.lock().unwrap();
+    ensure!(failures.is_empty(), "{} of {answered} calls failed: {:?}", failures.len(), failures.first());
+    ensure!(is_kept, "the connection is gone: the listener before drains too fast to show anything");
+    println!("  0 of {answered} calls failed over a connection kept while gRPC became TCP");
+    Ok(())
 }
 
 async fn health_server(address: Ipv4Addr) -> anyhow::Result<(u16, Task<()>)> {

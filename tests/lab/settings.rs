@@ -14,7 +14,9 @@ use crate::lab::{
     actors::Api,
     addresses,
     features::{settled, told},
-    hatches, health, limits,
+    hatches, health,
+    kept::Kept,
+    limits,
     rig::{Rig, eventually},
 };
 
@@ -43,7 +45,8 @@ async fn all(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     hatches::all(rig, api).await.context("escape hatches")
 }
 
-/// Only an Envoy that speaks HTTP says in an answer that it was there.
+/// Only an Envoy that speaks HTTP says in an answer that it was there. Its listener becomes one over TCP and back, each time
+/// with a cluster of another name: clients of the one before go on over the connections that they keep.
 async fn protocol_of_an_upstream(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     let at = api.address()?;
     let is_through_http = async |wanted: bool| {
@@ -56,12 +59,24 @@ async fn protocol_of_an_upstream(rig: &Rig, api: &Api) -> anyhow::Result<()> {
         })
         .await
     };
-    is_through_http(false).await?;
-    api.reach(rig, json!({ "Config": { "protocol": "http" } })).await?;
-    is_through_http(true).await?;
-    told("an upstream over HTTP by its own word", settled(api, &["api-1", "api-2"]).await?)?;
-    api.reach(rig, json!({})).await?;
-    is_through_http(false).await
+    let mut kept = Vec::new();
+    let load = settled(api, &["api-1", "api-2"]).await?;
+    for is_http in [true, false, true, false] {
+        is_through_http(!is_http).await?;
+        kept.push(Kept::start(at));
+        kept.last().context("the one just started")?.goes_on().await?;
+        let settings = if is_http { json!({ "protocol": "http" }) } else { json!({}) };
+        api.reach(rig, json!({ "Config": settings })).await?;
+        is_through_http(is_http).await?;
+        for kept in &kept {
+            kept.goes_on().await?;
+        }
+    }
+    told("an upstream over HTTP by its own word and back", load)?;
+    for kept in kept {
+        kept.none_failed("the same", 3)?;
+    }
+    Ok(())
 }
 
 /// The whole answer to a request over a connection of its own, its head included.

@@ -9,7 +9,7 @@ use causeway::{
     xds::{
         resource::{
             Resource,
-            cluster::{Cluster, Discovery, Limits as ClusterLimits},
+            cluster::{Cluster, Discovery, HttpVersion, Limits as ClusterLimits},
         },
         server::{Limits, Listeners, Offer, bind_tcp},
         snapshot::{Entry, Snapshot},
@@ -82,7 +82,7 @@ fn served_at(address: SocketAddr) -> Arc<Snapshot> {
         connect_timeout_ms: 1_000,
         discovery: Discovery::Eds,
         tls: None,
-        http2: true,
+        http: HttpVersion::Two,
         outlier: None,
         limits: ClusterLimits::default(),
         balance: None,

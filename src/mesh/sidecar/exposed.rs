@@ -48,8 +48,7 @@ pub(super) fn build(
         (name::LOCAL_APP.to_owned(), Vec::new())
     } else {
         let name = name::exposed_cluster(path.local_port);
-        match public::application(sidecar, &settings, &name, Some(path.local_port), path.protocol.is_http2())
-        {
+        match public::application(sidecar, &settings, &name, Some(path.local_port), path.protocol) {
             Ok(cluster) => (name, vec![cluster]),
             Err(note) => return Some(Err(note)),
         }

@@ -174,8 +174,6 @@ fn replace_listener(reading: &mut Reading<'_>, parts: &mut Parts, taken: &mut BT
         }
         taken.extend(places);
         *resource = Resource::CustomListener(Box::new(custom));
-        // The routes were those of the listener that went.
-        parts.resources.retain(|resource| !matches!(resource, Resource::Route(_)));
         return;
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     xds::resource::{
         Resource,
         address::Address,
-        cluster::Discovery,
+        cluster::{Discovery, HttpVersion},
         custom::Guard,
         filter::Rbac,
         listener::{Direction, DownstreamTls, FilterChain, Listener},
@@ -134,10 +134,10 @@ fn max_connections(settings: &Settings) -> Option<u32> {
 pub(super) fn local_app(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>, notes: &mut Vec<Note>) -> Made {
     let settings = sidecar.settings(reader)?;
     // Its note is the public listener's.
-    let http2 = protocol(sidecar, &settings, &mut Vec::new()).is_http2();
+    let protocol = protocol(sidecar, &settings, &mut Vec::new());
     let mut reading = Reading { sidecar, about: "local application", settings: &settings, notes };
     let custom = hatch::local_app(&mut reading);
-    let ours = application(sidecar, &settings, name::LOCAL_APP, None, http2).map(of_local_app);
+    let ours = application(sidecar, &settings, name::LOCAL_APP, None, protocol).map(of_local_app);
     let Some(custom) = custom else { return Some(ours) };
     if custom.key().name == name::LOCAL_APP {
         return Some(Ok(of_local_app(custom)));
@@ -151,7 +151,8 @@ pub(super) fn local_app(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>, notes: &
 /// The application of which no address was ever known: callers are still authorized, and then find nobody.
 pub(super) fn no_local_app() -> Parts {
     let nowhere = Discovery::Static(Vec::new());
-    of_local_app(cluster::application(name::LOCAL_APP, nowhere, cluster::CONNECT_TIMEOUT_MS, false, None))
+    let (timeout_ms, http) = (cluster::CONNECT_TIMEOUT_MS, HttpVersion::default());
+    of_local_app(cluster::application(name::LOCAL_APP, nowhere, timeout_ms, http, None))
 }
 
 /// The application's cluster, on another port than the service's where one is given.
@@ -160,12 +161,12 @@ pub(super) fn application(
     settings: &Settings,
     name: &str,
     port: Option<u16>,
-    http2: bool,
+    protocol: Protocol,
 ) -> Result<Resource, Note> {
     let timeout_ms = cluster::time_ms(settings.number("local_connect_timeout_ms"));
     let timeout_ms = timeout_ms.unwrap_or(cluster::CONNECT_TIMEOUT_MS);
-    let discovery = whereabouts(sidecar, port)?;
-    Ok(cluster::application(name, discovery, timeout_ms, http2, max_connections(settings)))
+    let (discovery, http) = (whereabouts(sidecar, port)?, HttpVersion::of(protocol));
+    Ok(cluster::application(name, discovery, timeout_ms, http, max_connections(settings)))
 }
 
 /// Whether the application listens on that port under its service's own name.

@@ -165,8 +165,7 @@ impl<'a> Making<'a> {
         let routes = name::upstream_routes(&self.wanted.bind);
         let way = Outbound { routes: &routes, protocol, stat_prefix, cluster, timeout_ms };
         let (filter, routes) = listener::outbound(way);
-        behind.resources.extend(routes.map(Resource::Route));
-        behind.resources.push(self.listener(stat_prefix, filter));
+        behind.resources.extend([Resource::Route(routes), self.listener(stat_prefix, filter)]);
         behind
     }
 

@@ -12,7 +12,7 @@ use envoy_types::{
                         EdsClusterConfig, LbConfig, LbPolicy, LeastRequestLbConfig, RingHashLbConfig,
                     },
                 },
-                core::v3::{Http2ProtocolOptions, TcpKeepalive},
+                core::v3::{Http1ProtocolOptions, Http2ProtocolOptions, TcpKeepalive},
             },
             extensions::clusters::{
                 aggregate::v3::ClusterConfig, common::dns::v3::DnsLookupFamily, dns::v3::DnsCluster,
@@ -20,7 +20,8 @@ use envoy_types::{
             extensions::upstreams::http::v3::{
                 HttpProtocolOptions,
                 http_protocol_options::{
-                    ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+                    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
+                    explicit_http_config::ProtocolConfig,
                 },
             },
             r#type::v3::Percent,
@@ -37,7 +38,7 @@ use crate::{
             Source, endpoints, tls,
             value::{config_source, millis, number},
         },
-        resource::cluster::{Cluster, Discovery, Dns, Keepalive, Limits, Outlier, Resolution},
+        resource::cluster::{Cluster, Discovery, Dns, HttpVersion, Keepalive, Limits, Outlier, Resolution},
     },
 };
 
@@ -61,8 +62,8 @@ pub(super) fn message(cluster: &Cluster, source: &Source) -> Message {
         transport_socket: cluster.tls.as_ref().map(|upstream| tls::upstream(upstream, source)),
         ..Message::default()
     };
-    if cluster.http2 {
-        message.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), http2());
+    if let Some(options) = http(cluster.http) {
+        message.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), pack_any(options));
     }
     if let Some(balance) = cluster.balance {
         spread(&mut message, balance);
@@ -136,13 +137,25 @@ fn custom(name: &str, config: Any) -> ClusterDiscoveryType {
     ClusterDiscoveryType::ClusterType(CustomClusterType { name: name.to_owned(), typed_config: Some(config) })
 }
 
-fn http2() -> Any {
-    let protocol = ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default());
-    let explicit = ExplicitHttpConfig { protocol_config: Some(protocol) };
-    pack_any(HttpProtocolOptions {
-        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
-        ..HttpProtocolOptions::default()
-    })
+fn http(version: HttpVersion) -> Option<HttpProtocolOptions> {
+    let one = Http1ProtocolOptions::default;
+    let two = Http2ProtocolOptions::default;
+    let options = match version {
+        // Envoy's default.
+        HttpVersion::One => return None,
+        HttpVersion::Two => {
+            let protocol_config = Some(ProtocolConfig::Http2ProtocolOptions(two()));
+            UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config })
+        }
+        HttpVersion::OfCaller => {
+            UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+                http_protocol_options: Some(one()),
+                http2_protocol_options: Some(two()),
+                ..UseDownstreamHttpConfig::default()
+            })
+        }
+    };
+    Some(HttpProtocolOptions { upstream_protocol_options: Some(options), ..HttpProtocolOptions::default() })
 }
 
 fn outlier(outlier: &Outlier) -> OutlierDetection {

@@ -24,6 +24,10 @@ use envoy_types::pb::{
                 DownstreamTlsContext, Secret as SecretMessage, UpstreamTlsContext,
                 common_tls_context::ValidationContextType, secret::Type,
             },
+            upstreams::http::v3::{
+                HttpProtocolOptions,
+                http_protocol_options::{UpstreamProtocolOptions, explicit_http_config::ProtocolConfig},
+            },
         },
     },
     google::protobuf::{Any, Duration},
@@ -36,7 +40,7 @@ use crate::{
     xds::resource::{
         Kind, Resource,
         address::Address,
-        cluster::{Cluster, Discovery, Limits, Outlier, UpstreamTls},
+        cluster::{Cluster, Discovery, HttpVersion, Limits, Outlier, UpstreamTls},
         endpoints::{Endpoint, EndpointHealth, Endpoints},
         filter::{HttpFilter, HttpManager, NetworkFilter, Principal, Rbac, RbacAction, Routes, TcpProxy},
         listener::{Direction, DownstreamTls, FilterChain, Listener},
@@ -59,7 +63,7 @@ fn cluster() -> Cluster {
         discovery: Discovery::Eds,
         balance: None,
         tls: None,
-        http2: false,
+        http: HttpVersion::One,
         outlier: None,
         limits: Limits::default(),
     }
@@ -114,9 +118,8 @@ fn at(text: &str) -> Address {
 }
 
 #[test]
-fn limits_outliers_and_http2_are_written() {
+fn limits_and_outliers_are_written() {
     let message = cluster_message(Cluster {
-        http2: true,
         outlier: Some(Outlier {
             interval_ms: Some(100),
             max_ejection_percent: Some(50),
@@ -130,7 +133,26 @@ fn limits_outliers_and_http2_are_written() {
     let outlier = message.outlier_detection.unwrap();
     assert_eq!(outlier.interval, Some(value::millis(100)));
     assert_eq!((outlier.max_ejection_percent, outlier.consecutive_5xx), (Some(value::number(50)), None));
-    assert_eq!(message.typed_extension_protocol_options.len(), 1);
+}
+
+#[test]
+fn the_version_of_requests_is_written_where_it_is_not_envoys_default() {
+    let options = |http| {
+        let message = cluster_message(Cluster { http, ..cluster() });
+        let options = message.typed_extension_protocol_options.into_values().next();
+        options
+            .map(|any| HttpProtocolOptions::decode(&*any.value).unwrap().upstream_protocol_options.unwrap())
+    };
+    assert_eq!(options(HttpVersion::One), None);
+    let UpstreamProtocolOptions::ExplicitHttpConfig(explicit) = options(HttpVersion::Two).unwrap() else {
+        panic!("not one version alone")
+    };
+    assert!(matches!(explicit.protocol_config, Some(ProtocolConfig::Http2ProtocolOptions(_))));
+    let Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(either)) = options(HttpVersion::OfCaller)
+    else {
+        panic!("not the version of the request")
+    };
+    assert!(either.http_protocol_options.is_some() && either.http2_protocol_options.is_some());
 }
 
 #[test]

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 
 use crate::{
-    model::{chain::Balance, mesh::TlsParams},
+    model::{
+        chain::{Balance, Protocol},
+        mesh::TlsParams,
+    },
     xds::resource::{Key, Kind, address::Address, endpoints::Endpoint, secret::TlsSecrets},
 };
 
@@ -26,12 +29,37 @@ pub struct Cluster {
     pub balance: Option<Balance>,
     /// TLS towards the endpoints; none means plain bytes.
     pub tls: Option<UpstreamTls>,
-    /// HTTP/2 with prior knowledge.
-    pub http2: bool,
+    /// In which version requests go out.
+    pub http: HttpVersion,
     /// Ejecting endpoints that fail. None leaves outlier detection off.
     pub outlier: Option<Outlier>,
     /// Limits of connections and requests.
     pub limits: Limits,
+}
+
+/// In which version of HTTP requests go out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HttpVersion {
+    /// HTTP/1.1.
+    #[default]
+    One,
+    /// HTTP/2 with prior knowledge.
+    Two,
+    /// That in which they came.
+    OfCaller,
+}
+
+impl HttpVersion {
+    /// What one that speaks a protocol is spoken to in. Over TCP there are no requests, but for those of connections from
+    /// when it was another protocol, which Envoy drains: what they were is not known.
+    pub fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::OfCaller,
+            Protocol::Http => Self::One,
+            Protocol::Http2 | Protocol::Grpc => Self::Two,
+        }
+    }
 }
 
 /// Where a cluster's endpoints come from.

@@ -5,7 +5,7 @@ use crate::xds::{
     encode::{Protocol, Source},
     resource::{
         Key, Kind, Resource, XDS_CLUSTER,
-        cluster::{Cluster, Discovery, Limits},
+        cluster::{Cluster, Discovery, HttpVersion, Limits},
         route::RouteConfig,
         secret::{Secret, SecretContent},
     },
@@ -57,7 +57,7 @@ fn what_a_client_without_ads_is_sent_is_encoded_once() {
         connect_timeout_ms: 1,
         discovery: Discovery::Eds,
         tls: None,
-        http2: false,
+        http: HttpVersion::One,
         outlier: None,
         limits: Limits::default(),
         balance: None,

@@ -18,7 +18,10 @@ use crate::{
         name::ServiceName,
         note::Note,
     },
-    xds::resource::{Key, Kind, Resource, cluster::Cluster},
+    xds::resource::{
+        Key, Kind, Resource,
+        cluster::{Cluster, HttpVersion},
+    },
 };
 
 /// How Consul's compiler says that a subset is missing.
@@ -191,7 +194,7 @@ impl End<'_> {
     fn manner(&self) -> Manner {
         Manner {
             connect_timeout_ms: self.resolver.connect_timeout_ms,
-            http2: self.chain.protocol.is_http2(),
+            http: HttpVersion::of(self.chain.protocol),
             balance: self.resolver.balance,
         }
     }

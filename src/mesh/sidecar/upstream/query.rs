@@ -12,7 +12,7 @@ use crate::{
         sidecar::upstream::{Front, Making},
     },
     model::{catalog::Topic, note::Note},
-    xds::resource::Resource,
+    xds::resource::{Resource, cluster::HttpVersion},
 };
 
 pub(super) fn build(
@@ -48,7 +48,7 @@ pub(super) fn build(
     let protocol = making.protocol().unwrap_or_default();
     let manner = Manner {
         connect_timeout_ms: making.connect_timeout_ms().unwrap_or(CONNECT_TIMEOUT_MS),
-        http2: protocol.is_http2(),
+        http: HttpVersion::of(protocol),
         balance: None,
     };
     let made = cluster::upstream(&cluster, members.discovery(), manner, making.tls(&cluster, sans));

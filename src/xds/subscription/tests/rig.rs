@@ -14,7 +14,7 @@ use crate::{
         encode::Source,
         resource::{
             Key, Kind, Resource,
-            cluster::{Cluster, Discovery, Limits, UpstreamTls},
+            cluster::{Cluster, Discovery, HttpVersion, Limits, UpstreamTls},
             endpoints::Endpoints,
             filter::{HttpManager, NetworkFilter, Routes, TcpProxy},
             listener::{Direction, DownstreamTls, FilterChain, Listener},
@@ -41,7 +41,7 @@ pub(super) fn cluster(name: &str, n: u64) -> Resource {
         discovery: Discovery::Eds,
         balance: None,
         tls: None,
-        http2: false,
+        http: HttpVersion::One,
         outlier: None,
         limits: Limits::default(),
     })
