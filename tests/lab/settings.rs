@@ -23,7 +23,7 @@ use crate::lab::{
 const NODE: &str = "primary-services";
 
 /// What takes this long has failed.
-const DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// All of it, with an `api` of its own.
 pub(super) async fn traffic_shows_each(rig: &mut Rig) -> anyhow::Result<()> {
