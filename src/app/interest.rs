@@ -15,7 +15,7 @@ pub(super) const LINGER: Duration = Duration::from_secs(60);
 const LINGER_REFUSED: Duration = Duration::from_secs(5);
 
 /// So many that were never offered anything stay watched at a time, whoever asks for how many names.
-const MOST_UNSERVED: usize = 1_000;
+const MOST_UNSERVED: usize = 100;
 
 /// The proxies that streams ask for. Clones share one set.
 #[derive(Clone, Debug)]

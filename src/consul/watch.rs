@@ -3,8 +3,8 @@
 //!
 //! A changed answer is published at once, together with all others that are already waiting; there is no timer between
 //! Consul's answer and the publication, but that publications of a very large catalog keep a [`Pace`]. A topic that
-//! nobody wants any more is followed for [`LINGER`] and then forgotten,
-//! so that a proxy that reconnects finds everything as it was.
+//! nobody wants any more is followed for [`LINGER`] and then forgotten, so that a proxy that reconnects finds everything
+//! as it was. What no proxy would find is forgotten at once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -205,9 +205,11 @@ impl Owner {
     /// Starts a poller for each topic newly wanted, and lets those run out that nobody wants.
     fn follow_wanted(&mut self) {
         let wanted: BTreeSet<&Topic> = self.wanted.values().flatten().collect();
-        let end = lifecycle::now() + LINGER;
+        let now = lifecycle::now();
         for (topic, followed) in &mut self.followed {
-            followed.until = if wanted.contains(topic) { None } else { followed.until.or(Some(end)) };
+            let linger = if is_nobodys(topic, &self.catalog) { Duration::ZERO } else { LINGER };
+            followed.until =
+                if wanted.contains(topic) { None } else { followed.until.or(Some(now + linger)) };
         }
         let new: Vec<Topic> =
             wanted.into_iter().filter(|topic| !self.followed.contains_key(*topic)).cloned().collect();
@@ -250,14 +252,14 @@ impl Owner {
 
     fn forget_unwanted(&mut self, now: Instant) {
         let (catalog, shelf) = (&mut self.catalog, &mut self.shelf);
-        let before = self.followed.len();
+        let mut has_changed = false;
         self.followed.retain(|topic, followed| {
             let is_over = followed.until.is_some_and(|until| until <= now);
             if is_over {
                 followed.poller.abort();
                 let silent = catalog.heard(topic).filter(|heard| followed.misses(heard));
                 shelf.let_go(topic, silent.cloned(), now);
-                catalog.forget(topic);
+                has_changed |= catalog.forget(topic);
             }
             !is_over
         });
@@ -268,7 +270,7 @@ impl Owner {
         if let Some(kept) = self.shelf.unshown() {
             self.shelved.send_replace(Arc::new(kept));
         }
-        self.publish(self.followed.len() != before);
+        self.publish(has_changed);
     }
 
     /// Takes one report into the catalog; returns whether that changed it.
@@ -396,6 +398,13 @@ impl Owner {
             _ => {}
         }
     }
+}
+
+/// Whether it is the registration of a proxy that is not there, as far as is known. Clients may ask for any name, and for
+/// thousands of them.
+fn is_nobodys(topic: &Topic, catalog: &Catalog) -> bool {
+    let is_there = |heard: &Heard| matches!(&*heard.answer, Answer::Registration(Some(_)));
+    matches!(topic, Topic::Registration(_)) && !catalog.heard(topic).is_some_and(is_there)
 }
 
 async fn until(end: Option<Instant>) {

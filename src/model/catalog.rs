@@ -251,10 +251,10 @@ impl Catalog {
         }
     }
 
-    /// Drops a topic that nobody needs any more.
-    pub fn forget(&mut self, topic: &Topic) {
-        self.heard.remove(topic);
-        self.trouble.remove(topic);
+    /// Drops a topic that nobody needs any more. Returns whether anything was known of it.
+    pub fn forget(&mut self, topic: &Topic) -> bool {
+        let (heard, trouble) = (self.heard.remove(topic), self.trouble.remove(topic));
+        heard.is_some() || trouble.is_some()
     }
 
     /// What was heard of a topic, with notes and staleness.

@@ -280,6 +280,22 @@ async fn an_unwanted_topic_lingers_and_is_forgotten() {
     assert!(after >= LINGER && after < LINGER + Duration::from_secs(2), "{after:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_registration_of_nobody_is_forgotten_at_once() {
+    let (watches, _task, _stop) = watch(ConsulSettings {
+        address: ConsulAddress::Unix { path: "/nonexistent".into() },
+        ..Default::default()
+    });
+    let nobody = Topic::Registration("nobody".into());
+    watches.want("one", BTreeSet::from([nobody.clone(), health("web")])).await;
+    until(&watches, |catalog| [&nobody, &health("web")].iter().all(|t| catalog.trouble(t).is_some())).await;
+    let since = lifecycle::now();
+    watches.want("one", BTreeSet::new()).await;
+    let catalog = until(&watches, |catalog| catalog.trouble(&nobody).is_none()).await;
+    assert_eq!(since.elapsed(), Duration::ZERO);
+    assert!(catalog.trouble(&health("web")).is_some());
+}
+
 #[tokio::test]
 async fn more_topics_than_connections_take_turns() {
     const TOPICS: usize = 24;
