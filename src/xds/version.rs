@@ -49,7 +49,7 @@ impl fmt::Debug for Version {
 
 /// Part of every version. To be raised when `encode` gives other bytes for an equal resource: otherwise an Envoy that
 /// comes back with the old bytes would be taken for one that has the new ones.
-const ENCODING: u8 = 3;
+const ENCODING: u8 = 4;
 
 /// The version of a resource. A private key takes no part: its certificate is bound to it.
 pub fn version_of(resource: &Resource) -> Version {

@@ -14,12 +14,15 @@ use serde_json::{Value, json};
 
 use crate::lab::{
     acl,
-    live::{DASHBOARD, restore},
+    live::{DASHBOARD, restore, restore_at},
     rig::{Rig, eventually},
 };
 
 /// Where the dashboard's sidecar listens for `api`.
 pub(crate) const UPSTREAM_PORT: u16 = 5003;
+
+/// Of each instance's Envoy.
+pub(crate) const WORKERS: usize = 2;
 
 /// Id, node, ports of service, sidecar and Envoy's admin interface, and version.
 const INSTANCES: [(&str, &str, [u16; 3], &str); 3] = [
@@ -121,17 +124,18 @@ impl Api {
     }
 }
 
-/// Registers the sidecar of an instance in the primary changed, and gives it as it was.
+/// Registers the sidecar of an instance changed, and gives it as it was.
 pub(crate) async fn change_sidecar(
     rig: &Rig,
     id: &str,
     change: impl FnOnce(&mut Value),
 ) -> anyhow::Result<Value> {
+    let (_, node, ..) = INSTANCES.into_iter().find(|(known, ..)| *known == id).context("instance")?;
     let sidecar = format!("{id}-sidecar-proxy");
-    let plain = rig.consul("primary-services")?.agent_service(&sidecar).await?.context(sidecar)?;
+    let plain = rig.consul(node)?.agent_service(&sidecar).await?.context(sidecar)?;
     let mut changed = plain.clone();
     change(&mut changed);
-    restore(rig, changed).await?;
+    restore_at(rig, node, changed).await?;
     Ok(plain)
 }
 
@@ -172,7 +176,10 @@ async fn start(
         "dashboard" | "counting" => id.to_owned(),
         other => other.replace(":19000", &format!(":{admin}")),
     });
-    rig.lab.start_process(node, &process(format!("envoy-{id}"), Stage::Envoy, args.collect()))?;
+    let mut args: Vec<String> = args.collect();
+    let concurrency = args.iter().position(|arg| arg == "--concurrency").context("Envoy's concurrency")?;
+    *args.get_mut(concurrency + 1).context("its value")? = WORKERS.to_string();
+    rig.lab.start_process(node, &process(format!("envoy-{id}"), Stage::Envoy, args))?;
     Ok(())
 }
 

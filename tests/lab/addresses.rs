@@ -17,8 +17,8 @@ use tokio::{
 use crate::{
     lab::{
         actors::{Api, UPSTREAM_PORT, change_sidecar},
-        features::{config, leads_to, settled, told},
-        live::restore,
+        features::{config, leads_from, leads_to, settled, told},
+        live::{register_gateway, restore, restore_at},
         load::Load,
         rig::{Rig, eventually},
         settings::ask,
@@ -36,6 +36,7 @@ pub(super) async fn all(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     instance_at(rig, api, "::1", Ipv6Addr::LOCALHOST.into(), &["api-1", "api-2"])
         .await
         .context("an instance on IPv6")?;
+    host_names_behind_gateways(rig, api).await.context("host names behind gateways")?;
     upstreams_elsewhere(rig, api).await.context("upstreams bound elsewhere")?;
     external_name(rig, api).await.context("an external server name")
 }
@@ -54,13 +55,7 @@ async fn instance_at(
     answer: &[&str],
 ) -> anyhow::Result<()> {
     let free = free(bound)?;
-    let moved = |sidecar: &mut Value| {
-        sidecar["Address"] = json!(registered);
-        sidecar["Port"] = json!(free.at.port());
-        // A host name is nowhere to listen.
-        sidecar["Proxy"]["Config"] = json!({ "bind_address": bound, "bind_port": free.at.port() });
-    };
-    let plain = change_sidecar(rig, "api-1", moved).await?;
+    let plain = change_sidecar(rig, "api-1", |sidecar| move_to(sidecar, registered, free.at)).await?;
     eventually("the other address answers", async || {
         Load::start(&api.url).answered_by(answer).await?;
         Ok(Some(()))
@@ -70,6 +65,42 @@ async fn instance_at(
     let load = settled(api, answer).await?;
     told(&format!("an instance registered at {registered}"), load)?;
     restore(rig, plain).await?;
+    settled(api, &["api-1", "api-2"]).await.map(drop)
+}
+
+/// Registers a sidecar under an address, and has it listen where that leads to: a host name is nowhere to listen.
+fn move_to(sidecar: &mut Value, registered: &str, bound: SocketAddr) {
+    sidecar["Address"] = json!(registered);
+    sidecar["Port"] = json!(bound.port());
+    sidecar["Proxy"]["Config"] = json!({ "bind_address": bound.ip(), "bind_port": bound.port() });
+}
+
+/// The other datacenter's gateway finds an instance by its host name, and is itself found by one.
+async fn host_names_behind_gateways(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    let taken = [free(Ipv4Addr::LOCALHOST.into())?, free(Ipv4Addr::LOCALHOST.into())?];
+    let [instance, gateway] = [taken[0].at, taken[1].at];
+    let plain = change_sidecar(rig, "api-3", |sidecar| move_to(sidecar, "localhost", instance)).await?;
+    let old =
+        SocketAddr::from((rig.lab.node("secondary-gateway")?.wan_address.context("WAN address")?, 8443));
+    let (from, to) = (old.to_string(), format!("localhost:{}", gateway.port()));
+    let change = |arg: &str| match arg.strip_prefix("wan=") {
+        Some(bind) => format!("wan={}", bind.replace(&from, &gateway.to_string())),
+        None => arg.replace(&from, &to),
+    };
+    register_gateway(rig, change).await?;
+    api.reach(rig, json!({ "Datacenter": "secondary" })).await?;
+    let asking = Load::start(&api.url);
+    leads_from(rig, "primary-gateway", "secondary.internal", &gateway.to_string()).await?;
+    leads_from(rig, "secondary-gateway", "api.default.secondary", &instance.to_string()).await?;
+    drop(asking);
+    let load = settled(api, &["api-3"]).await?;
+    told("an instance and a gateway at localhost in the other datacenter", load)?;
+    register_gateway(rig, str::to_owned).await?;
+    restore_at(rig, "secondary-services", plain).await?;
+    let load = Load::start(&api.url);
+    leads_from(rig, "primary-gateway", "secondary.internal", &from).await?;
+    load.answered_by(&["api-3"]).await?;
+    api.reach(rig, json!({})).await?;
     settled(api, &["api-1", "api-2"]).await.map(drop)
 }
 

@@ -55,8 +55,13 @@ async fn ways_to_the_other_datacenter(rig: &Rig, api: &Api) -> anyhow::Result<()
 
 /// Waits until connections of a cluster of the dashboard's Envoy went to an address.
 pub(super) async fn leads_to(rig: &Rig, cluster: &str, address: &str) -> anyhow::Result<()> {
+    leads_from(rig, NODE, cluster, address).await
+}
+
+/// The same of another node's Envoy.
+pub(super) async fn leads_from(rig: &Rig, node: &str, cluster: &str, address: &str) -> anyhow::Result<()> {
     eventually(&format!("{cluster} leads to {address}"), async || {
-        let text = rig.envoy(NODE)?.get("/clusters").await?;
+        let text = rig.envoy(node)?.get("/clusters").await?;
         let text = String::from_utf8_lossy(&text).into_owned();
         let is_wanted =
             |line: &str| line.contains(cluster) && line.contains(&format!("::{address}::cx_total::"));

@@ -1,22 +1,30 @@
-//! Escape hatches: listeners and clusters as a user wrote them, in Envoy's own JSON, take the traffic in the place of
-//! ours. What the mesh demands of them they are given nevertheless.
+//! Escape hatches: listeners, clusters and tracing as a user wrote them, in Envoy's own JSON, take the place of ours. What
+//! the mesh demands of them they are given nevertheless.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use anyhow::{Context, ensure};
-use causeway::lab::demo::counting::Count;
+use axum::{Router, http::Uri};
+use causeway::{lab::demo::counting::Count, lifecycle};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::lab::{
     actors::{Api, change_sidecar},
     features::{settled, told},
     live::restore,
     load::Load,
-    rig::Rig,
+    rig::{Rig, eventually},
     settings::ask,
 };
 
 const NODE: &str = "primary-services";
+/// Where spans are told.
+const COLLECTOR: &str = "/api/v2/spans";
+
 const TYPE: &str = "type.googleapis.com/envoy.extensions.filters";
 
 pub(super) async fn all(rig: &Rig, api: &Api) -> anyhow::Result<()> {
@@ -24,7 +32,8 @@ pub(super) async fn all(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     upstream_listener(rig, api).await.context("an upstream's listener")?;
     upstream_cluster(rig, api, at(21_102)?).await.context("an upstream's cluster")?;
     local_cluster(rig, api, at(9102)?).await.context("the local application's cluster")?;
-    public_listener(rig, api, at(21_101)?).await.context("the public listener")
+    public_listener(rig, api, at(21_101)?).await.context("the public listener")?;
+    tracing(rig, api).await.context("tracing")
 }
 
 /// Answers by itself.
@@ -79,6 +88,50 @@ async fn public_listener(rig: &Rig, api: &Api, at: SocketAddr) -> anyhow::Result
     restore(rig, plain).await?;
     load.answered_by(&["api-1", "api-2"]).await?;
     told("a public listener by a user answers the mesh alone", load)
+}
+
+/// The sidecar tells of each request where the user says: to the application, which stands for a collector.
+async fn tracing(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    let listener = TcpListener::bind((rig.lab.node(NODE)?.address, 0)).await?;
+    let port = listener.local_addr()?.port();
+    let spans = Arc::new(Mutex::new(Vec::new()));
+    let told = spans.clone();
+    let collector = Router::new().fallback(async move |uri: Uri, body: String| {
+        if uri.path() == COLLECTOR {
+            told.lock().unwrap().push(body);
+        }
+    });
+    let _collector = lifecycle::spawn("test.collector", async move {
+        let _ = axum::serve(listener, collector).await;
+    });
+    let plain = change_sidecar(rig, "api-1", |sidecar| {
+        let tracing = json!({ "protocol": "http", "envoy_listener_tracing_json": zipkin().to_string() });
+        sidecar["Proxy"]["Config"] = tracing;
+        sidecar["Proxy"]["LocalServicePort"] = json!(port);
+    })
+    .await?;
+    eventually("a span of a request", async || {
+        ask(api.address()?).await?;
+        let spans = spans.lock().unwrap();
+        Ok(spans.iter().any(|span| span.contains("\"http.method\":\"GET\"")).then_some(()))
+    })
+    .await?;
+    println!("  a sidecar's tracing by a user: {} reports of spans", spans.lock().unwrap().len());
+    restore(rig, plain).await?;
+    settled(api, &["api-1", "api-2"]).await.map(drop)
+}
+
+/// Tells the application of every request.
+fn zipkin() -> Value {
+    let config = json!({
+        "@type": "type.googleapis.com/envoy.config.trace.v3.ZipkinConfig",
+        "collector_cluster": "local_app", "collector_endpoint": COLLECTOR, "collector_endpoint_version": "HTTP_JSON",
+    });
+    json!({
+        "@type": format!("{TYPE}.network.http_connection_manager.v3.HttpConnectionManager.Tracing"),
+        "provider": { "name": "envoy.tracers.zipkin", "typed_config": config },
+        "random_sampling": { "value": 100.0 },
+    })
 }
 
 /// A cluster of one address.

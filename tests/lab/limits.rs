@@ -1,4 +1,5 @@
-//! Limits of connections, of requests and of their time, seen by what becomes of those beyond them.
+//! Limits of connections, of requests and of their time, seen by what becomes of those beyond them; and the balance of
+//! connections.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -14,7 +15,7 @@ use tokio::{
 };
 
 use crate::lab::{
-    actors::{Api, change_sidecar},
+    actors::{Api, WORKERS, change_sidecar},
     change::clusters,
     features::settled,
     live::restore,
@@ -31,6 +32,9 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: api\r\n\r\n";
 /// So many requests in a row tell that none gets through.
 const SOME: usize = 10;
 
+/// Connections at each worker, added one by one: by chance they are as many at each about once in 2^20.
+const STEPS: u64 = 20;
+
 /// The times that are set, far below Envoy's and Consul's own.
 const LIMIT: Duration = Duration::from_millis(300);
 
@@ -39,6 +43,7 @@ pub(super) async fn all(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     // Of one instance: Envoy has a connection for each, whatever the limit.
     api.turn(rig, "api-2", "fail").await?;
     limit_of_inbound_connections(rig, api).await.context("a limit of inbound connections")?;
+    balance_of_inbound_connections(rig, api).await.context("the balance of inbound connections")?;
     limits_of_requests(rig, api).await.context("limits of requests")?;
     api.turn(rig, "api-2", "pass").await?;
     settled(api, &["api-1", "api-2"]).await.map(drop)?;
@@ -67,6 +72,37 @@ async fn limit_of_inbound_connections(rig: &Rig, api: &Api) -> anyhow::Result<()
         async || anyhow::Ok(api.envoy(rig, "api-1")?.stats(REFUSED).await?.into_values().sum::<u64>());
     let refused = one_connection(api, refused).await?;
     println!("  a limit of one inbound connection: {refused} others refused while it was there");
+    restore(rig, plain).await
+}
+
+/// The instance's Envoy gives each of its workers as many as the others, however the kernel wakes them.
+async fn balance_of_inbound_connections(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    let balanced = json!({ "balance_inbound_connections": "exact_balance" });
+    let plain = change_sidecar(rig, "api-1", |sidecar| sidecar["Proxy"]["Config"] = balanced).await?;
+    let are_even = async |each: u64| {
+        let of_workers = r"^listener\.public_listener\.worker_\d+\.downstream_cx_active$";
+        let workers = api.envoy(rig, "api-1")?.stats(of_workers).await?;
+        ensure!(workers.len() == WORKERS, "{workers:?}");
+        Ok(workers.values().all(|has| *has == each).then_some(()))
+    };
+    eventually("as many connections at each worker, at each step", async || {
+        let mut all = Vec::new();
+        for each in 1..=STEPS {
+            for _ in 0..WORKERS {
+                let mut stream = TcpStream::connect(api.address()?).await?;
+                stream.write_all(REQUEST).await?;
+                ensure!(stream.read(&mut [0; 1024]).await? > 0, "a connection is refused");
+                all.push(stream);
+            }
+            let even = eventually("as many at each", async || are_even(each).await);
+            if tokio::time::timeout(A_WHILE, even).await.is_err() {
+                return Ok(None);
+            }
+        }
+        Ok(Some(()))
+    })
+    .await?;
+    println!("  balanced inbound connections: as many at each of {WORKERS} workers, {STEPS} times");
     restore(rig, plain).await
 }
 

@@ -257,11 +257,16 @@ pub(crate) async fn change_upstreams(rig: &Rig, change: impl FnOnce(&mut Vec<Val
 
 /// Registers a sidecar as `/v1/agent/service/:id` told it.
 pub(crate) async fn restore(rig: &Rig, service: Value) -> anyhow::Result<()> {
+    restore_at(rig, "primary-services", service).await
+}
+
+/// The same of another node.
+pub(crate) async fn restore_at(rig: &Rig, node: &str, service: Value) -> anyhow::Result<()> {
     let definition = json!({
         "Kind": service["Kind"], "ID": service["ID"], "Name": service["Service"], "Address": service["Address"],
         "Port": service["Port"], "Meta": service["Meta"], "Proxy": service["Proxy"], "Weights": service["Weights"],
     });
-    rig.put("primary-services", "/v1/agent/service/register", Some(definition)).await
+    rig.put(node, "/v1/agent/service/register", Some(definition)).await
 }
 
 /// Registers the gateway with another WAN address, as an operator would; its Envoy is left alone.
@@ -270,9 +275,13 @@ pub(crate) async fn move_gateway(
     old: std::net::Ipv4Addr,
     to: std::net::Ipv4Addr,
 ) -> anyhow::Result<()> {
+    register_gateway(rig, |arg| arg.replace(&old.to_string(), &to.to_string())).await
+}
+
+/// Registers it with other arguments than the lab's.
+pub(crate) async fn register_gateway(rig: &Rig, change: impl Fn(&str) -> String) -> anyhow::Result<()> {
     let plan = rig.lab.node("secondary-gateway")?.process("envoy").context("the gateway's Envoy")?;
-    let own = plan.args.iter().take_while(|arg| *arg != "--");
-    let args = own.map(|arg| arg.replace(&old.to_string(), &to.to_string()));
+    let args = plan.args.iter().take_while(|arg| *arg != "--").map(|arg| change(arg));
     let command = tokio::process::Command::new(&plan.program)
         .args(args)
         .arg("--bootstrap")
