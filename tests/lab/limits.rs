@@ -250,16 +250,17 @@ impl Mute {
 async fn listening(ip: IpAddr, way: Way) -> anyhow::Result<(TcpListener, Vec<TcpStream>)> {
     let socket = TcpSocket::new_v4()?;
     socket.bind(SocketAddr::new(ip, 0))?;
-    let listener = socket.listen(match way {
-        Way::Open => 1024,
-        Way::Full => 0,
-    })?;
-    let (at, mut queue) = (listener.local_addr()?, Vec::new());
-    while matches!(way, Way::Full) {
-        match tokio::time::timeout(LIMIT, TcpStream::connect(at)).await {
-            Ok(taken) => queue.push(taken?),
-            Err(_) => break,
+    let mut queue = Vec::new();
+    let listener = match way {
+        Way::Open => socket.listen(1024)?,
+        Way::Full => {
+            let listener = socket.listen(0)?;
+            let at = listener.local_addr()?;
+            while let Ok(taken) = tokio::time::timeout(LIMIT, TcpStream::connect(at)).await {
+                queue.push(taken?);
+            }
+            listener
         }
-    }
+    };
     Ok((listener, queue))
 }
