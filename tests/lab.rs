@@ -17,6 +17,7 @@ mod kept;
 mod limits;
 pub(crate) mod live;
 mod load;
+mod native;
 mod protocols;
 mod recovery;
 pub(crate) mod rig;

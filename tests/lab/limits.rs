@@ -17,7 +17,7 @@ use tokio::{
 use crate::lab::{
     actors::{Api, WORKERS, change_sidecar},
     change::clusters,
-    features::settled,
+    features::{config, settled},
     live::restore,
     rig::{Rig, eventually},
     settings::{DEADLINE, ask, sum},
@@ -44,6 +44,7 @@ pub(super) async fn all(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     api.turn(rig, "api-2", "fail").await?;
     limit_of_inbound_connections(rig, api).await.context("a limit of inbound connections")?;
     balance_of_inbound_connections(rig, api).await.context("the balance of inbound connections")?;
+    time_of_a_connection(rig, api).await.context("a connect timeout")?;
     limits_of_requests(rig, api).await.context("limits of requests")?;
     api.turn(rig, "api-2", "pass").await?;
     settled(api, &["api-1", "api-2"]).await.map(drop)?;
@@ -178,27 +179,58 @@ async fn held(rig: &Rig, api: &Api, pending: u64) -> anyhow::Result<Vec<TcpStrea
     .await
 }
 
-/// The sidecar gives up on an application that does not answer, or does not even take a connection.
-async fn time_of_a_request(rig: &Rig, api: &Api, setting: &str, status: u16, way: Way) -> anyhow::Result<()> {
+/// The caller gives up on an instance that takes no connection: by its own setting, and by the service's resolver.
+async fn time_of_a_connection(rig: &Rig, api: &Api) -> anyhow::Result<()> {
+    let (full, _queue) = listening(rig.lab.node("primary-services")?.address.into(), Way::Full).await?;
+    let port = full.local_addr()?.port();
+    let plain = change_sidecar(rig, "api-1", |sidecar| {
+        sidecar["Port"] = json!(port);
+        sidecar["Proxy"]["Config"] = json!({ "bind_port": 21_101 });
+    })
+    .await?;
     let at = api.address()?;
-    let mute = Mute::start(rig, json!({ "protocol": "http", setting: LIMIT.as_millis() }), way).await?;
-    let timed = async || {
-        let began = lifecycle::now();
-        let answer = tokio::time::timeout(A_WHILE, ask(at)).await??;
-        anyhow::Ok((answer.starts_with(&format!("HTTP/1.1 {status} ")), began.elapsed()))
-    };
+    let is_given_up = async || Ok(tokio::time::timeout(A_WHILE, ask(at)).await?.is_err());
+    api.reach(rig, json!({ "Config": { "connect_timeout_ms": LIMIT.as_millis() } })).await?;
+    let last = in_its_time(is_given_up).await?;
+    println!("  connect_timeout_ms of {LIMIT:?}: given up after {last:?}");
+    api.reach(rig, json!({})).await?;
+    eventually("none any more", async || Ok(is_given_up().await.is_err().then_some(()))).await?;
+    let timeout = format!("{LIMIT:?}");
+    config(rig, json!({ "Kind": "service-resolver", "Name": "api", "ConnectTimeout": timeout })).await?;
+    let last = in_its_time(is_given_up).await?;
+    println!("  a resolver's ConnectTimeout of {LIMIT:?}: given up after {last:?}");
+    rig.delete("primary-server", "/v1/config/service-resolver/api").await?;
+    restore(rig, plain).await?;
+    settled(api, &["api-1"]).await.map(drop)
+}
+
+/// Waits until several times in a row something is given up, not before its time. What takes a while is not.
+async fn in_its_time(is_given_up: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<[Duration; 4]> {
     let mut last = [Duration::ZERO; 4];
-    eventually("every request is given up in its time", async || {
+    eventually("it is given up in its time", async || {
         for took in &mut last {
-            let (is_given_up, elapsed) = timed().await?;
-            if !is_given_up || elapsed < LIMIT {
+            let began = lifecycle::now();
+            let is_given_up = is_given_up().await.unwrap_or_default();
+            *took = began.elapsed();
+            if !is_given_up || *took < LIMIT {
                 return Ok(None);
             }
-            *took = elapsed;
         }
         Ok(Some(()))
     })
     .await?;
+    Ok(last)
+}
+
+/// The sidecar gives up on an application that does not answer, or does not even take a connection.
+async fn time_of_a_request(rig: &Rig, api: &Api, setting: &str, status: u16, way: Way) -> anyhow::Result<()> {
+    let at = api.address()?;
+    let mute = Mute::start(rig, json!({ "protocol": "http", setting: LIMIT.as_millis() }), way).await?;
+    let is_given_up = async || {
+        let answer = tokio::time::timeout(A_WHILE, ask(at)).await??;
+        Ok(answer.starts_with(&format!("HTTP/1.1 {status} ")))
+    };
+    let last = in_its_time(is_given_up).await?;
     println!("  {setting} of {LIMIT:?}: {status} after {last:?}");
     mute.stop(rig, api, &["api-1", "api-2"]).await
 }

@@ -16,7 +16,7 @@ use crate::lab::{
     features::{settled, told},
     hatches, health,
     kept::Kept,
-    limits,
+    limits, native,
     rig::{Rig, eventually},
 };
 
@@ -40,6 +40,7 @@ pub(super) async fn traffic_shows_each(rig: &mut Rig) -> anyhow::Result<()> {
 async fn all(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     health::all(rig, api).await?;
     addresses::all(rig, api).await?;
+    native::an_instance_without_a_sidecar_answers(rig, api).await.context("a Connect-native instance")?;
     protocol_of_an_upstream(rig, api).await.context("an upstream's own protocol")?;
     limits::all(rig, api).await?;
     hatches::all(rig, api).await.context("escape hatches")
