@@ -10,20 +10,22 @@
     reason = "a measurement that cannot be made ends with a panic"
 )]
 
-#[path = "fanout/answer.rs"]
+#[path = "kit/answer.rs"]
 mod answer;
 #[path = "kit/catalog.rs"]
 mod catalog;
-#[path = "fanout/clients.rs"]
+#[path = "kit/clients.rs"]
 mod clients;
 #[path = "kit/figures.rs"]
 mod figures;
 #[path = "fanout/floor.rs"]
 mod floor;
-#[path = "fanout/http2.rs"]
+#[path = "kit/http2.rs"]
 mod http2;
 #[path = "fanout/load.rs"]
 mod load;
+#[path = "kit/ports.rs"]
+mod ports;
 #[path = "fanout/server.rs"]
 mod server;
 #[path = "kit/visitors.rs"]

@@ -2,9 +2,10 @@
 //!
 //! From the return of a Consul write that changes an instance's health to Envoy's ACK at the agent, beside the
 //! wake-up of a raw blocking query on the same health, which is the floor for whoever reads Consul over HTTP (Consul's
-//! own xDS is no peer: of version 2, it cannot speak to this Envoy). Then what the agent takes at rest, and what clients
-//! leave behind that it refuses or that vanish, which takes a quarter of an hour (`visits` for that alone). Prints all beside the
-//! figures to reach, and keeps every single time in a file. It judges nothing.
+//! own xDS is no peer: of version 2, it cannot speak to this Envoy), and what the agent takes at rest (`latency`). Changes
+//! without end to a thousand streams, and thousands of clients at once (`load`). What clients leave behind that are refused or
+//! vanish, which takes a quarter of an hour (`visits`). All of it, or what is named. Prints all beside the figures to reach, and
+//! keeps every single time in a file. It judges nothing.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -13,16 +14,27 @@
 
 #[path = "kit/acks.rs"]
 mod acks;
-#[path = "fanout/http2.rs"]
+#[path = "kit/answer.rs"]
+mod answer;
+#[path = "kit/clients.rs"]
+mod clients;
+#[path = "kit/figures.rs"]
+mod figures;
+#[path = "kit/http2.rs"]
 mod http2;
+#[path = "live/load.rs"]
+mod load;
 #[path = "../tests/rig/parts.rs"]
 mod parts;
+#[path = "kit/ports.rs"]
+mod ports;
 #[path = "kit/visitors.rs"]
 mod visitors;
 
-use std::{fmt::Write as _, fs, net::Ipv4Addr, path::Path, process::Stdio, time::Duration};
+use std::{env, fmt::Write as _, fs, net::Ipv4Addr, path::Path, process::Stdio, time::Duration};
 
 use causeway::{config::consul::ConsulSettings, consul::client::Client, lifecycle};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use crate::{
@@ -46,19 +58,39 @@ const CROWDS: usize = 3;
 const FORGOTTEN: Duration = Duration::from_secs(220);
 const REFUSED: &str = "causeway_xds_streams_refused_total";
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results/live.txt");
+const RESULTS_OF_LOAD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results/load.txt");
 const RESULTS_OF_VISITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/results/visits.txt");
 
 fn main() {
     // The raw query gets a thread of its own: on one thread it and the write would be read in one go.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let world = World::start();
-    if !std::env::args().any(|word| word == "visits") {
-        latency(&runtime, &world);
+    let words: Vec<String> = env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    if words.first().is_some_and(|word| word == "clients") {
+        return clients::run(serde_json::from_str(&words[1]).unwrap());
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let is_wanted = |part: &str| words.is_empty() || words.iter().any(|word| word == part);
+    if is_wanted("latency") {
+        latency(&runtime, &World::start(LOG));
+    }
+    if is_wanted("load") {
+        load(&runtime);
+    }
+    if is_wanted("visits") {
+        let mut report = machine();
+        write_visits(&mut report, &runtime.block_on(World::start(LOG).visits()));
+        print!("{report}");
+        fs::write(RESULTS_OF_VISITS, report).unwrap();
+    }
+}
+
+/// Each stream is a descriptor in the agent and in the clients' process, which both have this one's limit.
+fn load(runtime: &tokio::runtime::Runtime) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     let mut report = machine();
-    write_visits(&mut report, &runtime.block_on(world.visits()));
+    load::measure(runtime, &World::start(""), &mut report);
     print!("{report}");
-    fs::write(RESULTS_OF_VISITS, report).unwrap();
+    fs::write(RESULTS_OF_LOAD, report).unwrap();
 }
 
 fn latency(runtime: &tokio::runtime::Runtime, world: &World) {
@@ -99,7 +131,8 @@ struct Run {
 }
 
 impl World {
-    fn start() -> Self {
+    /// With more settings of the agent.
+    fn start(settings: &str) -> Self {
         let consul = Consul::start(HOST, json!({}));
         let [public, upstream, admin] = free_ports(HOST);
         consul.register(&json!({"Name": "web", "ID": "web", "Port": 8080, "Connect": {"SidecarService": {
@@ -110,10 +143,8 @@ impl World {
             &json!({"Node": "other", "Address": "127.58.1.2", "Service":
             {"ID": "api-1", "Service": "api", "Port": 8080}}),
         );
-        consul.put("/v1/catalog/register", &json!({"Node": "other", "Address": "127.58.1.2", "Service":
-            {"Kind": "connect-proxy", "ID": "api-1-sidecar-proxy", "Service": "api-sidecar-proxy", "Port": 21000,
-            "Proxy": {"DestinationServiceName": "api", "DestinationServiceID": "api-1"}}, "Check": check("passing")}));
-        let agent = Agent::with(Home::new(HOST), &consul.address(), LOG, &[]);
+        consul.put("/v1/catalog/register", &api(21_000));
+        let agent = Agent::with(Home::new(HOST), &consul.address(), settings, &[]);
         agent.until_ready();
         let socket = format!("unix:{}", agent.home.socket().display());
         let mut envoy = causeway();
@@ -264,6 +295,15 @@ fn kib(pid: u32, field: &str) -> u64 {
     let memory = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = memory.lines().find_map(|line| line.strip_prefix(field)).unwrap();
     line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse().unwrap()
+}
+
+/// The upstream's one sidecar.
+fn api(port: u32) -> Value {
+    let service = json!({
+        "Kind": "connect-proxy", "ID": "api-1-sidecar-proxy", "Service": "api-sidecar-proxy", "Port": port,
+        "Proxy": {"DestinationServiceName": "api", "DestinationServiceID": "api-1"},
+    });
+    json!({"Node": "other", "Address": "127.58.1.2", "Service": service, "Check": check("passing")})
 }
 
 fn check(status: &str) -> Value {

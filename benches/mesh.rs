@@ -11,6 +11,8 @@
 mod catalog;
 #[path = "kit/figures.rs"]
 mod figures;
+#[path = "kit/ports.rs"]
+mod ports;
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, sync::Arc};
 

@@ -113,7 +113,11 @@ async fn run(command: Command, line: clap::Command) -> anyhow::Result<ExitCode> 
         log.without_time().with_target(false).init();
     }
     match command {
-        Command::Agent(args) => Box::pin(agent::run(args)).await,
+        Command::Agent(args) => {
+            // The description of all commands takes more than a quarter of what the agent itself needs.
+            drop(line);
+            Box::pin(agent::run(args)).await
+        }
         Command::CheckConfig(args) => check_config::run(args).await,
         Command::Envoy(args) => Box::pin(envoy::run(*args, &config::process_env)).await,
         Command::Proxy(args) => proxy::run(args, &config::process_env).await,

@@ -11,9 +11,9 @@ use tokio::runtime::Handle;
 
 use crate::{
     Found,
-    clients::{Moments, Said, clock_us},
+    clients::{Clients, Moments, Nodes, Said, clock_us},
     figures::{cpu_us, rss_kib},
-    server::{Clients, Served, Sidecar},
+    server::{Served, Sidecar},
     visitors::come_and_go,
 };
 
@@ -166,7 +166,7 @@ impl Traces {
 pub(crate) fn herd(socket: &Path, sidecar: &mut Sidecar, streams: usize) -> Found {
     let served = Served::within(Limits::default(), socket, sidecar);
     let mut orders = served.orders(socket, 1, false);
-    "first".clone_into(&mut orders.node);
+    orders.nodes = Nodes::Each("first".to_owned());
     let mut first = Clients::start(&orders);
     first.ready();
     served.settle();

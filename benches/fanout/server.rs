@@ -2,10 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    env,
-    io::{BufRead as _, BufReader, Write as _},
     path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -27,7 +24,7 @@ use tokio::sync::watch;
 use crate::{
     Found, Task as Asked,
     catalog::Sketch,
-    clients::{Moments, Orders, Ready, Said, clock_us},
+    clients::{Clients, Nodes, Orders, Ready, clock_us},
     figures::{cpu_us, rss_kib},
     floor::Floor,
     load,
@@ -69,7 +66,7 @@ pub(crate) fn run(asked: Asked) -> Found {
                 names,
                 resources: 1,
                 reconnect: false,
-                node: "proxy".to_owned(),
+                nodes: Nodes::Each("proxy".to_owned()),
                 watched: None,
             };
             let clients = Clients::start(&orders);
@@ -224,14 +221,15 @@ impl Served {
             (Kind::Listener, vec![]),
         ];
         let names = kinds.into_iter().map(|(kind, names)| (kind.short().to_owned(), names)).collect();
-        let resources = snapshot.iter().count();
+        // Routes are asked for where a listener names them, and these are over TCP.
+        let resources = snapshot.iter().filter(|entry| entry.key.kind != Kind::Route).count();
         Orders {
             socket: socket.to_owned(),
             clients,
             names,
             resources,
             reconnect,
-            node: "proxy".to_owned(),
+            nodes: Nodes::Each("proxy".to_owned()),
             watched: None,
         }
     }
@@ -297,68 +295,5 @@ impl Drop for Hold {
         if offers.get(&self.proxy).is_some_and(|offers| offers.receiver_count() == 0) {
             offers.remove(&self.proxy);
         }
-    }
-}
-
-/// The process of the clients.
-pub(crate) struct Clients {
-    child: Child,
-    stdin: ChildStdin,
-    said: BufReader<ChildStdout>,
-}
-
-impl Clients {
-    pub(crate) fn start(orders: &Orders) -> Self {
-        let mut command = Command::new(env::current_exe().unwrap());
-        command.arg("clients").arg(serde_json::to_string(orders).unwrap());
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (stdin, said) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-        Self { child, stdin, said }
-    }
-
-    /// Waits until all have everything.
-    pub(crate) fn ready(&mut self) -> Ready {
-        loop {
-            if let Said::Ready(ready) = self.next() {
-                return ready;
-            }
-        }
-    }
-
-    pub(crate) fn count(&mut self) {
-        writeln!(self.stdin).unwrap();
-        while self.next() != Said::Counting {}
-    }
-
-    /// When the last of all had one more response.
-    pub(crate) fn all(&mut self) -> u64 {
-        match self.next() {
-            Said::All { at_us } => at_us,
-            other => panic!("{other:?} while a change is under way"),
-        }
-    }
-
-    /// How stale they were, once they have all of these changes.
-    pub(crate) fn stale(&mut self, moments: Moments) -> Said {
-        writeln!(self.stdin, "{}", serde_json::to_string(&moments).unwrap()).unwrap();
-        loop {
-            if let said @ Said::Stale { .. } = self.next() {
-                return said;
-            }
-        }
-    }
-
-    fn next(&mut self) -> Said {
-        let mut line = String::new();
-        assert!(self.said.read_line(&mut line).unwrap() > 0, "the clients ended");
-        serde_json::from_str(&line).unwrap()
-    }
-}
-
-impl Drop for Clients {
-    fn drop(&mut self) {
-        // It may have ended by itself, with a panic that it has shown.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -18,13 +18,10 @@ use causeway::{
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
+use crate::ports::port_of;
+
 /// Endpoints of each service.
 const ENDPOINTS: usize = 10;
-
-/// The port that the first endpoint has after the first change; each change takes the next.
-pub(crate) const PORT_OF_FIRST_CHANGE: u32 = 20_001;
-/// So many changes have ports of their own.
-pub(crate) const PORTS: u32 = 20_000;
 
 /// A proxy and what it reaches.
 #[derive(Clone)]
@@ -80,7 +77,7 @@ impl Sketch {
         let is_it =
             |topic: &Topic| matches!(topic, Topic::Connect { service, .. } if service.as_str() == name);
         let topic = topics.into_iter().find(is_it).expect("every service is asked for");
-        let port = PORT_OF_FIRST_CHANGE + u32::try_from(round).unwrap() % PORTS;
+        let port = port_of(round);
         hear(catalog, &topic, &instances(&name, service, port));
     }
 

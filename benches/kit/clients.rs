@@ -1,10 +1,13 @@
 //! The clients: one connection each, as Envoys have, and one thread for all of them. They share the machine with what is
 //! measured and take as little of it as can be: a read, a look at the type and the nonce, and a write of the answer.
+#![allow(dead_code, reason = "each measurement uses a part of it")]
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{self, BufRead as _},
+    env,
+    io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -48,10 +51,28 @@ pub(crate) struct Orders {
     pub(crate) resources: usize,
     /// Before all others one client learns the versions; the others say that they have them.
     pub(crate) reconnect: bool,
-    /// What their nodes' names begin with.
-    pub(crate) node: String,
+    /// Who they say they are.
+    pub(crate) nodes: Nodes,
     /// Endpoints whose first port tells which change they are of: then staleness is noted.
     pub(crate) watched: Option<String>,
+}
+
+/// Their nodes' ids.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Nodes {
+    /// Each has its own, which begins with this.
+    Each(String),
+    /// All have this one.
+    One(String),
+}
+
+impl Nodes {
+    fn of(&self, number: usize) -> String {
+        match self {
+            Self::Each(begin) => format!("{begin}-{number}"),
+            Self::One(id) => id.clone(),
+        }
+    }
 }
 
 /// What they say, a line each.
@@ -204,7 +225,7 @@ struct Client {
 impl Client {
     async fn run(self, number: usize) {
         let turn = self.turns.acquire().await.unwrap();
-        let mut stream = Stream::open(&self.orders.socket, &format!("{}-{number}", self.orders.node)).await;
+        let mut stream = Stream::open(&self.orders.socket, &self.orders.nodes.of(number)).await;
         drop(turn);
         for (kind, names) in known(&self.orders) {
             let versions = self.versions.get(kind.type_url()).cloned().unwrap_or_default();
@@ -295,5 +316,68 @@ impl Stream {
             ..DeltaDiscoveryRequest::default()
         };
         self.call.send(&request).await;
+    }
+}
+
+/// The process of the clients, as those see it who started it.
+pub(crate) struct Clients {
+    child: Child,
+    stdin: ChildStdin,
+    said: BufReader<ChildStdout>,
+}
+
+impl Clients {
+    pub(crate) fn start(orders: &Orders) -> Self {
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.arg("clients").arg(serde_json::to_string(orders).unwrap());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (stdin, said) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        Self { child, stdin, said }
+    }
+
+    /// Waits until all have everything.
+    pub(crate) fn ready(&mut self) -> Ready {
+        loop {
+            if let Said::Ready(ready) = self.next() {
+                return ready;
+            }
+        }
+    }
+
+    pub(crate) fn count(&mut self) {
+        writeln!(self.stdin).unwrap();
+        while self.next() != Said::Counting {}
+    }
+
+    /// When the last of all had one more response.
+    pub(crate) fn all(&mut self) -> u64 {
+        match self.next() {
+            Said::All { at_us } => at_us,
+            other => panic!("{other:?} while a change is under way"),
+        }
+    }
+
+    /// How stale they were, once they have all of these changes.
+    pub(crate) fn stale(&mut self, moments: Moments) -> Said {
+        writeln!(self.stdin, "{}", serde_json::to_string(&moments).unwrap()).unwrap();
+        loop {
+            if let said @ Said::Stale { .. } = self.next() {
+                return said;
+            }
+        }
+    }
+
+    fn next(&mut self) -> Said {
+        let mut line = String::new();
+        assert!(self.said.read_line(&mut line).unwrap() > 0, "the clients ended");
+        serde_json::from_str(&line).unwrap()
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        // It may have ended by itself, with a panic that it has shown.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -14,7 +14,7 @@ use prost::{
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
 
-use crate::catalog::{PORT_OF_FIRST_CHANGE, PORTS};
+use crate::ports::{PORT_OF_FIRST_CHANGE, PORTS};
 
 // Fields of `DeltaDiscoveryResponse`.
 const RESOURCES: u32 = 2;
