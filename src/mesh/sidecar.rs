@@ -23,7 +23,7 @@ use crate::{
         catalog::Catalog,
         name::ServiceName,
         note::Note,
-        registration::{Destination, Registration, Unread, Upstream},
+        registration::{Destination, ExposedPaths, Registration, Unread, Upstream},
         settings::Settings,
     },
     xds::resource::{
@@ -173,7 +173,7 @@ fn upstream(
 
 fn add_exposed(sidecar: &Sidecar<'_>, catalog: &Catalog, taken: &mut BTreeSet<Address>, built: &mut Built) {
     let mut reader = Reader::new(catalog);
-    let paths = exposed::paths(sidecar, &mut reader);
+    let paths = sidecar.exposed_paths(&mut reader);
     add_list(Unit::ExposedPaths, reader, paths, built);
     for path in paths.into_iter().flatten() {
         let id = match path {
@@ -216,6 +216,15 @@ fn identity(reader: &mut Reader<'_>, service: &ServiceName) -> Option<Parts> {
         Secret { name: name::ROOTS.to_owned(), content: SecretContent::Roots { pem: roots.pem.concat() } },
     ];
     Some(Parts { resources: secrets.into_iter().map(Resource::Secret).collect(), ..Parts::default() })
+}
+
+impl<'a> Sidecar<'a> {
+    /// The exposed paths that count: the proxy's own, else those of its service's defaults, else those of all proxies.
+    fn exposed_paths(&self, reader: &mut Reader<'a>) -> Option<&'a ExposedPaths> {
+        let (global, own) = reader.defaults(&self.destination.service)?;
+        let sources = [&self.registration.exposed, &own.exposed, &global.exposed];
+        Some(sources.into_iter().find(|paths| !paths.is_empty()).unwrap_or(&self.registration.exposed))
+    }
 }
 
 impl Sidecar<'_> {

@@ -30,6 +30,8 @@ pub(super) struct Kept {
 struct Seen {
     connections: usize,
     answers: usize,
+    /// Those in which an Envoy says that it was there.
+    over_http: usize,
     failures: Vec<String>,
 }
 
@@ -60,10 +62,15 @@ impl Kept {
         .await
     }
 
+    /// So many answers came by way of an Envoy that spoke HTTP with its client.
+    pub(super) fn over_http(&self) -> usize {
+        self.seen.lock().unwrap().over_http
+    }
+
     /// Requires that no request failed, and that some connection outlived one of so many changes.
     pub(super) fn none_failed(self, what: &str, changes: usize) -> anyhow::Result<()> {
         let seen = self.seen.lock().unwrap();
-        let Seen { connections, answers, failures } = &*seen;
+        let Seen { connections, answers, failures, .. } = &*seen;
         let first: Vec<_> = failures.iter().take(3).collect();
         ensure!(failures.is_empty(), "{what}: {} of {answers} requests failed: {first:?}", failures.len());
         ensure!(*connections <= changes, "{what}: no connection was kept over a change: {connections}");
@@ -89,7 +96,10 @@ async fn converse(address: SocketAddr, seen: &Mutex<Seen>) -> anyhow::Result<()>
         };
         let body = answer.body_mut().collect().await?.to_bytes();
         ensure!(answer.status().is_success(), "{}: {}", answer.status(), String::from_utf8_lossy(&body));
-        seen.lock().unwrap().answers += 1;
+        let is_over_http = answer.headers().get(header::SERVER).is_some_and(|server| server == "envoy");
+        let mut seen = seen.lock().unwrap();
+        seen.answers += 1;
+        seen.over_http += usize::from(is_over_http);
     }
     Ok(())
 }

@@ -34,6 +34,9 @@ const NODE: &str = "primary-services";
 /// Calls of gRPC in a row.
 const CALLS: usize = 50;
 
+/// A connection that Envoy drains is not kept in about one of ten cases.
+const TRIES: usize = 5;
+
 /// One after the other, and back to the first.
 pub(super) async fn all(rig: &Rig, api: &Api) -> anyhow::Result<()> {
     // As they were registered: later Consul shows the protocol of `service-defaults` as if it were their own.
@@ -107,15 +110,21 @@ async fn calls_get_through(rig: &Rig, api: &Api, sidecars: &[Value]) -> anyhow::
     let code = unknown.as_ref().err().map(tonic::Status::code);
     ensure!(code == Some(Code::NotFound), "the server's own status comes through: {unknown:?}");
     println!("  {CALLS} calls of gRPC in a row answered, one with a status of the server's own");
-    calls_go_on_over_tcp(rig, api, channel).await.context("over TCP")?;
+    let mut tries = 0..TRIES;
+    while !calls_go_on_over_tcp(rig, api).await.context("over TCP")? {
+        ensure!(tries.next().is_some(), "no connection outlived its listener, which became one over TCP");
+        speaks(rig, api, "grpc").await?;
+    }
     for sidecar in sidecars {
         restore(rig, sidecar.clone()).await?;
     }
     settled(api, &["api-1", "api-2"]).await.map(drop)
 }
 
-/// What is between caller and server no longer knows of gRPC. The caller keeps its connection, and calls over it.
-async fn calls_go_on_over_tcp(rig: &Rig, api: &Api, channel: Channel) -> anyhow::Result<()> {
+/// What is between caller and server no longer knows of gRPC. The caller keeps its connection, and calls over it. Gives
+/// whether it was kept until the end: Envoy may tell it to connect anew.
+async fn calls_go_on_over_tcp(rig: &Rig, api: &Api) -> anyhow::Result<bool> {
+    let channel = Endpoint::from_shared(api.url.clone())?.connect_lazy();
     let seen = Arc::new(Mutex::new((0, Vec::new())));
     let shared = seen.clone();
     let _calls = lifecycle::spawn("test.grpc.calls", async move {
@@ -130,16 +139,15 @@ async fn calls_go_on_over_tcp(rig: &Rig, api: &Api, channel: Channel) -> anyhow:
     });
     let over_http2 = r"^http\.upstream\.api\..*\.downstream_cx_http2_active$";
     let kept = async || anyhow::Ok(rig.envoy(NODE)?.stats(over_http2).await?.into_values().sum::<u64>());
-    ensure!(kept().await? > 0, "no connection is counted");
+    eventually("the connection is counted", async || Ok((kept().await? > 0).then_some(()))).await?;
     speaks(rig, api, "tcp").await?;
     let before = seen.lock().unwrap().0;
     eventually("more calls", async || Ok((seen.lock().unwrap().0 >= before + CALLS).then_some(()))).await?;
     let is_kept = kept().await? > 0;
     let (answered, failures) = &*seen.lock().unwrap();
     ensure!(failures.is_empty(), "{} of {answered} calls failed: {:?}", failures.len(), failures.first());
-    ensure!(is_kept, "the connection is gone: the listener before drains too fast to show anything");
-    println!("  0 of {answered} calls failed over a connection kept while gRPC became TCP");
-    Ok(())
+    println!("  gRPC became TCP: 0 of {answered} calls failed, over a connection that was kept: {is_kept}");
+    Ok(is_kept)
 }
 
 async fn health_server(address: Ipv4Addr) -> anyhow::Result<(u16, Task<()>)> {

@@ -60,7 +60,7 @@ async fn protocol_of_an_upstream(rig: &Rig, api: &Api) -> anyhow::Result<()> {
         })
         .await
     };
-    let mut kept = Vec::new();
+    let (mut kept, mut goes_on_over_http) = (Vec::new(), false);
     let load = settled(api, &["api-1", "api-2"]).await?;
     for is_http in [true, false, true, false] {
         is_through_http(!is_http).await?;
@@ -70,14 +70,15 @@ async fn protocol_of_an_upstream(rig: &Rig, api: &Api) -> anyhow::Result<()> {
         api.reach(rig, json!({ "Config": settings })).await?;
         is_through_http(is_http).await?;
         for kept in &kept {
+            let before = kept.over_http();
             kept.goes_on().await?;
+            goes_on_over_http |= !is_http && kept.over_http() > before;
         }
     }
+    // Envoy may tell any one of them to connect anew.
+    ensure!(goes_on_over_http, "no connection outlived its listener, which became one over TCP");
     told("an upstream over HTTP by its own word and back", load)?;
-    for kept in kept {
-        kept.none_failed("the same", 3)?;
-    }
-    Ok(())
+    kept.into_iter().try_for_each(|kept| kept.none_failed("the same", 4))
 }
 
 /// The whole answer to a request over a connection of its own, its head included.

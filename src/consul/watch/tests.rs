@@ -280,6 +280,33 @@ async fn an_unwanted_topic_lingers_and_is_forgotten() {
     assert!(after >= LINGER && after < LINGER + Duration::from_secs(2), "{after:?}");
 }
 
+#[tokio::test]
+async fn a_registration_lingers_if_it_is_there() {
+    const WEB: &str = r#"{"Kind":"connect-proxy","ID":"web-proxy","Service":"web-proxy","Port":20000,
+        "Proxy":{"DestinationServiceName":"web"}}"#;
+    let fake = Fake::tcp(
+        200,
+        handler(|asked| async move {
+            match asked.path.as_str() {
+                _ if asked.param("index").is_some() => std::future::pending().await,
+                "/v1/agent/service/web-proxy" => reply(200, 3, WEB),
+                _ => reply(404, 3, "unknown service ID"),
+            }
+        }),
+    )
+    .await;
+    let (watches, _task, _stop) = watch(fake.settings.clone());
+    let [web, nobody] = ["web-proxy", "nobody"].map(|id| Topic::Registration(id.into()));
+    watches.want("one", BTreeSet::from([web.clone(), nobody.clone()])).await;
+    let catalog = until(&watches, |catalog| catalog.topics().count() == 2).await;
+    assert!(catalog.registration(&"web-proxy".into()).known().is_some_and(Option::is_some));
+    let since = lifecycle::now();
+    watches.want("one", BTreeSet::new()).await;
+    let catalog = until(&watches, |catalog| catalog.heard(&nobody).is_none()).await;
+    assert!(since.elapsed() < LINGER, "{:?}", since.elapsed());
+    assert!(catalog.heard(&web).is_some());
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_registration_of_nobody_is_forgotten_at_once() {
     let (watches, _task, _stop) = watch(ConsulSettings {

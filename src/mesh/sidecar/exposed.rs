@@ -11,21 +11,15 @@ use crate::{
     },
     model::{
         note::Note,
-        registration::{ExposedId, ExposedPath, ExposedPaths},
+        registration::{ExposedId, ExposedPath},
     },
     xds::resource::{
         Resource,
         address::Address,
+        cluster::HttpVersion,
         listener::{Direction, FilterChain, Listener},
     },
 };
-
-/// The paths that count: the proxy's own, else those of its service's defaults, else those of all proxies.
-pub(super) fn paths<'a>(sidecar: &Sidecar<'a>, reader: &mut Reader<'a>) -> Option<&'a ExposedPaths> {
-    let (global, own) = reader.defaults(&sidecar.destination.service)?;
-    let sources = [&sidecar.registration.exposed, &own.exposed, &global.exposed];
-    Some(sources.into_iter().find(|paths| !paths.is_empty()).unwrap_or(&sidecar.registration.exposed))
-}
 
 /// The id of a path's unit.
 pub(super) fn id(path: &ExposedId) -> String {
@@ -48,7 +42,8 @@ pub(super) fn build(
         (name::LOCAL_APP.to_owned(), Vec::new())
     } else {
         let name = name::exposed_cluster(path.local_port);
-        match public::application(sidecar, &settings, &name, Some(path.local_port), path.protocol) {
+        let http = HttpVersion::of(path.protocol);
+        match public::application(sidecar, &settings, &name, Some(path.local_port), http) {
             Ok(cluster) => (name, vec![cluster]),
             Err(note) => return Some(Err(note)),
         }

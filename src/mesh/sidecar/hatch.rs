@@ -9,6 +9,7 @@ use crate::{
         name,
         sidecar::options::Reading,
     },
+    model::settings::Settings,
     xds::resource::{
         Resource,
         address::Address,
@@ -174,8 +175,25 @@ fn replace_listener(reading: &mut Reading<'_>, parts: &mut Parts, taken: &mut BT
         }
         taken.extend(places);
         *resource = Resource::CustomListener(Box::new(custom));
+        hand_over(parts);
         return;
     }
+}
+
+/// The routes were those of the listener that went. The user's own may speak HTTP at any time, whatever Consul is told, and
+/// counts on the version in which requests go out where nothing is said.
+fn hand_over(parts: &mut Parts) {
+    parts.resources.retain(|resource| !matches!(resource, Resource::Route(_)));
+    for resource in &mut parts.resources {
+        if let Resource::Cluster(cluster) = resource {
+            cluster.http = cluster.http.settled();
+        }
+    }
+}
+
+/// Whether the user wrote the public listener.
+pub(super) fn has_public_listener(settings: &Settings) -> bool {
+    settings.has(PUBLIC_LISTENER)
 }
 
 fn no_endpoints() -> Refused {

@@ -131,13 +131,14 @@ fn max_connections(settings: &Settings) -> Option<u32> {
 }
 
 /// The local application's cluster.
-pub(super) fn local_app(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>, notes: &mut Vec<Note>) -> Made {
+pub(super) fn local_app<'a>(sidecar: &Sidecar<'a>, reader: &mut Reader<'a>, notes: &mut Vec<Note>) -> Made {
     let settings = sidecar.settings(reader)?;
     // Its note is the public listener's.
     let protocol = protocol(sidecar, &settings, &mut Vec::new());
+    let http = version(sidecar, &settings, protocol, reader);
     let mut reading = Reading { sidecar, about: "local application", settings: &settings, notes };
     let custom = hatch::local_app(&mut reading);
-    let ours = application(sidecar, &settings, name::LOCAL_APP, None, protocol).map(of_local_app);
+    let ours = application(sidecar, &settings, name::LOCAL_APP, None, http).map(of_local_app);
     let Some(custom) = custom else { return Some(ours) };
     if custom.key().name == name::LOCAL_APP {
         return Some(Ok(of_local_app(custom)));
@@ -146,6 +147,20 @@ pub(super) fn local_app(sidecar: &Sidecar<'_>, reader: &mut Reader<'_>, notes: &
     let mut parts = ours.unwrap_or_else(|_| no_local_app());
     parts.resources.push(custom);
     Some(Ok(parts))
+}
+
+/// The version in which requests go to the application. To one that speaks TCP they may come all the time: from an exposed
+/// path, and from a listener that the user wrote.
+fn version<'a>(
+    sidecar: &Sidecar<'a>,
+    settings: &Settings,
+    protocol: Protocol,
+    reader: &mut Reader<'a>,
+) -> HttpVersion {
+    let exposed = sidecar.exposed_paths(reader).into_iter().flatten();
+    let is_exposed = exposed.flatten().any(|path| is_local_port(sidecar, path.local_port));
+    let http = HttpVersion::of(protocol);
+    if is_exposed || hatch::has_public_listener(settings) { http.settled() } else { http }
 }
 
 /// The application of which no address was ever known: callers are still authorized, and then find nobody.
@@ -161,11 +176,11 @@ pub(super) fn application(
     settings: &Settings,
     name: &str,
     port: Option<u16>,
-    protocol: Protocol,
+    http: HttpVersion,
 ) -> Result<Resource, Note> {
     let timeout_ms = cluster::time_ms(settings.number("local_connect_timeout_ms"));
     let timeout_ms = timeout_ms.unwrap_or(cluster::CONNECT_TIMEOUT_MS);
-    let (discovery, http) = (whereabouts(sidecar, port)?, HttpVersion::of(protocol));
+    let discovery = whereabouts(sidecar, port)?;
     Ok(cluster::application(name, discovery, timeout_ms, http, max_connections(settings)))
 }
 

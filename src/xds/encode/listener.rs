@@ -40,7 +40,6 @@ pub(super) fn message(listener: &Listener, source: &Source) -> Message {
         Direction::Outbound => TrafficDirection::Outbound,
         Direction::Unspecified => TrafficDirection::Unspecified,
     };
-    let is_socket = matches!(listener.address, Address::Socket(_));
     Message {
         name: listener.name.clone(),
         stat_prefix: listener.stat_prefix.clone().unwrap_or_default(),
@@ -50,13 +49,14 @@ pub(super) fn message(listener: &Listener, source: &Source) -> Message {
         listener_filters_timeout: listener.tls_inspector.then(|| millis(INSPECTION_TIMEOUT_MS)),
         filter_chains: listener.chains.iter().map(|c| chain(c, source)).collect(),
         connection_balance_config: listener.exact_balance.then(exact_balance),
-        enable_reuse_port: (listener.exact_balance && is_socket).then(yes),
+        enable_reuse_port: listener.exact_balance.then(yes),
         ..Message::default()
     }
 }
 
 /// Envoy (1.40) takes a listener with nothing but this for unchanged, since the message is empty but for its kind, and
-/// goes on without. `enable_reuse_port`, which is its default for sockets, makes the difference that it sees.
+/// goes on without. `enable_reuse_port`, which is its default and means nothing for Unix sockets, makes the difference that
+/// it sees.
 fn exact_balance() -> ConnectionBalanceConfig {
     ConnectionBalanceConfig { balance_type: Some(BalanceType::ExactBalance(ExactBalance {})) }
 }

@@ -52,12 +52,21 @@ pub enum HttpVersion {
 
 impl HttpVersion {
     /// What one that speaks a protocol is spoken to in. Over TCP there are no requests, but for those of connections from
-    /// when it was another protocol, which Envoy drains: what they were is not known.
+    /// when it was another protocol, which Envoy drains: what they were is not known. Where requests come all the time, that
+    /// is [`Self::settled`].
     pub fn of(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Tcp => Self::OfCaller,
             Protocol::Http => Self::One,
             Protocol::Http2 | Protocol::Grpc => Self::Two,
+        }
+    }
+
+    /// HTTP/1.1 where nobody said otherwise.
+    pub fn settled(self) -> Self {
+        match self {
+            Self::OfCaller => Self::One,
+            Self::One | Self::Two => self,
         }
     }
 }

@@ -48,7 +48,8 @@ pub(super) fn build(
     let protocol = making.protocol().unwrap_or_default();
     let manner = Manner {
         connect_timeout_ms: making.connect_timeout_ms().unwrap_or(CONNECT_TIMEOUT_MS),
-        http: HttpVersion::of(protocol),
+        // Its name does not tell the protocol: an upstream over TCP and one over HTTP share it.
+        http: HttpVersion::of(protocol).settled(),
         balance: None,
     };
     let made = cluster::upstream(&cluster, members.discovery(), manner, making.tls(&cluster, sans));

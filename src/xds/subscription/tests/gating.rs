@@ -65,6 +65,18 @@ fn routes_follow_their_listener() {
     assert_eq!(said(&rig.offer(draft(after))), ["LDS +l", "RDS +r"]);
 }
 
+/// Its client asks for it on behalf of connections that drain.
+#[test]
+fn a_route_that_no_listener_names_any_more_leads_on() {
+    let mut rig = settled([cluster("a", 1), endpoints("a", 1), routed("l", 1, "r"), route("r", 1, "a")]);
+    let after = [cluster("b", 1), endpoints("b", 1), listener("l", 2, "b"), route("r", 2, "b")];
+    let sent = rig.offer(draft(after));
+    assert_eq!(said(&sent), ["CDS +b"]);
+    let sent = rig.settle(sent);
+    // The cluster before stays for as long as the route may lead there.
+    assert_eq!(said(&sent), ["CDS +b", "LDS +l", "RDS +r", "CDS -a", "EDS -a"]);
+}
+
 #[test]
 fn listener_waits_for_the_ack_of_its_new_cluster() {
     let mut rig = settled([cluster("a", 1), endpoints("a", 1)]);
