@@ -114,7 +114,7 @@ fn differences_are_told_line_by_line() {
 #[test]
 fn versions_are_the_same_in_every_process() {
     // Worked out by another process, long ago.
-    assert_eq!(version_of(&route("a", "x")).as_str(), "cf9110f2eb787a3e");
+    assert_eq!(version_of(&route("a", "x")).as_str(), "a3119f2edb26550c");
     let snapshot = |names: &[&str]| Snapshot::empty().next(draft(names.iter().map(|name| route(name, "x"))));
     let one_way = snapshot(&["a", "b", "c"]);
     assert_eq!(one_way.revision().as_str().len(), 16);
