@@ -102,6 +102,9 @@ const OF_LISTS: &[Bad] = &[
     Bad::Stale,
 ];
 
+/// What was not asked for so long after the way was opened is not going to be.
+const A_WHILE: Duration = Duration::from_secs(10);
+
 /// What may come instead of a key. One that the token may not read is denied.
 const OF_KEYS: &[Bad] = &[
     Bad::Empty,
@@ -141,7 +144,7 @@ impl World {
         self.side(point.side).spoil(point.spot, bad, times);
         match point.way {
             Way::Resync => self.resync().await,
-            Way::Reconnect => self.cut(false),
+            Way::Reconnect => self.reconnect(point.side).await,
             Way::MoveHome => self.move_home(),
             Way::MoveReplica => self.move_replica(),
             Way::Write => self.write().await,
@@ -167,6 +170,17 @@ impl World {
             self.is_level().await;
             self.assert_intact(&row);
             assert!(then != Then::GoesOn || retries(self) == before, "{row}");
+        }
+    }
+
+    /// Until a bad answer is met: who tried while the way was cut may have asked before the answers turned bad, and follow now
+    /// that it is open.
+    async fn reconnect(&self, side: Side) {
+        self.cut(false);
+        while !self.side(side).has_spoiled_within(A_WHILE).await {
+            self.cut(true);
+            self.until(|world| world.status().stage == Stage::Retry).await;
+            self.cut(false);
         }
     }
 
