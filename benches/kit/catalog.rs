@@ -92,8 +92,11 @@ impl Sketch {
             Topic::Services { kind: None, .. } => {
                 Some((0..self.services).map(|number| json!({"Name": name(number), "Nodes": ["n"]})).collect())
             }
-            // The release that was recorded knows no such entry, and says so.
+            // The release that was recorded knows no such entries, and says so.
             Topic::Mesh => Some(Value::String("invalid config entry kind: mesh".into())),
+            Topic::ExportedServices => {
+                Some(Value::String("invalid config entry kind: exported-services".into()))
+            }
             _ => self.recorded(topic),
         }
     }
