@@ -39,10 +39,10 @@ use std::{
 };
 
 use causeway::xds::server::Limits;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    clients::raise_file_limit,
     figures::{machine, median, percentile},
     load::{Churn, Round},
 };
@@ -151,12 +151,6 @@ fn main() {
         Some("soak") => soak(),
         _ => measure(limit),
     }
-}
-
-/// Each stream is a descriptor in either process. Gives the limit that holds now.
-fn raise_file_limit() -> u64 {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard)
 }
 
 fn measure(limit: u64) {

@@ -34,11 +34,11 @@ mod visitors;
 use std::{env, fmt::Write as _, fs, net::Ipv4Addr, path::Path, process::Stdio, time::Duration};
 
 use causeway::{config::consul::ConsulSettings, consul::client::Client, lifecycle};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use crate::{
     acks::{LOG, ack_us, day_us, since},
+    figures::machine,
     parts::{Agent, Consul, Home, Process, causeway, free_ports, tool, until},
 };
 
@@ -76,25 +76,23 @@ fn main() {
         load(&runtime);
     }
     if is_wanted("visits") {
-        let mut report = machine();
+        let mut report = format!("{} at the start\n\n", machine());
         write_visits(&mut report, &runtime.block_on(World::start(LOG).visits()));
         print!("{report}");
         fs::write(RESULTS_OF_VISITS, report).unwrap();
     }
 }
 
-/// Each stream is a descriptor in the agent and in the clients' process, which both have this one's limit.
 fn load(runtime: &tokio::runtime::Runtime) {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    let mut report = machine();
+    clients::raise_file_limit();
+    let mut report = format!("{} at the start\n\n", machine());
     load::measure(runtime, &World::start(""), &mut report);
     print!("{report}");
     fs::write(RESULTS_OF_LOAD, report).unwrap();
 }
 
 fn latency(runtime: &tokio::runtime::Runtime, world: &World) {
-    let mut report = machine();
+    let mut report = format!("{} at the start\n\n", machine());
     let runs: Vec<Run> = (0..RUNS).map(|_| runtime.block_on(world.run())).collect();
     write_live(&mut report, &runs);
     // The raw poll of the last run is over; what is left is the agent beside one sidecar.
@@ -107,14 +105,6 @@ fn latency(runtime: &tokio::runtime::Runtime, world: &World) {
     }
     fs::write(RESULTS, report).unwrap();
     println!("\nevery single time: {RESULTS}\n");
-}
-
-/// What it ran on: times are worth little without it.
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().unwrap();
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load: Vec<&str> = load.split_whitespace().take(1).collect();
-    format!("{cores} cores for all parts, load {} at the start\n\n", load.concat())
 }
 
 /// The parts, running.

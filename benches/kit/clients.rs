@@ -23,6 +23,7 @@ use envoy_types::pb::envoy::{
     config::core::v3::Node,
     service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
@@ -105,6 +106,12 @@ pub(crate) struct Moments {
     /// The number of the first.
     pub(crate) first: usize,
     pub(crate) changed_us: Vec<u64>,
+}
+
+/// Each stream is a descriptor in either process, and processes inherit the limit. Gives the one that holds now.
+pub(crate) fn raise_file_limit() -> u64 {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard)
 }
 
 /// Microseconds since the Unix epoch: the clock that processes share.

@@ -225,9 +225,7 @@ impl<'a> Sidecar<'a> {
         let sources = [&self.registration.exposed, &own.exposed, &global.exposed];
         Some(sources.into_iter().find(|paths| !paths.is_empty()).unwrap_or(&self.registration.exposed))
     }
-}
 
-impl Sidecar<'_> {
     /// Proxy settings as Consul 1.9+ merges them: `proxy-defaults`, then the fields of `service-defaults`, then the
     /// registration's own. Merging again what Consul has merged already changes nothing.
     fn settings(&self, reader: &mut Reader<'_>) -> Option<Settings> {
